@@ -1,0 +1,430 @@
+"""The schema of `search-config.toml`.
+
+The API validates what CI posts with it, so it stands on tomli, pydantic and the standard library alone.
+A configuration that cannot be trained from raises `ConfigError`, which names every problem with key and line.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import tomli
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from training.toml_lines import lines_of_keys
+
+VAGUE_CODE: Final = "vvvvvvvvvv"
+"""The class of descriptions that are too vague to classify."""
+
+SEMANTIC_VERSION: Final = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?",
+    re.ASCII,
+)
+
+CleaningStep = Literal[
+    "lower",
+    "strip",
+    "drop_empty",
+    "drop_short",
+    "code_shape",
+    "code_changes",
+    "drop_noise",
+    "language",
+    "incorrect_pairs",
+    "plurals",
+    "negation",
+    "remove_phrases",
+    "pad",
+    # Names for several of them:
+    "basic",
+    "tradesets",
+]
+Figure = Literal[
+    "top_1", "top_2", "top_3", "top_4", "top_5", "in_top_5", "no_result", "chapter", "heading", "subheading"
+]
+Language = Literal[
+    "ARABIC",
+    "BULGARIAN",
+    "CHINESE",
+    "CZECH",
+    "DANISH",
+    "DUTCH",
+    "ENGLISH",
+    "ESTONIAN",
+    "FINNISH",
+    "FRENCH",
+    "GERMAN",
+    "GREEK",
+    "HUNGARIAN",
+    "IRISH",
+    "ITALIAN",
+    "JAPANESE",
+    "KOREAN",
+    "LATVIAN",
+    "LITHUANIAN",
+    "POLISH",
+    "PORTUGUESE",
+    "ROMANIAN",
+    "SLOVAK",
+    "SLOVENE",
+    "SPANISH",
+    "SWEDISH",
+    "TURKISH",
+    "UKRAINIAN",
+    "WELSH",
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+# TOML has arrays only; everything else stays strict, so that "5" is no number.
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+@dataclass(frozen=True)
+class ConfigProblem:
+    """One thing that is wrong: `key` as in `sources[0].weight`; `line` counts from 1, or is None."""
+
+    key: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.key}: {self.message}" if self.key else f"{place}{self.message}"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; `problems` says why, in the order of the lines."""
+
+    def __init__(self, problems: tuple[ConfigProblem, ...]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(map(str, problems)))
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SourceConfig(_Section):
+    """Where descriptions with codes come from, how they are cleaned, and what they count.
+
+    One of `file`, `folder` (every `*.csv` in it) or `url` names the place. Columns count from 0. Without a
+    `code_column` every description gets `code`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    kind: Literal["csv", "search_references", "commodities_report"] = "csv"
+    file: str | None = None
+    folder: str | None = None
+    url: str | None = None
+    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    header: Literal["auto", "yes", "no"] = "auto"
+    code_column: Annotated[int, Field(ge=0)] | None = None
+    description_column: Annotated[int, Field(ge=0)] = 0
+    code: str | None = None
+    cleaning: Annotated[tuple[CleaningStep, ...], Field(strict=False)] = ("lower", "strip")
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1
+    authoritative: bool = False
+    creates_codes: bool = False
+    enabled: bool = True
+
+    @model_validator(mode="after")
+    def _code_is_known(self) -> "SourceConfig":
+        if self.kind == "csv" and self.code_column is None and self.code is None:
+            raise ValueError("needs code_column, or code for the code of every description")
+        return self
+
+    @property
+    def place(self) -> str | None:
+        return self.file or self.folder or self.url
+
+
+DEFAULT_SOURCES: Final = (
+    SourceConfig(
+        name="vague_terms",
+        code=VAGUE_CODE,
+        description_column=0,
+        cleaning=("lower", "strip"),
+        weight=1,
+        authoritative=True,
+        creates_codes=True,
+    ),
+    SourceConfig(
+        name="extra_references",
+        code_column=1,
+        description_column=0,
+        cleaning=("lower", "strip"),
+        weight=5,
+        authoritative=True,
+    ),
+    SourceConfig(
+        name="cn_self_texts",
+        code_column=1,
+        description_column=2,
+        cleaning=("basic", "negation"),
+        weight=3,
+        authoritative=True,
+        creates_codes=True,
+    ),
+    SourceConfig(
+        name="search_references",
+        kind="search_references",
+        cleaning=("lower", "strip"),
+        weight=10,
+        authoritative=True,
+    ),
+    SourceConfig(
+        name="commodities_report",
+        kind="commodities_report",
+        cleaning=("basic", "negation"),
+    ),
+    SourceConfig(
+        name="brands",
+        code_column=0,
+        description_column=1,
+        cleaning=("pad", "basic"),
+        weight=5,
+        authoritative=True,
+    ),
+    SourceConfig(
+        name="tradesets",
+        encoding="latin-1",
+        code_column=0,
+        description_column=1,
+        cleaning=("tradesets",),
+    ),
+)
+
+# The flat keys that say where a default source lies.
+_PLACES: Final[Mapping[str, tuple[str, Literal["file", "folder", "url"]]]] = {
+    "vague_terms_data_file": ("vague_terms", "file"),
+    "extra_data_file": ("extra_references", "file"),
+    "cn_data_file": ("cn_self_texts", "file"),
+    "search_references_file": ("search_references", "file"),
+    "search_references_url": ("search_references", "url"),
+    "commodities_report_file": ("commodities_report", "file"),
+    "commodities_report_url": ("commodities_report", "url"),
+    "brands_file": ("brands", "file"),
+    "tradesets_data_dir": ("tradesets", "folder"),
+}
+
+
+class SearchConfig(_Section):
+    """A whole `search-config.toml`.
+
+    `sources` are the ones in use, in the order in which they outrank each other.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    version: str
+    digits: Literal[6, 8] = 6
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    # Data.
+    vague_terms_data_file: str | None = None
+    vague_terms_regex_file: str | None = None
+    extra_data_file: str | None = None
+    cn_data_file: str | None = None
+    search_references_file: str | None = None
+    search_references_url: str | None = None
+    commodities_report_file: str | None = None
+    commodities_report_url: str | None = None
+    brands_file: str | None = None
+    tradesets_data_dir: str | None = None
+    sources: tuple[SourceConfig, ...] = ()
+
+    # Cleaning.
+    exact_english_terms: str | None = None
+    partial_english_terms: str | None = None
+    partial_non_english_terms: str | None = None
+    incorrect_description_pairs_file: str | None = None
+    phrases_to_remove_file: str | None = None
+    preferred_languages: Annotated[tuple[Language, ...], Field(strict=False, min_length=1)] = ("ENGLISH",)
+    detected_languages: Annotated[tuple[Language, ...], Field(strict=False, min_length=2)] = (
+        "ENGLISH",
+        "FRENCH",
+        "GERMAN",
+        "SPANISH",
+    )
+    minimum_relative_distance: Annotated[float, Field(ge=0, lt=1)] = 0.7
+
+    # Embeddings.
+    transformer: Annotated[str, Field(min_length=1)] = "all-MiniLM-L6-v2"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    embedding_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    uses_quantized_model: Literal[False] = False
+
+    # Network.
+    hidden_size: Annotated[int, Field(ge=1, le=65536)] = 1024
+    model_dropout_layer_1_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    model_dropout_layer_2_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    embedding_scale: Annotated[float, Field(gt=0, le=1000)] = 10.0
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.001
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    warm_up_share: Share = 0.05
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = 8
+    model_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+
+    # Classification.
+    classification_limit: Annotated[int, Field(ge=1, le=100)] = 5
+    classification_best_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    classification_minimum_score: Share = 0.01
+    classification_minimum_of_best: Share = 0.05
+    classification_cumulated_score: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+    # Benchmark: `[benchmark_floors."*"]` holds for every benchmark, `[benchmark_floors.vague]` for one.
+    benchmark_floors: dict[str, dict[Figure, Share]] = {}
+
+    def floor(self, benchmark: str, figure: Figure) -> float:
+        """The share that `figure` must reach in `benchmark`; 0 where nothing is asked for."""
+        for name in (benchmark, "*"):
+            if figure in self.benchmark_floors.get(name, {}):
+                return self.benchmark_floors[name][figure]
+        return 0.0
+
+
+def parse_config(text: str) -> SearchConfig:
+    """Read a `search-config.toml`; raises `ConfigError` with everything that is wrong with it."""
+    try:
+        raw = tomli.loads(text)
+    except tomli.TOMLDecodeError as exc:
+        message = f"is no TOML: {exc.msg} (line {exc.lineno}, column {exc.colno})"
+        raise ConfigError((ConfigProblem("", exc.lineno, message),)) from exc
+    lines = lines_of_keys(text)
+    problems: list[ConfigProblem] = []
+
+    tables = raw.pop("sources", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        problems.append(ConfigProblem("sources", lines.get("sources"), "must be tables: [[sources]]"))
+        tables = []
+    problems += _version_problems(raw, lines)
+    try:
+        flat = SearchConfig.model_validate(raw)
+    except ValidationError as exc:
+        flat = None
+        # A version that is wrong has been reported already, and better.
+        problems += [found for found in _problems(exc, SearchConfig, "", lines) if found.key != "version"]
+    sources = list(_sources(raw, tables, lines, problems))
+    if problems or flat is None:
+        problems.sort(key=lambda problem: (problem.line or 0, problem.key))
+        raise ConfigError(tuple(problems))
+    return flat.model_copy(update={"sources": tuple(sources)})
+
+
+def _version_problems(raw: Mapping[str, Any], lines: Mapping[str, int]) -> Iterator[ConfigProblem]:
+    """The version names the model's prefix, so it is checked first and by its own words."""
+    if "version" not in raw:
+        yield ConfigProblem("version", None, 'is missing: add a line like version = "1.0.0"')
+        return
+    version = raw["version"]
+    if not isinstance(version, str) or not SEMANTIC_VERSION.fullmatch(version):
+        yield ConfigProblem(
+            "version",
+            lines.get("version"),
+            "must be a semantic version, MAJOR.MINOR.PATCH and perhaps a pre-release like 1.4.0-rc.1; "
+            f"it is {_shown(version)}",
+        )
+
+
+def _sources(
+    raw: Mapping[str, Any],
+    tables: list[dict[str, Any]],
+    lines: Mapping[str, int],
+    problems: list[ConfigProblem],
+) -> Iterator[SourceConfig]:
+    """The default sources that have a place, changed by the tables of their names; then further ones."""
+    places: dict[str, dict[str, str]] = {}
+    for key, (source_name, field) in _PLACES.items():
+        if isinstance(raw.get(key), str):
+            places.setdefault(source_name, {})[field] = raw[key]
+    given: dict[str, SourceConfig] = {}
+    for index, table in enumerate(tables):
+        prefix = f"sources[{index}]"
+        try:
+            source = SourceConfig.model_validate(_base(table, places) | table)
+        except ValidationError as exc:
+            problems += _problems(exc, SourceConfig, prefix, lines)
+            continue
+        line = lines.get(f"{prefix}.name", lines.get(prefix))
+        if source.name in given:
+            problems.append(ConfigProblem(f"{prefix}.name", line, f"{source.name!r} is there twice"))
+        if source.place is None and source.enabled:
+            problems.append(ConfigProblem(prefix, line, "needs one of file, folder or url"))
+        given[source.name] = source
+    for default in DEFAULT_SOURCES:
+        if default.name not in given and default.name in places:
+            given[default.name] = default.model_copy(update=places[default.name])
+    ranks = {source.name: rank for rank, source in enumerate(DEFAULT_SOURCES)}
+    for source in sorted(given.values(), key=lambda source: ranks.get(source.name, len(ranks))):
+        if source.enabled:
+            yield source
+
+
+def _base(table: Mapping[str, Any], places: Mapping[str, dict[str, str]]) -> dict[str, Any]:
+    """What a table starts from: the default source of its name; a place of its own replaces the default's."""
+    default = next((source for source in DEFAULT_SOURCES if source.name == table.get("name")), None)
+    if default is None:
+        return {}
+    base = default.model_dump(exclude_none=True)
+    return base if {"file", "folder", "url"} & table.keys() else base | places.get(default.name, {})
+
+
+def _problems(
+    error: ValidationError, model: type[BaseModel], prefix: str, lines: Mapping[str, int]
+) -> Iterator[ConfigProblem]:
+    for detail in error.errors(include_url=False):
+        location = [part for part in detail["loc"] if part != "[key]"]
+        key = ".".join(filter(None, [prefix, *_named(location)]))
+        yield ConfigProblem(key, _line(key, lines), _message(detail, model))
+
+
+def _named(location: list[int | str]) -> Iterator[str]:
+    """("detected_languages", 2) → "detected_languages[2]"."""
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        else:
+            if name:
+                yield name
+            name = part
+    yield name
+
+
+def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    value = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            unknown = str(detail["loc"][-1])
+            near = difflib.get_close_matches(unknown, model.model_fields, n=1, cutoff=0.6)
+            return f"is no known key; did you mean {near[0]!r}?" if near else "is no known key"
+        case "missing":
+            return "is missing"
+        case "literal_error":
+            expected = detail.get("ctx", {}).get("expected", "")
+            return f"must be one of {expected}; it is {_shown(value)}"
+        case "value_error":
+            return str(detail["msg"]).removeprefix("Value error, ")
+        case "string_pattern_mismatch":
+            return f"must match {detail.get('ctx', {}).get('pattern')}; it is {_shown(value)}"
+        case _:
+            message = str(detail["msg"]).replace("Input should be", "must be").replace("Tuple should", "must")
+            return f"{message}; it is {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+def _line(key: str, lines: Mapping[str, int]) -> int | None:
+    """The line of the key, or of the nearest thing around it that has one."""
+    while key:
+        if key in lines:
+            return lines[key]
+        shorter = re.sub(r"(\.[^.\[\]]+|\[\d+\])$", "", key)
+        key = "" if shorter == key else shorter
+    return None
