@@ -1,0 +1,1 @@
+"""What the demo trains from and is measured with; nothing of the service depends on it."""
