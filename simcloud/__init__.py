@@ -1,0 +1,1 @@
+"""The simulated AWS: EC2, S3, Secrets Manager and STS, with a real SSH server behind every instance."""

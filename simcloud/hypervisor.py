@@ -1,0 +1,235 @@
+"""Runs the simulated machines: their event loop in a thread, their addresses, their ends."""
+
+import asyncio
+import concurrent.futures
+import logging
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from simcloud import processes
+from simcloud.faults import Call, Faults
+from simcloud.machine import OWNER_VARIABLE, HaltedError, Launch, Machine
+from simcloud.settings import Settings
+
+logger = logging.getLogger("simcloud")
+
+T = TypeVar("T")
+
+
+class NoAddressError(Exception):
+    """Every address of the prefix has a machine, or another program on the SSH port."""
+
+
+class Hypervisor:
+    """Owns every machine of one simulated cloud. Its methods may be called from any thread but its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: Path,
+        faults: Faults,
+        powered_off: Callable[[Machine, str], None],
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._faults = faults
+        self._powered_off = powered_off
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="simcloud-machines", daemon=True)
+        self._lock = threading.Lock()
+        self._machines: dict[str, Machine] = {}
+        self._addresses: dict[str, str] = {}
+        self._next = 0
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._port_holder = socket.socket()
+        self.ssh_port = 0
+
+    @property
+    def mark(self) -> str:
+        return f"{OWNER_VARIABLE}={self._state}"
+
+    def start(self) -> None:
+        """End what an earlier run with the same state left behind, then be ready for machines."""
+        if leftover := processes.end(self.mark):
+            logger.warning("ended %s processes of an earlier run", leftover)
+        shutil.rmtree(self._state / "instances", ignore_errors=True)
+        if self._settings.ssh_port:
+            self.ssh_port = self._settings.ssh_port
+        else:
+            # Held for as long as this cloud lives, so that no other one on this machine gets the same.
+            self._port_holder.bind(("127.0.0.1", 0))
+            self.ssh_port = self._port_holder.getsockname()[1]
+        # Ends the machines' processes even when this one is killed. Its own session: no Ctrl-C reaches it.
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", processes.__file__, self.mark],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.clear()
+        self._call(self._finish())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        self._port_holder.close()
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
+            self._guard.wait(10)
+
+    def clear(self) -> None:
+        """End every machine."""
+        with self._lock:
+            machines = list(self._machines)
+        futures = [self.destroy(machine) for machine in machines]
+        for future in futures:
+            future.result(20)
+
+    def find(self, instance_id: str) -> Machine | None:
+        with self._lock:
+            return self._machines.get(instance_id)
+
+    def launch(
+        self, launch: Launch, running: Callable[[Machine], None], failed: Callable[[Machine, str], None]
+    ) -> Machine:
+        """Start a machine in the background; `running` or `failed` is called in the hypervisor's thread.
+
+        Raises NoAddressError.
+        """
+        with self._lock:
+            address, listener = self._bind(launch.id)
+        machine = Machine(launch, address, self.ssh_port, self._state, self._settings, self._powered_off)
+        with self._lock:
+            self._machines[launch.id] = machine
+        self._submit(self._boot(machine, listener, running, failed))
+        return machine
+
+    def boot(
+        self, machine: Machine, running: Callable[[Machine], None], failed: Callable[[Machine, str], None]
+    ) -> None:
+        """Start a machine again that was halted; it keeps its address and its home."""
+        listener = self._listener(machine.address)
+        self._submit(self._boot(machine, listener, running, failed))
+
+    def halt(self, machine: Machine, halted: Callable[[Machine], None]) -> None:
+        """Switch a machine off in the background; its home stays."""
+
+        async def halt() -> None:
+            await machine.halt()
+            halted(machine)
+
+        self._submit(halt())
+
+    def destroy(
+        self, instance_id: str, destroyed: Callable[[Machine], None] | None = None
+    ) -> "concurrent.futures.Future[None]":
+        """End a machine in the background and give up its address and its home."""
+
+        async def destroy() -> None:
+            with self._lock:
+                machine = self._machines.pop(instance_id, None)
+            if machine is None:
+                return
+            killed = await machine.halt()
+            with self._lock:
+                self._addresses.pop(machine.address, None)
+            logger.info("%s is gone, with %s processes", instance_id, killed)
+            if destroyed is not None:
+                destroyed(machine)
+            if not self._settings.keep_homes:
+                await asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, machine.folder, True)  # noqa: FBT003
+
+        return self._submit(destroy())
+
+    def freeze(self, machine: Machine) -> None:
+        self._in_loop(machine.freeze)
+
+    def thaw(self, machine: Machine) -> None:
+        self._in_loop(machine.thaw)
+
+    def drop(self, machine: Machine) -> int:
+        return self._in_loop(machine.drop)
+
+    async def _boot(
+        self,
+        machine: Machine,
+        listener: socket.socket,
+        running: Callable[[Machine], None],
+        failed: Callable[[Machine, str], None],
+    ) -> None:
+        fault = self._faults.take(Call("instance", "Boot", self._settings.region, machine.id))
+        try:
+            if fault is not None:
+                await asyncio.sleep(fault.latency_s)
+            await machine.boot(listener, refuse=fault.message or fault.code if fault else None)
+        except HaltedError:
+            listener.close()
+            return
+        except (OSError, subprocess.CalledProcessError) as error:
+            listener.close()
+            detail = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
+            logger.exception("%s cannot boot: %s", machine.id, detail, exc_info=error)
+            failed(machine, f"{error} {detail}".strip())
+            return
+        running(machine)
+        logger.info("%s is running at %s port %s", machine.id, machine.address, machine.port)
+
+    def _bind(self, instance_id: str) -> tuple[str, socket.socket]:
+        """Take the next free address. They are handed out in turn, so that one is not soon used again."""
+        for _ in range(253):
+            self._next = self._next % 253 + 1
+            # .0 is the network and .1 the host's own name (127.0.1.1 on Debian).
+            address = f"{self._settings.address_prefix}{self._next + 1}"
+            if address in self._addresses:
+                continue
+            try:
+                listener = self._listener(address)
+            except OSError:
+                continue
+            self._addresses[address] = instance_id
+            return address, listener
+        raise NoAddressError(f"no address of {self._settings.address_prefix}* has port {self.ssh_port} free")
+
+    def _listener(self, address: str) -> socket.socket:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, self.ssh_port))
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _finish(self) -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float = 20.0) -> T:
+        return self._submit(coroutine).result(timeout_s)
+
+    def _in_loop(self, function: Callable[[], T]) -> T:
+        async def call() -> T:
+            return function()
+
+        return self._call(call())
