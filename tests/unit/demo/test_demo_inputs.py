@@ -5,7 +5,9 @@ import os
 import zipfile
 from pathlib import Path
 
+import boto3
 import pytest
+from moto import mock_aws
 from typer.testing import CliRunner
 
 from demo import inputs
@@ -188,3 +190,16 @@ def test_command_says_what_a_folder_lacks(tmp_path: Path) -> None:
     ran = CliRunner().invoke(app, [str(tmp_path / "out"), "--from", str(tmp_path / "nowhere")])
     assert ran.exit_code == 2
     assert "raw_source_data" in ran.output
+
+
+def test_command_puts_both_zips_into_the_buckets_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket="tariff-models")
+        ran = CliRunner().invoke(app, [str(tmp_path), "--bucket", "tariff-models"])
+        assert ran.exit_code == 0, ran.output
+        listed = s3.list_objects_v2(Bucket="tariff-models")["Contents"]
+    assert [stored["Key"] for stored in listed] == ["benchmarking_data.zip", "raw_source_data.zip"]
