@@ -61,7 +61,7 @@ PYTHON
 done
 
 # An image that cannot do what it is for must not get its name.
-for command in sh setsid nohup tail git sha256sum; do
+for command in sh setsid nohup flock git sha256sum; do
     command -v "$command" >/dev/null || {
         echo "the image lacks $command" >&2
         exit 1
