@@ -1,0 +1,1 @@
+"""The registry: API, domain, database and bucket."""

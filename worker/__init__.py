@@ -1,0 +1,1 @@
+"""The background processes: builds, the bucket's mirror, the janitor."""

@@ -1,0 +1,274 @@
+"""Builds: what CI posts and follows."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.deps import Db, Limit, PageCursor, Writer
+from app.api.errors import problems
+from app.db.tables import Build, BuildStep
+from app.registry import builds
+from app.registry.builds import BuildRequest
+from app.registry.errors import InvalidConfig, NotFound, PrefixCollision, Unauthorized
+from app.registry.prefixes import NotNeeded
+from app.words import BuildState, Stage, StepName, StepState
+
+router = APIRouter(tags=["builds"])
+
+_SHA = "aff1242c0ffee0ddba11c0de5eed5ca1ab1e0a7b"
+_CONFIG = 'name = "fpo-search-model-generator"\nversion = "0.0.2"\ndigits = 6\n'
+
+_LOG_BYTES = 4 << 20
+
+
+class BuildCreate(BaseModel):
+    """A commit that may need a model. Both configurations are TOML text, not paths."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "sha": _SHA,
+                    "branch": "feature/more-data",
+                    "search_config": _CONFIG,
+                    "base_search_config": _CONFIG.replace("0.0.2", "0.0.1"),
+                    "promote_to": "development",
+                }
+            ]
+        },
+    )
+
+    sha: str = Field(description="the commit: 7 to 40 hex digits, best all 40")
+    branch: str = Field(min_length=1, max_length=255, description="the branch that CI runs for")
+    search_config: str = Field(max_length=1 << 20, description="the commit's search-config.toml")
+    base_search_config: str | None = Field(
+        default=None,
+        max_length=1 << 20,
+        description="the base branch's search-config.toml; without it, a model is always needed",
+    )
+    promote_to: Stage | None = Field(
+        default=None, description="promote the model to this stage once it is published"
+    )
+    force: bool = Field(default=False, description="build although the version has not risen")
+
+
+class StepOut(BaseModel):
+    """One step of a build's flow."""
+
+    name: StepName
+    state: StepState
+    attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    output: dict[str, Any] | None = Field(
+        description="what the step found or made; differs from step to step"
+    )
+    message: str | None = Field(description="what it waits for, or why it failed")
+
+    @classmethod
+    def of(cls, step: BuildStep) -> Self:
+        return cls(
+            name=StepName(step.name),
+            state=StepState(step.state),
+            attempts=step.attempts,
+            started_at=step.started_at,
+            finished_at=step.finished_at,
+            output=step.output,
+            message=step.message,
+        )
+
+
+class ProgressOut(BaseModel):
+    """How far the running job is."""
+
+    phase: str = Field(examples=["embed"])
+    percent: float = Field(ge=0, le=100, description="of the phase", examples=[37.5])
+    eta_seconds: float | None = Field(description="seconds until the phase ends, estimated")
+
+
+class InstanceOut(BaseModel):
+    """The EC2 instance of a build."""
+
+    id: str = Field(examples=["i-0123456789abcdef0"])
+    type: str = Field(examples=["g5.xlarge"])
+    image: str | None = Field(examples=["FPO Training 1.1.0"])
+    region: str = Field(examples=["eu-west-2"])
+    address: str | None
+    terminated: bool = Field(description="whether EC2 has confirmed that it ends")
+
+
+class FailureOut(BaseModel):
+    """Why a build failed."""
+
+    step: StepName
+    code: str = Field(description="stable; branch on this", examples=["missing_input"])
+    message: str = Field(description="what is wrong and what to do")
+
+
+class BuildOut(BaseModel):
+    """One attempt to produce the model of a prefix."""
+
+    id: UUID
+    prefix: str = Field(examples=["0.0.2-aff1242"])
+    version: str = Field(examples=["0.0.2"])
+    sha: str = Field(examples=[_SHA])
+    branch: str
+    state: BuildState
+    promote_to: Stage | None
+    requested_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    steps: list[StepOut]
+    progress: ProgressOut | None
+    instance: InstanceOut | None
+    failure: FailureOut | None
+
+    @classmethod
+    def of(cls, build: Build) -> Self:
+        outputs = {step.name: step.output or {} for step in build.steps}
+        failure = None
+        if build.failure_code is not None:
+            failure = FailureOut(
+                step=StepName(build.failure_step or ""),
+                code=build.failure_code,
+                message=build.failure_message or "",
+            )
+        return cls(
+            id=build.id,
+            prefix=build.prefix,
+            version=build.version,
+            sha=build.sha,
+            branch=build.branch,
+            state=BuildState(build.state),
+            promote_to=Stage(build.promote_to) if build.promote_to else None,
+            requested_by=build.requested_by,
+            created_at=build.created_at,
+            started_at=build.started_at,
+            finished_at=build.finished_at,
+            steps=[StepOut.of(step) for step in build.steps],
+            progress=ProgressOut.model_validate(build.progress) if build.progress else None,
+            instance=_instance(outputs),
+            failure=failure,
+        )
+
+
+class BuildAnswerOut(BaseModel):
+    """What became of the request."""
+
+    outcome: Literal["queued", "exists", "not_needed"]
+    prefix: str = Field(examples=["0.0.2-aff1242"])
+    build: BuildOut | None
+    reason: NotNeeded | None = Field(description="why no model is needed, when none is")
+
+
+class BuildPage(BaseModel):
+    items: list[BuildOut]
+    next: str | None = Field(description="`cursor` of the next page; null on the last")
+
+
+def _instance(outputs: dict[str, dict[str, Any]]) -> InstanceOut | None:
+    launched = outputs.get(StepName.LAUNCH_INSTANCE)
+    if not launched:
+        return None
+    return InstanceOut(
+        id=launched["instance_id"],
+        type=launched["instance_type"],
+        image=outputs.get(StepName.FIND_IMAGE, {}).get("name"),
+        region=launched["region"],
+        address=outputs.get(StepName.AWAIT_ADDRESS, {}).get("address"),
+        terminated=bool(outputs.get(StepName.TERMINATE_INSTANCE)),
+    )
+
+
+@router.post(
+    "/builds",
+    operation_id="builds:create",
+    summary="Ask for the model of a commit",
+    status_code=202,
+    responses={
+        200: {
+            "model": BuildAnswerOut,
+            "description": "The prefix has a build already, or no model is needed",
+        },
+        **problems(PrefixCollision, InvalidConfig, Unauthorized),
+    },
+)
+def create(body: BuildCreate, who: Writer, db: Db, response: Response) -> BuildAnswerOut:
+    """Queue the build of the commit's prefix.
+
+    `queued` (202): a build was made. `exists` (200): the prefix has an active or succeeded build; send it
+    as often as you like. `not_needed` (200): the version has not risen above the base branch's.
+    """
+    answer = builds.request(
+        db,
+        BuildRequest(
+            sha=body.sha,
+            branch=body.branch,
+            search_config=body.search_config,
+            base_search_config=body.base_search_config,
+            promote_to=body.promote_to,
+            force=body.force,
+            requested_by=who,
+        ),
+    )
+    if answer.outcome != "queued":
+        response.status_code = 200
+    return BuildAnswerOut(
+        outcome=answer.outcome,
+        prefix=answer.prefix,
+        build=BuildOut.of(answer.build) if answer.build else None,
+        reason=answer.reason,
+    )
+
+
+@router.get(
+    "/builds", operation_id="builds:list", summary="Builds, newest first", responses=problems(InvalidConfig)
+)
+def list_builds(
+    db: Db,
+    cursor: PageCursor,
+    limit: Limit = 50,
+    state: Annotated[BuildState | None, Query(description="only builds in this state")] = None,
+    prefix: Annotated[str | None, Query(description="only builds of this prefix")] = None,
+    branch: Annotated[str | None, Query(description="only builds of this branch")] = None,
+) -> BuildPage:
+    page = builds.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)
+    return BuildPage(
+        items=[BuildOut.of(build) for build in page.items], next=str(page.next) if page.next else None
+    )
+
+
+BuildId = Annotated[UUID, Path(description="the build's id")]
+
+
+@router.get("/builds/{id}", operation_id="builds:get", summary="One build", responses=problems(NotFound))
+def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
+    """Its steps, progress, instance, and why it failed if it did."""
+    return BuildOut.of(builds.get(db, id))
+
+
+@router.get(
+    "/builds/{id}/log",
+    operation_id="builds:log",
+    summary="A build's log, as text",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **problems(NotFound)},
+)
+def log(
+    id: BuildId,  # noqa: A002 - the contract's name
+    db: Db,
+    offset: Annotated[int, Query(ge=0, description="start at this byte")] = 0,
+) -> Response:
+    """Up to 4 MiB of UTF-8 from `offset` on.
+
+    `X-Log-Next-Offset` is where to go on, `X-Log-Size` how many bytes the log has by now.
+    """
+    builds.get(db, id)
+    text, size = builds.read_log(db, id, offset, _LOG_BYTES)
+    headers = {"X-Log-Next-Offset": str(offset + len(text)), "X-Log-Size": str(size)}
+    return Response(text, media_type="text/plain; charset=utf-8", headers=headers)

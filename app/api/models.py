@@ -1,0 +1,244 @@
+"""Models: what was published, its files, and its promotions."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.deps import BucketDep, Db, Limit, PageCursor, PrefixPath, SettingsDep, Writer
+from app.api.errors import problems
+from app.db.tables import Model, Promotion
+from app.registry import models, promotions
+from app.registry.errors import GateRefused, Invalid, NotFound, Unauthorized
+from app.registry.promotions import PromotionRequest
+from app.words import Stage, Verdict
+
+router = APIRouter(tags=["models"])
+
+_METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}
+
+
+class ArtifactOut(BaseModel):
+    """One file of a model."""
+
+    name: str = Field(examples=["model.zip"])
+    sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+    size: int = Field(description="in bytes")
+    content_type: str
+
+
+class PromotionOut(BaseModel):
+    """The record that a model was deployed to a stage."""
+
+    id: int
+    prefix: str = Field(examples=["0.0.2-aff1242"])
+    stage: Stage
+    promoted_at: datetime
+    promoted_by: str
+    note: str | None
+    override: bool = Field(description="whether it went through a closed gate")
+
+    @classmethod
+    def of(cls, promotion: Promotion, prefix: str) -> Self:
+        return cls(
+            id=promotion.id,
+            prefix=prefix,
+            stage=Stage(promotion.stage),
+            promoted_at=promotion.promoted_at,
+            promoted_by=promotion.promoted_by,
+            note=promotion.note,
+            override=promotion.override,
+        )
+
+
+class ModelOut(BaseModel):
+    """What a succeeded build published under its prefix."""
+
+    prefix: str = Field(examples=["0.0.2-aff1242"])
+    version: str = Field(examples=["0.0.2"])
+    sha: str
+    branch: str
+    build: UUID = Field(description="the build that made it")
+    published_at: datetime
+    metrics: dict[str, Any] = Field(description="figures by benchmark", examples=[_METRICS])
+    verdict: Verdict = Field(description="of the validation against the model in production")
+    verdict_reason: str
+    stages: list[Stage] = Field(description="the stages that it was ever promoted to")
+    artifacts: list[ArtifactOut]
+    promotions: list[PromotionOut]
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        been_in = {promotion.stage for promotion in model.promotions}
+        return cls(
+            prefix=model.prefix,
+            version=model.version,
+            sha=model.sha,
+            branch=model.branch,
+            build=model.build_id,
+            published_at=model.published_at,
+            metrics=model.metrics,
+            verdict=Verdict(model.verdict),
+            verdict_reason=model.verdict_reason,
+            stages=[stage for stage in Stage if stage in been_in],
+            artifacts=[
+                ArtifactOut(
+                    name=file.name, sha256=file.sha256, size=file.size_bytes, content_type=file.content_type
+                )
+                for file in model.artifacts
+            ],
+            promotions=[PromotionOut.of(promotion, model.prefix) for promotion in model.promotions],
+        )
+
+
+class ModelPage(BaseModel):
+    items: list[ModelOut]
+    next: str | None = Field(description="`cursor` of the next page; null on the last")
+
+
+class PromotionCreate(BaseModel):
+    """Where the model runs now, and why."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"stage": "staging", "note": "release 2026-11"}]}
+    )
+
+    stage: Stage
+    note: str | None = Field(default=None, max_length=2000, description="why; needed for an override")
+    override: bool = Field(default=False, description="go through a closed gate")
+
+
+class DownloadOut(BaseModel):
+    """A file and where to get it."""
+
+    url: str = Field(description="presigned; needs no credentials")
+    sha256: str
+    size: int = Field(description="in bytes")
+
+
+class LatestOut(BaseModel):
+    """The model that a stage runs."""
+
+    prefix: str = Field(examples=["0.0.2-aff1242"])
+    version: str = Field(examples=["0.0.2"])
+    sha: str
+    verdict: Verdict
+    promoted_at: datetime
+    promoted_by: str
+    artifacts: dict[str, DownloadOut]
+
+
+@router.get(
+    "/models", operation_id="models:list", summary="Models, newest first", responses=problems(Invalid)
+)
+def list_models(
+    db: Db,
+    cursor: PageCursor,
+    limit: Limit = 50,
+    version: Annotated[str | None, Query(description="only models of this version")] = None,
+    branch: Annotated[str | None, Query(description="only models of this branch")] = None,
+    stage: Annotated[
+        Stage | None, Query(description="only models that were ever promoted to this stage")
+    ] = None,
+) -> ModelPage:
+    page = models.find(db, limit=limit, cursor=cursor, version=version, branch=branch, stage=stage)
+    return ModelPage(
+        items=[ModelOut.of(model) for model in page.items], next=str(page.next) if page.next else None
+    )
+
+
+@router.get(
+    "/models/{stage}/latest",
+    operation_id="models:latest",
+    summary="The model that a stage runs",
+    response_model=LatestOut,
+    responses={304: {"description": "Still the model of `If-None-Match`"}, **problems(NotFound)},
+)
+def latest(
+    stage: Annotated[Stage, Path(description="the stage to deploy to")],
+    db: Db,
+    bucket: BucketDep,
+    settings: SettingsDep,
+    response: Response,
+    version: Annotated[str | None, Query(description="only models of this version")] = None,
+    if_none_match: Annotated[str | None, Header(description="the `ETag` of an earlier answer")] = None,
+) -> LatestOut | Response:
+    """The model most recently promoted to the stage, with URLs and digests of its files.
+
+    The `ETag` stays the same until the next promotion.
+    """
+    found = models.latest(db, stage, version)
+    caching = {"ETag": f'"{found.promotion_id}"', "Cache-Control": "no-cache"}
+    if caching["ETag"] in (tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")):
+        return Response(status_code=304, headers=caching)
+    response.headers.update(caching)
+    lifetime_s = int(settings.presigned_url_lifetime.total_seconds())
+    return LatestOut(
+        prefix=found.prefix,
+        version=found.version,
+        sha=found.sha,
+        verdict=Verdict(found.verdict),
+        promoted_at=found.promoted_at,
+        promoted_by=found.promoted_by,
+        artifacts={
+            file.name: DownloadOut(
+                url=bucket.presign(file.key, lifetime_s), sha256=file.sha256, size=file.size_bytes
+            )
+            for file in found.artifacts
+        },
+    )
+
+
+@router.get(
+    "/models/{prefix}", operation_id="models:get", summary="One model", responses=problems(NotFound, Invalid)
+)
+def get(prefix: PrefixPath, db: Db) -> ModelOut:
+    return ModelOut.of(models.get(db, prefix))
+
+
+@router.get(
+    "/models/{prefix}/artifacts/{name}",
+    operation_id="models:artifact",
+    summary="Download a file of a model",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=problems(NotFound, Invalid),
+)
+def artifact(
+    prefix: PrefixPath,
+    name: Annotated[str, Path(description="the file's name", examples=["model.zip"])],
+    db: Db,
+    bucket: BucketDep,
+    settings: SettingsDep,
+) -> RedirectResponse:
+    """Redirects to a presigned URL: follow it without sending your registry token along."""
+    file = models.get_artifact(db, prefix, name)
+    url = bucket.presign(file.key, int(settings.presigned_url_lifetime.total_seconds()))
+    return RedirectResponse(url, status_code=307, headers={"Cache-Control": "no-store"})
+
+
+@router.post(
+    "/models/{prefix}/promotions",
+    operation_id="models:promote",
+    summary="Promote a model to a stage",
+    status_code=201,
+    responses={
+        200: {"model": PromotionOut, "description": "The stage runs this model already; nothing changed"},
+        **problems(NotFound, GateRefused, Invalid, Unauthorized),
+    },
+)
+def promote(
+    prefix: PrefixPath, body: PromotionCreate, who: Writer, db: Db, response: Response
+) -> PromotionOut:
+    """Record that the model now runs in the stage.
+
+    Refused while a gate is closed; the answer names the gate.
+    """
+    wanted = PromotionRequest(body.stage, body.note, body.override)
+    promotion, new = promotions.promote(db, who, prefix, wanted)
+    if not new:
+        response.status_code = 200
+    return PromotionOut.of(promotion, prefix)

@@ -1,0 +1,140 @@
+"""AWS clients, and the one place where their errors are translated into ones that say what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+
+def _config(attempts: int) -> Config:
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=10, read_timeout=60
+    )
+
+
+class CloudError(Exception):
+    """AWS refused or could not be asked; the code and AWS's own words are kept whole."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class CloudUnavailable(CloudError):
+    """Throttled or out of reach, for longer than the client's own retries: the same call may work later."""
+
+
+class NoCapacity(CloudError):
+    """This place has no such machine now: go elsewhere, or wait."""
+
+
+class QuotaExceeded(CloudError):
+    """The account's limit is reached: go elsewhere, or raise it."""
+
+
+class CloudAuthError(CloudError):
+    """The credentials are missing, expired or not allowed to do this."""
+
+
+class CloudNotFound(CloudError):
+    """What the call named does not exist."""
+
+
+class PreconditionFailed(CloudError):
+    """The object changed, or was there already."""
+
+
+_KINDS: dict[str, type[CloudError]] = {
+    "InsufficientInstanceCapacity": NoCapacity,
+    "InsufficientCapacity": NoCapacity,
+    "InsufficientHostCapacity": NoCapacity,
+    "Unsupported": NoCapacity,
+    "InstanceLimitExceeded": QuotaExceeded,
+    "VcpuLimitExceeded": QuotaExceeded,
+    "MaxSpotInstanceCountExceeded": QuotaExceeded,
+    "UnauthorizedOperation": CloudAuthError,
+    "AuthFailure": CloudAuthError,
+    "AccessDenied": CloudAuthError,
+    "AccessDeniedException": CloudAuthError,
+    "ExpiredToken": CloudAuthError,
+    "ExpiredTokenException": CloudAuthError,
+    "InvalidClientTokenId": CloudAuthError,
+    "InvalidAccessKeyId": CloudAuthError,
+    "SignatureDoesNotMatch": CloudAuthError,
+    "RequestLimitExceeded": CloudUnavailable,
+    "Throttling": CloudUnavailable,
+    "ThrottlingException": CloudUnavailable,
+    "SlowDown": CloudUnavailable,
+    "InternalError": CloudUnavailable,
+    "InternalFailure": CloudUnavailable,
+    "ServiceUnavailable": CloudUnavailable,
+    "Unavailable": CloudUnavailable,
+    "InvalidInstanceID.NotFound": CloudNotFound,
+    "InvalidAMIID.NotFound": CloudNotFound,
+    "ResourceNotFoundException": CloudNotFound,
+    "NoSuchKey": CloudNotFound,
+    "NoSuchBucket": CloudNotFound,
+    "404": CloudNotFound,
+    "PreconditionFailed": PreconditionFailed,
+    "412": PreconditionFailed,
+    "ConditionalRequestConflict": PreconditionFailed,
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn boto's errors into ours. Unknown codes stay whole, as plain CloudErrors."""
+    try:
+        yield
+    except ClientError as exc:
+        code = exc.response.get("Error", {}).get("Code", "Unknown")
+        message = exc.response.get("Error", {}).get("Message", str(exc))
+        raise _KINDS.get(code, CloudError)(code, message) from exc
+    except NoCredentialsError as exc:
+        raise CloudAuthError(
+            type(exc).__name__, f"{exc} Give the process an IAM role or AWS_* variables."
+        ) from exc
+    except BotoCoreError as exc:
+        raise CloudUnavailable(type(exc).__name__, str(exc)) from exc
+
+
+def s3_client(settings: Settings) -> "S3Client":
+    """Presigns with Signature V4; AWS's newer regions take nothing else."""
+    signing = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if settings.aws_endpoint_url else "virtual"},
+        max_pool_connections=32,
+    )
+    return boto3.session.Session().client(
+        "s3",
+        region_name=settings.region,
+        endpoint_url=settings.aws_endpoint_url,
+        config=_config(5).merge(signing),
+    )
+
+
+def ec2_client(settings: Settings, *, attempts: int = 5) -> "EC2Client":
+    """`attempts` 1 for RunInstances: its capacity errors are 500s, which botocore would repeat by itself."""
+    return boto3.session.Session().client(
+        "ec2", region_name=settings.region, endpoint_url=settings.aws_endpoint_url, config=_config(attempts)
+    )
+
+
+def secrets_client(settings: Settings) -> "SecretsManagerClient":
+    return boto3.session.Session().client(
+        "secretsmanager",
+        region_name=settings.region,
+        endpoint_url=settings.aws_endpoint_url,
+        config=_config(5),
+    )

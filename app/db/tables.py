@@ -1,0 +1,250 @@
+"""The tables. Rules that must hold are constraints here, not only code elsewhere."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from app.words import BuildState, Stage, StepState, Verdict
+
+
+def _one_of(column: str, words: type[BuildState] | type[StepState] | type[Stage] | type[Verdict]) -> str:
+    return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
+
+
+# The condition of the partial unique index, written once: an upsert must repeat it to the letter.
+HOLDS_PREFIX = text("builds.state IN ('queued', 'running', 'succeeded')")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        str: Text,
+    }
+
+
+class Build(Base):
+    """One attempt to produce the model of a prefix."""
+
+    __tablename__ = "builds"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    prefix: Mapped[str]
+    version: Mapped[str]
+    sha: Mapped[str]
+    branch: Mapped[str]
+    search_config: Mapped[str]
+    base_search_config: Mapped[str | None]
+    promote_to: Mapped[str | None]
+    forced: Mapped[bool] = mapped_column(server_default=text("false"))
+    requested_by: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=BuildState.QUEUED.value)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    progress: Mapped[dict[str, Any] | None]
+    # Set when a step failed, before the instance is gone: the build ends only after that.
+    failure_step: Mapped[str | None]
+    failure_code: Mapped[str | None]
+    failure_message: Mapped[str | None]
+
+    # Fencing: every write of a worker checks the epoch that it took the build with.
+    lease_epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+
+    steps: Mapped[list["BuildStep"]] = relationship(lazy="raise", order_by="BuildStep.position")
+
+    __table_args__ = (
+        CheckConstraint(_one_of("state", BuildState), name="state"),
+        CheckConstraint(f"promote_to IS NULL OR {_one_of('promote_to', Stage)}", name="promote_to"),
+        CheckConstraint("(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
+        CheckConstraint("state <> 'failed' OR failure_code IS NOT NULL", name="failure"),
+        CheckConstraint("sha ~ '^[0-9a-f]{7,40}$'", name="sha"),
+        CheckConstraint("prefix = version || '-' || left(sha, 7)", name="prefix"),
+        # Collision protection: a prefix has at most one build that is under way or has succeeded.
+        Index(
+            "uq_builds_prefix_live",
+            "prefix",
+            unique=True,
+            postgresql_where=text("state IN ('queued', 'running', 'succeeded')"),
+        ),
+        Index("ix_builds_created", text("created_at DESC"), text("id DESC")),
+        Index("ix_builds_prefix_created", "prefix", text("created_at DESC"), text("id DESC")),
+        Index("ix_builds_active", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
+    )
+
+
+class BuildStep(Base):
+    """One box of a build's flow."""
+
+    __tablename__ = "build_steps"
+
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    state: Mapped[str] = mapped_column(server_default=StepState.PENDING.value)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    output: Mapped[dict[str, Any] | None]
+    message: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("state", StepState), name="state"),
+        UniqueConstraint("build_id", "position"),
+    )
+
+
+class BuildLogChunk(Base):
+    """A piece of a build's log; `start` is its first byte's offset in the whole."""
+
+    __tablename__ = "build_log_chunks"
+
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    written_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    size_bytes: Mapped[int]
+    content: Mapped[str]
+
+
+class BuildInput(Base):
+    """Something that shapes a build's model, recorded while the build runs."""
+
+    __tablename__ = "build_inputs"
+
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    # A machine image and a git commit have no sha256 of their own: their origin names them for ever.
+    sha256: Mapped[str | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    origin: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "kind IN ('code', 'config', 'raw_data', 'additional_source', 'benchmark_data', 'machine_image',"
+            " 'transformer', 'python_environment')",
+            name="kind",
+        ),
+        CheckConstraint("sha256 IS NULL OR sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("sha256 IS NOT NULL OR origin IS NOT NULL", name="identified"),
+        Index("ix_build_inputs_sha256", "sha256"),
+    )
+
+
+class Model(Base):
+    """What a succeeded build published under its prefix."""
+
+    __tablename__ = "models"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    prefix: Mapped[str] = mapped_column(unique=True)
+    version: Mapped[str]
+    sha: Mapped[str]
+    branch: Mapped[str]
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="RESTRICT"), unique=True)
+    metrics: Mapped[dict[str, Any]]
+    verdict: Mapped[str]
+    verdict_reason: Mapped[str]
+    published_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise", order_by="Artifact.name")
+    promotions: Mapped[list["Promotion"]] = relationship(lazy="raise", order_by="Promotion.id", viewonly=True)
+
+    __table_args__ = (
+        CheckConstraint(_one_of("verdict", Verdict), name="verdict"),
+        UniqueConstraint("id", "version"),
+        Index("ix_models_published", text("published_at DESC"), text("id DESC")),
+        Index("ix_models_version_published", "version", text("published_at DESC"), text("id DESC")),
+        Index("ix_models_branch_published", "branch", text("published_at DESC"), text("id DESC")),
+    )
+
+
+class Artifact(Base):
+    """One file of a model."""
+
+    __tablename__ = "artifacts"
+
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id", ondelete="RESTRICT"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    content_type: Mapped[str]
+
+    __table_args__ = (
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("size_bytes >= 0", name="size_bytes"),
+    )
+
+
+class Promotion(Base):
+    """The record that a model was deployed to a stage. Append-only: a trigger refuses anything else."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model_id: Mapped[UUID]
+    # The model's own version, held equal by the foreign key: "latest of a version" walks one index.
+    version: Mapped[str]
+    stage: Mapped[str]
+    promoted_by: Mapped[str]
+    note: Mapped[str | None]
+    override: Mapped[bool] = mapped_column(server_default=text("false"))
+    promoted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    model: Mapped[Model] = relationship(lazy="raise", viewonly=True)
+
+    __table_args__ = (
+        CheckConstraint(_one_of("stage", Stage), name="stage"),
+        ForeignKeyConstraint(["model_id", "version"], ["models.id", "models.version"], ondelete="RESTRICT"),
+        Index("ix_promotions_stage_latest", "stage", text("id DESC")),
+        Index("ix_promotions_stage_version_latest", "stage", "version", text("id DESC")),
+        Index("ix_promotions_model", "model_id", "stage"),
+    )
+
+
+class Outbox(Base):
+    """A change of the bucket that a committed change of the database asks for."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    key: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    last_error: Mapped[str | None]
+    done_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_outbox_due", "next_attempt_at", "id", postgresql_where=text("done_at IS NULL")),
+    )

@@ -1,0 +1,63 @@
+"""The FastAPI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from app.api import builds, errors, health, models
+from app.db.session import Database
+from app.settings import Settings
+from app.storage.bucket import Bucket
+
+DESCRIPTION = """
+Records which models were built from which commits, and which one runs where.
+
+* **CI** asks for a model with `POST /builds` and follows it with `GET /builds/{id}`.
+* **The deploy job** asks `GET /models/{stage}/latest` what to deploy, and tells that it did with
+  `POST /models/{prefix}/promotions`.
+
+Errors are `application/problem+json` with a stable `type`. Times are UTC.
+Lists are paged: pass `next` as `cursor`.
+"""
+
+TAGS = [
+    {"name": "builds", "description": "Attempts to produce the model of a prefix."},
+    {"name": "models", "description": "What builds published, and where it runs."},
+    {"name": "health", "description": "For load balancers and monitors."},
+]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API over one database and one bucket; settings come from the environment unless given."""
+    settings = settings or Settings()
+    # As many connections as FastAPI has threads for blocking endpoints: none waits for another's.
+    database = Database(settings.database_url.get_secret_value(), pool_size=20)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        database.close()
+
+    app = FastAPI(
+        title="Tariff model registry",
+        description=DESCRIPTION,
+        version=version("tariff-model-registry"),
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    app.state.bucket = Bucket.of(settings)
+    errors.install(app)
+
+    @app.get("/", include_in_schema=False)
+    def index() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    for module in (builds, models, health):
+        app.include_router(module.router)
+    return app

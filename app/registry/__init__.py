@@ -1,0 +1,1 @@
+"""The domain: prefixes, builds, models and promotions, free of HTTP and AWS."""

@@ -1,0 +1,69 @@
+"""Keyset pagination: newest first, by time and id."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Self, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.registry.errors import Invalid
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The place behind the last item of a page."""
+
+    at: datetime
+    id: UUID
+
+    def __str__(self) -> str:
+        return base64.urlsafe_b64encode(f"{self.at.isoformat()} {self.id}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises Invalid for a text that no page of ours gave out."""
+        try:
+            padded = text + "=" * (-len(text) % 4)
+            at, _, id_ = base64.urlsafe_b64decode(padded.encode("ascii")).decode().partition(" ")
+            cursor = cls(datetime.fromisoformat(at), UUID(id_))
+        except (ValueError, binascii.Error) as exc:
+            msg = f"cursor {text!r} is none of ours: pass the `next` of the page before, unchanged."
+            raise Invalid(msg) from exc
+        if cursor.at.tzinfo is None:
+            msg = f"cursor {text!r} is none of ours: pass the `next` of the page before, unchanged."
+            raise Invalid(msg)
+        return cursor
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """Up to `limit` items, and the cursor of the next page when there is one."""
+
+    items: list[Item]
+    next: Cursor | None
+
+
+def paginate(
+    session: Session,
+    query: Select[Item],
+    at: InstrumentedAttribute[Any],
+    id_: InstrumentedAttribute[UUID],
+    *,
+    limit: int,
+    cursor: Cursor | None,
+) -> Page[Item]:
+    """One page of the query, newest first; a query on an index of (at, id) reads no more than the page."""
+    if cursor is not None:
+        query = query.where(tuple_(at, id_) < (cursor.at, cursor.id))
+    # One row more than asked for tells whether there is a next page.
+    rows = list(session.scalars(query.order_by(at.desc(), id_.desc()).limit(limit + 1)))
+    items = rows[:limit]
+    more = len(rows) > limit
+    return Page(items, Cursor(getattr(items[-1], at.key), getattr(items[-1], id_.key)) if more else None)

@@ -1,0 +1,98 @@
+"""Every setting of the service, read from the environment once, at the start."""
+
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, PostgresDsn, SecretStr, TypeAdapter, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """One frozen value, built at the start and passed down.
+
+    Names in the environment are `REGISTRY_` + the field in capitals, but for the few that other tools
+    share (`DATABASE_URL`, `AWS_ENDPOINT_URL`, `AWS_REGION`).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="REGISTRY_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    database_url: SecretStr = Field(
+        validation_alias="DATABASE_URL",
+        description="Postgres 15 or newer: `postgresql://user:password@host/name`",
+    )
+    aws_endpoint_url: str | None = Field(
+        default=None, validation_alias="AWS_ENDPOINT_URL", description="only for a simulated AWS"
+    )
+    region: str = Field(default="eu-west-2", validation_alias="AWS_REGION", description="the AWS region")
+
+    bucket: str = Field(default="tariff-models", description="the registry's bucket")
+    presigned_url_lifetime: timedelta = Field(
+        default=timedelta(hours=1), description="how long an artifact's download URL is good for"
+    )
+    api_tokens: CommaSeparated = Field(
+        default=(),
+        description="who may write: `name=sha256-of-token` pairs, comma-separated; empty leaves the API open",
+    )
+
+    image_name_pattern: str = Field(default="FPO Training *", description="name of the machine images to use")
+    image_owners: CommaSeparated = Field(default=("self",), description="owners of those images")
+    subnet_cidr: str = Field(default="10.0.1.0/24", description="the subnet that instances are launched into")
+    security_group: str = Field(default="fpo-training", description="the instances' security group, by name")
+    instance_type: str = Field(default="g5.xlarge", description="the instances' type")
+    key_name: str = Field(
+        default="fpo-training", description="the EC2 key pair that instances are launched with"
+    )
+    ssh_key_secret: str = Field(
+        default="fpo-training-ssh-key", description="the Secrets Manager secret that holds its private key"
+    )
+    ssh_user: str = Field(default="ubuntu", description="the images' login user")
+    ssh_port: int = Field(default=22, ge=1, le=65535, description="the instances' SSH port")
+    instance_address: Literal["private", "public"] = Field(
+        default="private", description="which address of an instance the worker connects to"
+    )
+    instance_lifetime: timedelta = Field(
+        default=timedelta(hours=8),
+        description="dead-man's switch: an instance shuts itself down, and so ends, this long after its boot",
+    )
+    code_repository: str | None = Field(
+        default=None,
+        description="a git checkout on the worker's machine to bring the code from; "
+        "unset, the instance fetches from its clone's own origin",
+    )
+
+    worker_concurrency: int = Field(
+        default=20, ge=1, description="builds that one worker process carries at once"
+    )
+    lease: timedelta = Field(
+        default=timedelta(seconds=30),
+        description="how long a build stays with a worker that is not heard of",
+    )
+    orphan_grace: timedelta = Field(
+        default=timedelta(minutes=10),
+        description="age from which an instance that no active build owns is terminated",
+    )
+    accuracy_tolerance: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="how far a benchmark's share may fall below production's until the verdict is `failed`",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        TypeAdapter(PostgresDsn).validate_python(self.database_url.get_secret_value())
+        if self.lease < timedelta(seconds=1):
+            msg = "REGISTRY_LEASE must be at least one second"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,1 @@
+"""The bucket: its keys, and reading and writing it."""

@@ -1,0 +1,174 @@
+"""The registry's bucket: reading, and writing without ever overwriting by accident."""
+
+import base64
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from app.aws import CloudError, CloudNotFound, PreconditionFailed, s3_client, translated
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_BLOCK = 1 << 20
+
+
+class KeyTaken(Exception):
+    """The key holds other content, which was not replaced."""
+
+    def __init__(self, key: str, owner: str | None) -> None:
+        super().__init__(key)
+        self.key = key
+        self.owner = owner
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object of the bucket; `sha256` and `build_id` are there for what the registry wrote."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    sha256: str | None
+    build_id: str | None
+
+
+def digest_of(source: Path) -> FileDigest:
+    with source.open("rb") as file:
+        return _digest(file)
+
+
+def _digest(file: IO[bytes]) -> FileDigest:
+    digest, size = hashlib.sha256(), 0
+    while block := file.read(_BLOCK):
+        digest.update(block)
+        size += len(block)
+    return FileDigest(digest.hexdigest(), size)
+
+
+class Bucket:
+    """Every failure of AWS surfaces as a CloudError."""
+
+    def __init__(self, client: "S3Client", name: str) -> None:
+        self._client = client
+        self.name = name
+        self._presign = lru_cache(maxsize=4096)(self._presign_in_period)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Bucket":
+        return cls(s3_client(settings), settings.bucket)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """None when there is no such object."""
+        try:
+            with translated():
+                found = self._client.head_object(Bucket=self.name, Key=key)
+        except CloudNotFound:
+            return None
+        metadata = found["Metadata"]
+        return ObjectInfo(
+            key, found["ContentLength"], found["ETag"], metadata.get("sha256"), metadata.get("build-id")
+        )
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Keys and sizes in bytes, in the bucket's order."""
+        with translated():
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.name, Prefix=prefix
+            ):
+                for item in page.get("Contents", []):
+                    yield item["Key"], item["Size"]
+
+    def download(self, key: str, to: Path) -> FileDigest:
+        """Raises CloudNotFound."""
+        digest, size = hashlib.sha256(), 0
+        with translated():
+            body = self._client.get_object(Bucket=self.name, Key=key)["Body"]
+            with to.open("wb") as file:
+                while block := body.read(_BLOCK):
+                    digest.update(block)
+                    size += len(block)
+                    file.write(block)
+        return FileDigest(digest.hexdigest(), size)
+
+    def put_once(
+        self, key: str, source: Path, content: FileDigest, *, content_type: str, build_id: str = ""
+    ) -> None:
+        """Write the object, or find that it is there already with the same content.
+
+        S3 itself checks the digest on arrival. Raises KeyTaken when the key holds anything else.
+        """
+        try:
+            self._put(key, source, content, content_type, build_id, {"IfNoneMatch": "*"})
+        except PreconditionFailed:
+            # Ours from an earlier try, or from a request whose answer was lost, is as good as written.
+            there = self.head(key)
+            if there is None or there.sha256 != content.sha256 or there.size_bytes != content.size_bytes:
+                raise KeyTaken(key, there.build_id if there else None) from None
+
+    def replace(
+        self, key: str, source: Path, content: FileDigest, *, content_type: str, build_id: str = ""
+    ) -> None:
+        """Write the object whatever is there."""
+        self._put(key, source, content, content_type, build_id, {})
+
+    def _put(
+        self,
+        key: str,
+        source: Path,
+        content: FileDigest,
+        content_type: str,
+        build_id: str,
+        condition: dict[str, str],
+    ) -> None:
+        metadata = {"sha256": content.sha256} | ({"build-id": build_id} if build_id else {})
+        with source.open("rb") as body, translated():
+            self._client.put_object(
+                Bucket=self.name,
+                Key=key,
+                Body=body,
+                ContentType=content_type,
+                ChecksumSHA256=base64.b64encode(bytes.fromhex(content.sha256)).decode(),
+                Metadata=metadata,
+                **condition,  # type: ignore[arg-type]
+            )
+
+    def put_marker(self, key: str) -> None:
+        """Write an empty object; writing it again changes nothing."""
+        with translated():
+            self._client.put_object(Bucket=self.name, Key=key, Body=b"")
+
+    def delete(self, key: str) -> None:
+        with translated():
+            self._client.delete_object(Bucket=self.name, Key=key)
+
+    def presign(self, key: str, lifetime_s: int) -> str:
+        """A URL that anybody can download the object from, good for at least half the lifetime."""
+        return self._presign(key, lifetime_s, int(time.time() // max(1, lifetime_s // 2)))
+
+    def _presign_in_period(self, key: str, lifetime_s: int, _period: int) -> str:
+        # Signing costs more than the query in front of it; within half a lifetime one signature serves all.
+        with translated():
+            return self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=lifetime_s
+            )
+
+    def check(self) -> None:
+        """Raises CloudError when the bucket cannot be reached."""
+        try:
+            with translated():
+                self._client.head_bucket(Bucket=self.name)
+        except CloudNotFound as exc:
+            message = f"there is no bucket {self.name!r}; set REGISTRY_BUCKET or make it"
+            raise CloudError(exc.code, message) from exc

@@ -1,0 +1,47 @@
+"""The layout of the bucket: where everything lies. No other module builds a key."""
+
+from uuid import UUID
+
+from app.words import Stage, Verdict
+
+RAW_SOURCE_DATA = "raw_source_data.zip"
+BENCHMARKING_DATA = "benchmarking_data.zip"
+
+STAGING = "staging/"
+
+MODEL_ZIP = "model.zip"
+SEARCH_CONFIG = "search-config.toml"
+BENCHMARK_XML = "benchmark_results.xml"
+BENCHMARK_ZIP = "benchmark_results.zip"
+PROVENANCE = "provenance.json"
+BUILD_LOG = "build.log.gz"
+
+CONTENT_TYPES = {
+    MODEL_ZIP: "application/zip",
+    SEARCH_CONFIG: "application/toml",
+    BENCHMARK_XML: "application/xml",
+    BENCHMARK_ZIP: "application/zip",
+    PROVENANCE: "application/json",
+    BUILD_LOG: "application/gzip",
+}
+
+
+def artifact_key(prefix: str, name: str) -> str:
+    return f"{prefix}/{name}"
+
+
+def marker_key(prefix: str, stage: Stage) -> str:
+    return f"{prefix}/{stage}"
+
+
+def verdict_key(prefix: str, verdict: Verdict) -> str:
+    return f"{prefix}/{verdict}"
+
+
+def input_key(sha256: str) -> str:
+    return f"inputs/sha256/{sha256}"
+
+
+def staged_key(build_id: UUID, name: str) -> str:
+    """Where a build keeps what it collected until it is published; empty again soon afterwards."""
+    return f"{STAGING}{build_id}/{name}"

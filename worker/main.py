@@ -1,0 +1,111 @@
+"""The worker process: carries builds, mirrors the outbox, looks after what nobody owns.
+
+Run as many as you like against one Postgres; each build is carried by one of them at a time.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+
+import procrastinate
+from psycopg import OperationalError
+
+from app.db.session import Database
+from app.queue import BUILDS, UPKEEP
+from app.settings import Settings
+from worker.build.runner import Runner
+from worker.build.workbench import Cloud
+from worker.tasks import make_queue
+
+_log = logging.getLogger(__name__)
+
+_UPKEEP_CONCURRENCY = 4
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How quickly a dead worker is noticed."""
+
+    heartbeat: timedelta = timedelta(seconds=10)
+    stalled_after: timedelta = timedelta(seconds=30)
+    upkeep_cron: str = "* * * * * */15"
+
+
+def main(settings: Settings, pace: Pace | None = None) -> None:
+    """Work until SIGTERM or SIGINT: then builds are handed over, not finished."""
+    stopping = threading.Event()
+    asyncio.run(_serve(settings, pace or Pace(), stopping))
+
+
+async def _serve(settings: Settings, pace: Pace, stopping: threading.Event) -> None:
+    loop = asyncio.get_running_loop()
+    threads = settings.worker_concurrency + _UPKEEP_CONCURRENCY
+    # Blocking tasks run in the loop's default threads: as many as there can be jobs, or some would wait.
+    loop.set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="job"))
+    # A build uses a connection for moments only, its heartbeat likewise.
+    database = Database(settings.database_url.get_secret_value(), pool_size=max(5, threads // 2))
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    runner = Runner(settings, database, Cloud.of(settings), owner, stopping)
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        _log.info("stopping: builds are handed over")
+        stopping.set()
+        stop.set()
+
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_, on_signal)
+    _log.info("worker %s started, concurrency %d", owner, settings.worker_concurrency)
+    try:
+        while not stop.is_set():
+            try:
+                await _work(runner, pace, stop)
+            except (OperationalError, procrastinate.exceptions.ConnectorException) as exc:
+                _log.error("database lost: %s", exc)
+            if not stop.is_set():
+                # The queue's worker returns, without an error, when Postgres restarts: begin again.
+                await asyncio.sleep(2)
+    finally:
+        database.close()
+    _log.info("worker %s stopped", owner)
+
+
+async def _work(runner: Runner, pace: Pace, stop: asyncio.Event) -> None:
+    """Both queues, until told to stop or until either ends."""
+    queue = make_queue(
+        runner, stalled_after_s=pace.stalled_after.total_seconds(), upkeep_cron=pace.upkeep_cron
+    )
+    async with queue.open_async():
+        working = [
+            asyncio.create_task(
+                queue.run_worker_async(
+                    queues=[name],
+                    name=f"{name}@{runner.owner}",
+                    concurrency=concurrency,
+                    install_signal_handlers=False,
+                    delete_jobs="successful",
+                    update_heartbeat_interval=pace.heartbeat.total_seconds(),
+                    stalled_worker_timeout=pace.stalled_after.total_seconds(),
+                )
+            )
+            for name, concurrency in (
+                (BUILDS, runner.settings.worker_concurrency),
+                (UPKEEP, _UPKEEP_CONCURRENCY),
+            )
+        ]
+        told = asyncio.create_task(stop.wait())
+        await asyncio.wait([*working, told], return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        # Cancelling a worker lets its jobs end first; ours see `stopping` and hand over.
+        for task in working:
+            task.cancel()
+        for outcome in await asyncio.gather(*working, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
