@@ -43,9 +43,7 @@ CleaningStep = Literal[
     "basic",
     "tradesets",
 ]
-Figure = Literal[
-    "top_1", "top_2", "top_3", "top_4", "top_5", "in_top_5", "no_result", "chapter", "heading", "subheading"
-]
+Figure = Literal["top_1", "top_2", "top_3", "top_4", "top_5", "no_result", "chapter", "heading", "subheading"]
 Language = Literal[
     "ARABIC",
     "BULGARIAN",
@@ -234,6 +232,8 @@ class SearchConfig(_Section):
     brands_file: str | None = None
     tradesets_data_dir: str | None = None
     sources: tuple[SourceConfig, ...] = ()
+    # For tests and trials: the first so many rows of each source.
+    rows_per_source: Annotated[int, Field(ge=1)] | None = None
 
     # Cleaning.
     exact_english_terms: str | None = None
@@ -278,11 +278,12 @@ class SearchConfig(_Section):
     # Benchmark: `[benchmark_floors."*"]` holds for every benchmark, `[benchmark_floors.vague]` for one.
     benchmark_floors: dict[str, dict[Figure, Share]] = {}
 
-    def floor(self, benchmark: str, figure: Figure) -> float:
+    def floor(self, benchmark: str, figure: str) -> float:
         """The share that `figure` must reach in `benchmark`; 0 where nothing is asked for."""
         for name in (benchmark, "*"):
-            if figure in self.benchmark_floors.get(name, {}):
-                return self.benchmark_floors[name][figure]
+            for known, share in self.benchmark_floors.get(name, {}).items():
+                if known == figure:
+                    return share
         return 0.0
 
 

@@ -1,0 +1,84 @@
+"""What a cleaner is, and how several run over rows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+CODE = pl.col("code")
+DESCRIPTION = pl.col("description")
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """Takes (code, description) and gives both back, or a reason to drop the row.
+
+    Each part is an expression over the columns `code` and `description`, so that a million rows are cleaned
+    at once; the parts that a cleaner has not, it leaves alone. `reason` gives a word for each row that goes,
+    and null for each that stays. Expressions keep the rows' order and number.
+    """
+
+    name: str
+    code: pl.Expr | None = None
+    description: pl.Expr | None = None
+    reason: pl.Expr | None = None
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What is left of some rows.
+
+    `kept` and `dropped` hold the columns that came in; `dropped` has `reason` too, and its descriptions and
+    codes as they came in. `changed` counts, for each cleaner, the rows that it gave back otherwise.
+    """
+
+    kept: pl.DataFrame
+    dropped: pl.DataFrame
+    changed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows were dropped, by reason."""
+        counts = self.dropped.group_by("reason").len().sort("reason")
+        return dict(counts.iter_rows())
+
+
+def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
+    """Run the cleaners in their order; a row that one drops is not seen by the later ones.
+
+    rows has string columns `code` and `description`, and whatever else travels along.
+    """
+    kept = rows.with_columns(_raw_code=CODE, _raw_description=DESCRIPTION)
+    dropped: list[pl.DataFrame] = []
+    changed: dict[str, int] = {}
+    for cleaner in cleaners:
+        if cleaner.reason is not None:
+            judged = kept.with_columns(reason=cleaner.reason)
+            gone = judged.filter(pl.col("reason").is_not_null())
+            if gone.height:
+                dropped.append(gone)
+                kept = judged.filter(pl.col("reason").is_null()).drop("reason")
+        parts = {"code": cleaner.code, "description": cleaner.description}
+        for column, expression in parts.items():
+            if expression is not None and kept.height:
+                after = kept.select(expression.alias(column)).to_series()
+                count = int((after != kept[column]).sum())
+                if count:
+                    changed[cleaner.name] = changed.get(cleaner.name, 0) + count
+                    kept = kept.with_columns(after)
+    return Cleaned(
+        kept.select(rows.columns),
+        _as_they_came(dropped, rows),
+        changed,
+    )
+
+
+def _as_they_came(dropped: Iterable[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
+    empty = rows.clear().with_columns(reason=pl.lit(None, dtype=pl.String))
+    parts = [
+        frame.with_columns(code=pl.col("_raw_code"), description=pl.col("_raw_description")).select(
+            empty.columns
+        )
+        for frame in dropped
+    ]
+    return pl.concat([empty, *parts])

@@ -1,0 +1,76 @@
+"""Drops descriptions in languages that nobody asked for."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from training.cleaning.cleaner import DESCRIPTION, Cleaner
+
+if TYPE_CHECKING:
+    from lingua import LanguageDetector
+
+_CHUNK = 20_000
+
+
+@dataclass(frozen=True)
+class LanguageRules:
+    """What is kept and dropped by the team's lists, and how sure lingua must be of the rest."""
+
+    preferred: tuple[str, ...]
+    detected: tuple[str, ...]
+    minimum_relative_distance: float
+    exact_keeps: frozenset[str] = frozenset()
+    partial_keeps: tuple[str, ...] = ()
+    partial_skips: tuple[str, ...] = ()
+
+
+def drop_other_languages(rules: LanguageRules) -> Cleaner:
+    """Kept: on the exact list, or with a term of the keep list. Dropped: with a term of the skip list.
+
+    Lingua decides about the rest: undecided is kept, a language that is not preferred is dropped.
+    """
+    keep = DESCRIPTION.is_in(sorted(rules.exact_keeps))
+    if rules.partial_keeps:
+        keep |= DESCRIPTION.str.contains_any(list(rules.partial_keeps))
+    skip = pl.lit(value=False)
+    if rules.partial_skips:
+        skip = DESCRIPTION.str.contains_any(list(rules.partial_skips))
+    asked = pl.when(~keep & ~skip).then(DESCRIPTION)
+    language = asked.map_batches(lambda texts: _languages(texts, rules), return_dtype=pl.String)
+    reason = (
+        pl.when(keep)
+        .then(None)
+        .when(skip)
+        .then(pl.lit("term of another language"))
+        .when(language.is_not_null() & ~language.is_in(list(rules.preferred)))
+        .then(pl.concat_str(pl.lit("language "), language.str.to_lowercase()))
+    )
+    return Cleaner("language", reason=reason)
+
+
+def _languages(texts: pl.Series, rules: LanguageRules) -> pl.Series:
+    """The language of each text, null where undecided or not asked. Each distinct text is looked at once."""
+    distinct = texts.drop_nulls().unique().sort()
+    found: list[str | None] = []
+    detector = _detector(rules.detected, rules.minimum_relative_distance)
+    for start in range(0, len(distinct), _CHUNK):
+        chunk: list[str] = distinct.slice(start, _CHUNK).to_list()
+        languages = detector.detect_languages_in_parallel_of(chunk)
+        found += [None if language is None else language.name for language in languages]
+    return texts.replace_strict(
+        distinct, pl.Series(found, dtype=pl.String), default=None, return_dtype=pl.String
+    )
+
+
+@cache
+def _detector(languages: tuple[str, ...], minimum_relative_distance: float) -> "LanguageDetector":
+    # Imported here: its models are slow to load, and few cleaners need them.
+    from lingua import Language, LanguageDetectorBuilder  # noqa: PLC0415
+
+    chosen = [getattr(Language, name) for name in languages]
+    builder = LanguageDetectorBuilder.from_languages(*chosen)
+    if minimum_relative_distance > 0:
+        builder = builder.with_minimum_relative_distance(minimum_relative_distance)
+    return builder.with_preloaded_language_models().build()

@@ -1,0 +1,127 @@
+"""From the names of a configuration to cleaners in their order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from training.cleaning.cleaner import Cleaner
+from training.cleaning.codes import PAD, code_changes, code_shape, cut
+from training.cleaning.language import LanguageRules, drop_other_languages
+from training.cleaning.pairs import IncorrectPair, drop_incorrect_pairs, with_leading_zero
+from training.cleaning.text import (
+    DROP_EMPTY,
+    DROP_NOISE,
+    LOWER,
+    NEGATION,
+    PLURALS,
+    STRIP,
+    drop_short,
+    normalised,
+    remove_phrases,
+)
+from training.config import VAGUE_CODE, CleaningStep, SearchConfig, SourceConfig
+from training.files import Lookup
+from training.sources.rows import read_csv, read_lines
+
+SHORTEST_DROPPED: Final = 1
+
+_SEVERAL: Final[dict[CleaningStep, tuple[CleaningStep, ...]]] = {
+    "basic": ("lower", "strip", "drop_empty", "drop_short", "code_shape", "code_changes"),
+    "tradesets": (
+        "lower",
+        "remove_phrases",
+        "strip",
+        "drop_empty",
+        "drop_short",
+        "code_shape",
+        "drop_noise",
+        "language",
+        "incorrect_pairs",
+        "plurals",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class CleaningLists:
+    """The team's lists, read once a run."""
+
+    phrases: tuple[str, ...]
+    pairs: tuple[IncorrectPair, ...]
+    language: LanguageRules
+
+
+def read_lists(config: SearchConfig, lookup: Lookup) -> CleaningLists:
+    """Terms are matched as they stand, leading spaces included: " iso" is another term than "iso"."""
+
+    def terms(key: str) -> tuple[str, ...]:
+        name: str | None = getattr(config, key)
+        if name is None:
+            return ()
+        return tuple(sorted({line.lower() for line in read_lines(lookup.find(name, what=key))}))
+
+    phrases = terms("phrases_to_remove_file")
+    return CleaningLists(
+        phrases=phrases,
+        pairs=tuple(_pairs(config, lookup)),
+        language=LanguageRules(
+            preferred=config.preferred_languages,
+            detected=config.detected_languages,
+            minimum_relative_distance=config.minimum_relative_distance,
+            exact_keeps=frozenset(map(normalised, terms("exact_english_terms"))),
+            partial_keeps=terms("partial_english_terms"),
+            partial_skips=terms("partial_non_english_terms"),
+        ),
+    )
+
+
+def _pairs(config: SearchConfig, lookup: Lookup) -> Iterator[IncorrectPair]:
+    key = "incorrect_description_pairs_file"
+    if config.incorrect_description_pairs_file is None:
+        return
+    path = lookup.find(config.incorrect_description_pairs_file, what=key)
+    for _, row in read_csv(path, "utf-8", columns=3, header="auto", code_column=2).rows:
+        description, chapter, code = (cell.strip() for cell in row[:3])
+        yield IncorrectPair(
+            normalised(description), with_leading_zero(chapter) if chapter else "", with_leading_zero(code)
+        )
+
+
+def cleaners_for(source: SourceConfig, digits: int, lists: CleaningLists) -> list[Cleaner]:
+    """A source's cleaners. Whatever they are, no empty description passes and codes end cut to `digits`."""
+    steps = list(_expanded(source.cleaning))
+    known = _cleaners(digits, lists)
+    cleaners = [known[step] for step in steps]
+    # What cuts words out may leave spaces, commas or nothing behind.
+    if "negation" in steps or "remove_phrases" in steps:
+        cleaners.append(STRIP)
+        cleaners += [drop_short(SHORTEST_DROPPED)] if "drop_short" in steps else []
+    cleaners.append(DROP_EMPTY)
+    if source.code != VAGUE_CODE:
+        cleaners.append(cut(digits))
+    return cleaners
+
+
+def _expanded(steps: tuple[CleaningStep, ...]) -> Iterator[CleaningStep]:
+    for step in steps:
+        yield from _SEVERAL.get(step, (step,))
+
+
+def _cleaners(digits: int, lists: CleaningLists) -> dict[CleaningStep, Cleaner]:
+    """Every cleaner by its name in the configuration."""
+    cleaners: dict[CleaningStep, Cleaner] = {
+        "lower": LOWER,
+        "strip": STRIP,
+        "drop_empty": DROP_EMPTY,
+        "drop_short": drop_short(SHORTEST_DROPPED),
+        "code_shape": code_shape(digits),
+        "code_changes": code_changes(),
+        "drop_noise": DROP_NOISE,
+        "language": drop_other_languages(lists.language),
+        "incorrect_pairs": drop_incorrect_pairs(lists.pairs),
+        "plurals": PLURALS,
+        "negation": NEGATION,
+        "remove_phrases": remove_phrases(lists.phrases),
+        "pad": PAD,
+    }
+    return cleaners

@@ -1,0 +1,159 @@
+"""What one types: `python -m training train | benchmark | classify`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from training import pipeline
+from training.errors import FailureCode, TrainingError
+from training.job import Command, Job, failure_of, read_job, run, write_result
+from training.progress import Progress
+
+app = typer.Typer(
+    name="training",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="""Trains a model of goods descriptions, measures it, and classifies with it.
+
+    By hand, from the repository's root:
+
+      python -m training train --raw-source-data raw_source_data.zip --output out
+
+      python -m training benchmark --benchmarking-data benchmarking_data.zip --output out
+
+      python -m training classify --output out "mens cotton trousers"
+
+    The worker gives a job instead: python -m training train --job job.json
+    """,
+)
+
+JobOption = Annotated[
+    Path | None, typer.Option("--job", help="job.json of the worker; instead of the paths below.")
+]
+ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration.")]
+OutputOption = Annotated[Path, typer.Option("--output", help="The folder for what is made.")]
+RawOption = Annotated[
+    Path | None, typer.Option("--raw-source-data", help="raw_source_data.zip, or a folder of its content.")
+]
+BenchmarkOption = Annotated[
+    Path | None,
+    typer.Option("--benchmarking-data", help="benchmarking_data.zip, or a folder of its content."),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Only the first so many rows of each source or benchmark."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps; else the configuration's.")
+]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Instead of the configuration's max_epochs.")
+]
+
+_CONFIG = Path("search-config.toml")
+_OUTPUT = Path("output")
+
+
+@app.command()
+def train(
+    job: JobOption = None,
+    config: ConfigOption = _CONFIG,
+    raw_source_data: RawOption = None,
+    output: OutputOption = _OUTPUT,
+    limit: LimitOption = None,
+    epochs: EpochsOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Raw data → model.zip."""
+    overrides = pipeline.Overrides(limit, epochs, device)
+
+    def work(job: Job, progress: Progress) -> pipeline.Outcome:
+        raw = _needed(job.raw_source_data, "raw_source_data")
+        return pipeline.train(pipeline.read_config(job.config, overrides), raw, job.output, progress)
+
+    by_hand = Job(schema_=1, config=config, raw_source_data=raw_source_data, output=output)
+    raise typer.Exit(_run("train", job, by_hand, work))
+
+
+@app.command()
+def benchmark(
+    job: JobOption = None,
+    config: ConfigOption = _CONFIG,
+    benchmarking_data: BenchmarkOption = None,
+    output: OutputOption = _OUTPUT,
+    limit: LimitOption = None,
+) -> None:
+    """Output's model.zip → benchmark_results.xml and benchmark_results.zip."""
+
+    def work(job: Job, progress: Progress) -> pipeline.Outcome:
+        data = _needed(job.benchmarking_data, "benchmarking_data")
+        read = pipeline.read_config(job.config, pipeline.Overrides())
+        return pipeline.benchmark(read, job.output / "model.zip", data, job.output, progress, limit)
+
+    by_hand = Job(schema_=1, config=config, benchmarking_data=benchmarking_data, output=output)
+    raise typer.Exit(_run("benchmark", job, by_hand, work))
+
+
+@app.command()
+def classify(
+    descriptions: Annotated[list[str], typer.Argument(help="What the goods are called.")],
+    config: ConfigOption = _CONFIG,
+    output: OutputOption = _OUTPUT,
+) -> None:
+    """The codes of descriptions, by output's model.zip."""
+    console = Console()
+    try:
+        read = pipeline.read_config(config, pipeline.Overrides())
+        found = pipeline.classify(read, output / "model.zip", descriptions)
+    except TrainingError as exc:
+        typer.echo(exc, err=True)
+        raise typer.Exit(exc.reason.exit_status) from exc
+    table = Table("description", "code", "score")
+    for description, results in zip(descriptions, found, strict=True):
+        table.add_row(
+            description, *(("", "too vague") if not results else (results[0].code, f"{results[0].score:.1%}"))
+        )
+        for result in results[1:]:
+            table.add_row("", result.code, f"{result.score:.1%}")
+    console.print(table)
+
+
+def _run(
+    command: Command, job_path: Path | None, by_hand: Job, work: Callable[[Job, Progress], pipeline.Outcome]
+) -> int:
+    """A job's files lie beside its job.json; by hand they lie with the output."""
+    folder = by_hand.output if job_path is None else job_path.resolve().parent
+    try:
+        job = by_hand if job_path is None else read_job(job_path)
+        folder.mkdir(parents=True, exist_ok=True)
+    except TrainingError as exc:
+        failure = failure_of(exc)
+        typer.echo(exc, err=True)
+        if folder.is_dir():
+            write_result(
+                folder,
+                {
+                    "schema": 1,
+                    "command": command,
+                    "outcome": "failed",
+                    "code": failure.reason.code,
+                    "message": failure.message,
+                },
+            )
+        return exc.reason.exit_status
+    with Progress(folder / "progress.jsonl") as progress:
+        return run(command, folder, lambda: work(job, progress))
+
+
+def _needed(path: Path | None, name: str) -> Path:
+    if path is None:
+        raise TrainingError(
+            FailureCode.INVALID_JOB,
+            f"{name} is missing: give it in job.json, or as --{name.replace('_', '-')}",
+        )
+    return path

@@ -1,0 +1,154 @@
+"""From cleaned sources to what the network learns: texts, classes, and weighted pairs of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from training.cleaning.cleaner import Cleaned, clean
+from training.cleaning.pipelines import CleaningLists, cleaners_for
+from training.config import SourceConfig
+from training.errors import FailureCode, TrainingError
+from training.sources.read import SourceRows
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CleanedSource:
+    source: SourceConfig
+    read: SourceRows
+    cleaned: Cleaned
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Distinct pairs of text and class, each with the weight that its sources give it.
+
+    texts and classes are sorted; pair i is texts[text_of[i]] with classes[class_of[i]], weight[i] > 0. Pairs
+    are sorted by text, then class. `conflicts` are the rows of authoritative sources that another one
+    overruled: description, source, code, winner, winning_codes.
+    """
+
+    texts: list[str]
+    classes: list[str]
+    text_of: Indices
+    class_of: Indices
+    weight: npt.NDArray[np.float32]
+    conflicts: pl.DataFrame
+    counts: dict[str, int]
+
+
+def clean_source(rows: SourceRows, digits: int, lists: CleaningLists) -> CleanedSource:
+    return CleanedSource(rows.source, rows, clean(rows.frame, cleaners_for(rows.source, digits, lists)))
+
+
+def merge(sources: Sequence[CleanedSource]) -> Dataset:
+    """Apply what the sources are worth to each other. Earlier sources outrank later ones.
+
+    - The classes are the codes of the sources that create codes; rows with other codes are left out.
+    - For a description that authoritative sources name, the codes of the first of them hold: what other
+      sources say of it counts for these codes.
+    """
+    rows = _distinct(sources)
+    classes = sorted(rows.filter(pl.col("creates_codes"))["code"].unique().to_list())
+    if not classes:
+        raise TrainingError(
+            FailureCode.NO_CLASSES,
+            "no source that creates codes gave one: check creates_codes, digits and the cleaning report",
+        )
+    known = rows.filter(pl.col("code").is_in(classes))
+    winners = _winners(known)
+    overruled = known.join(winners.select("description").unique(), on="description", how="semi").join(
+        winners, on=["description", "code"], how="anti"
+    )
+    pairs = _weighted(known, overruled, winners)
+
+    texts = pairs["description"].unique().sort()
+    text_of = pairs["description"].replace_strict(texts, pl.int_range(len(texts), eager=True))
+    class_of = pairs["code"].replace_strict(classes, list(range(len(classes))))
+    conflicts = _conflicts(overruled, winners)
+    return Dataset(
+        texts=texts.to_list(),
+        classes=classes,
+        text_of=text_of.to_numpy().astype(np.int64),
+        class_of=class_of.to_numpy().astype(np.int64),
+        weight=pairs["weight"].to_numpy().astype(np.float32),
+        conflicts=conflicts,
+        counts={
+            "rows": sum(source.read.frame.height for source in sources),
+            "broken_rows": sum(len(source.read.broken) for source in sources),
+            "dropped_rows": sum(source.cleaned.dropped.height for source in sources),
+            "unknown_codes": rows.height - known.height,
+            "overruled": overruled.height,
+            "conflicts": conflicts["description"].n_unique(),
+            "texts": len(texts),
+            "classes": len(classes),
+            "pairs": pairs.height,
+            "samples": round(float(pairs["weight"].sum())),
+        },
+    )
+
+
+def _distinct(sources: Sequence[CleanedSource]) -> pl.DataFrame:
+    """Each pair once a source, sorted: nothing after this knows in which order files and rows came."""
+    frames = [
+        source.cleaned.kept.select("code", "description")
+        .unique()
+        .with_columns(
+            rank=pl.lit(rank, dtype=pl.Int64),
+            source=pl.lit(source.source.name),
+            weight=pl.lit(float(source.source.weight)),
+            authoritative=pl.lit(source.source.authoritative),
+            creates_codes=pl.lit(source.source.creates_codes),
+        )
+        for rank, source in enumerate(sources)
+    ]
+    if not frames:
+        raise TrainingError(
+            FailureCode.NO_CLASSES,
+            "the configuration names no source: set cn_data_file, or add [[sources]] that create codes",
+        )
+    return pl.concat(frames).sort("description", "code", "rank")
+
+
+def _winners(known: pl.DataFrame) -> pl.DataFrame:
+    """The codes (one or several) of the first authoritative source of each description that has one."""
+    authoritative = known.filter(pl.col("authoritative"))
+    first = pl.col("rank") == pl.col("rank").min().over("description")
+    return authoritative.filter(first).select(
+        "description", "code", winner="source", codes=pl.len().over("description")
+    )
+
+
+def _weighted(known: pl.DataFrame, overruled: pl.DataFrame, winners: pl.DataFrame) -> pl.DataFrame:
+    """Weights add up over sources. An overruled row's weight goes to the winning codes, in equal parts."""
+    kept = known.join(
+        overruled.select("description", "code", "rank"), on=["description", "code", "rank"], how="anti"
+    ).select("description", "code", "rank", "weight")
+    moved = (
+        overruled.select("description", "rank", "weight")
+        .join(winners, on="description", how="inner")
+        .select("description", "code", "rank", weight=pl.col("weight") / pl.col("codes"))
+    )
+    # Sorted before it is summed: floating-point sums depend on their order.
+    return (
+        pl.concat([kept, moved])
+        .sort("description", "code", "rank", "weight")
+        .group_by("description", "code", maintain_order=True)
+        .agg(pl.col("weight").sum())
+        .sort("description", "code")
+    )
+
+
+def _conflicts(overruled: pl.DataFrame, winners: pl.DataFrame) -> pl.DataFrame:
+    """Authoritative rows that another authoritative source overruled, with who won and by which codes."""
+    won = winners.group_by("description", "winner").agg(winning_codes=pl.col("code").sort().str.join(" "))
+    return (
+        overruled.filter(pl.col("authoritative"))
+        .join(won, on="description", how="inner")
+        .select("description", "source", "code", "winner", "winning_codes")
+        .sort("description", "source", "code")
+    )

@@ -1,0 +1,99 @@
+"""Texts → unit-length embeddings.
+
+An embedding depends on its text alone, to the last bit: texts are grouped by their number of tokens, so
+that none is padded, and every group runs in batches of one shape, whatever else is in them. So a cache may
+serve any part.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.progress import Progress
+from training.transformer import Transformer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Embeddings = npt.NDArray[np.float32]
+
+# A batch of longer texts has fewer of them: so many tokens fill a batch, about.
+_TOKENS_OF_A_BATCH = 1024
+_TOKENISED_AT_ONCE = 8192
+
+
+class Encoder:
+    """A loaded sentence-transformer on one device."""
+
+    def __init__(self, transformer: Transformer, device: str, batch_size: int) -> None:
+        self.transformer = transformer
+        self.device = torch.device(device)
+        self._batch_size = batch_size
+
+    @cached_property
+    def model(self) -> "SentenceTransformer":
+        # Imported here: it takes seconds, and a run whose embeddings are all cached needs none of it.
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        folder = str(self.transformer.folder)
+        return SentenceTransformer(folder, device=str(self.device), local_files_only=True).eval()
+
+    @property
+    def dimension(self) -> int:
+        return int(self.model.get_embedding_dimension() or 0)
+
+    def encode(self, texts: Sequence[str], progress: Progress) -> Embeddings:
+        """(len(texts), dimension) float32, each row of length 1."""
+        out = np.empty((len(texts), self.dimension), dtype=np.float32)
+        with progress.phase("embed", len(texts)) as phase:
+            for indices, tokens in self._batches(texts):
+                out[indices] = self._run(tokens, len(indices))
+                phase.advance(len(indices))
+        return out
+
+    def encode_one(self, text: str) -> Embeddings:
+        """(dimension,) float32: one text, at its own length."""
+        (tokens,) = self._tokenise([text])
+        one: Embeddings = self._run(tokens[None, :].astype(np.int64), 1)[0]
+        return one
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], npt.NDArray[np.int64]]]:
+        """Indices of texts of one length, and their tokens (rows, length); rows is a function of length."""
+        by_length: dict[int, list[int]] = defaultdict(list)
+        tokens: list[npt.NDArray[np.int32]] = []
+        for start in range(0, len(texts), _TOKENISED_AT_ONCE):
+            tokens += self._tokenise(texts[start : start + _TOKENISED_AT_ONCE])
+        for index, ids in enumerate(tokens):
+            by_length[len(ids)].append(index)
+        # Long ones first: what does not fit into memory fails at once.
+        for length in sorted(by_length, reverse=True):
+            rows = max(1, min(self._batch_size, _TOKENS_OF_A_BATCH // length))
+            group = by_length[length]
+            for start in range(0, len(group), rows):
+                indices = group[start : start + rows]
+                filled = indices + [indices[-1]] * (rows - len(indices))
+                yield indices, np.stack([tokens[index] for index in filled]).astype(np.int64)
+
+    def _tokenise(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
+        tokenizer: Any = self.model.tokenizer
+        encoded = tokenizer(
+            list(texts), truncation=True, max_length=self.model.max_seq_length, return_attention_mask=False
+        )
+        return [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+
+    def _run(self, tokens: npt.NDArray[np.int64], count: int) -> Embeddings:
+        """Tokens (rows, length) → (count, dimension), for the first `count` rows."""
+        ids = torch.from_numpy(tokens).to(self.device)
+        with torch.inference_mode():
+            features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            vectors = self.model(features)["sentence_embedding"][:count]
+            unit = torch.nn.functional.normalize(vectors.float(), dim=1)
+        result: Embeddings = unit.cpu().numpy()
+        return result

@@ -1,0 +1,61 @@
+"""The network: two linear layers over an embedding. Its format is what existing inference code loads."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`target/model.toml`: what it takes to make the network that the weights go into."""
+
+    input_size: int
+    hidden_size: int
+    output_size: int
+    dropout_layer_1_percentage: float
+    dropout_layer_2_percentage: float
+
+    def to_toml(self) -> str:
+        return "".join(f"{key} = {value}\n" for key, value in asdict(self).items())
+
+
+class Network(nn.Module):
+    """dropout → fc1 → LeakyReLU → dropout → fc2."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.dropout1 = nn.Dropout(sizes.dropout_layer_1_percentage)
+        self.fc1 = nn.Linear(sizes.input_size, sizes.hidden_size)
+        self.activation = nn.LeakyReLU()
+        self.dropout2 = nn.Dropout(sizes.dropout_layer_2_percentage)
+        self.fc2 = nn.Linear(sizes.hidden_size, sizes.output_size)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(batch, input_size) → logits (batch, output_size)."""
+        hidden = self.activation(self.fc1(self.dropout1(embeddings)))
+        logits: Tensor = self.fc2(self.dropout2(hidden))
+        return logits
+
+    def folded(self, embedding_scale: float) -> dict[str, Tensor]:
+        """The weights for embeddings of length 1, though trained on ones of length `embedding_scale`."""
+        weights = {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
+        weights["fc1.weight"] *= embedding_scale
+        return weights
+
+
+def choose_device(wanted: str) -> str:
+    """`auto` is the first GPU if there is one. Raises ValueError for a GPU that is not there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f'device is "{wanted}" and this machine has no such GPU; say "auto" or "cpu"')
+    return wanted
+
+
+def load_network(sizes: Sizes, weights: dict[str, Any]) -> Network:
+    network = Network(sizes)
+    network.load_state_dict(weights)
+    return network.eval()

@@ -1,0 +1,106 @@
+"""`model.zip`: what existing inference code loads, and what answers before the network does."""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+import torch
+
+from training.errors import FailureCode, TrainingError
+from training.files import write_zip
+from training.network import Network, Sizes, load_network
+from training.train import Trained
+
+MODEL = "target/model.pt"
+CLASSES = "target/subheadings.json"
+SIZES = "target/model.toml"
+# Further than the format that existing inference code knows; it passes over it.
+ANSWERS = "target/answers.json"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is known before the network is asked, and which transformer makes the embeddings."""
+
+    transformer: str
+    transformer_sha256: str
+    digits: int
+    vague_terms: frozenset[str]
+    vague_patterns: tuple[str, ...]
+    references: dict[str, str]
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "schema": 1,
+                "transformer": self.transformer,
+                "transformer_sha256": self.transformer_sha256,
+                "digits": self.digits,
+                "vague_terms": sorted(self.vague_terms),
+                "vague_patterns": list(self.vague_patterns),
+                "references": dict(sorted(self.references.items())),
+            },
+            ensure_ascii=False,
+            indent=0,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Answers":
+        content: dict[str, Any] = json.loads(text)
+        return cls(
+            content["transformer"],
+            content["transformer_sha256"],
+            content["digits"],
+            frozenset(content["vague_terms"]),
+            tuple(content["vague_patterns"]),
+            content["references"],
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as unpacked from its zip, ready to classify."""
+
+    network: Network
+    classes: list[str]
+    answers: Answers
+
+
+def write_model(path: Path, trained: Trained, classes: list[str], answers: Answers) -> None:
+    """The bytes follow from the weights, the classes and the answers alone."""
+    weights = io.BytesIO()
+    torch.save(trained.weights, weights)
+    write_zip(
+        path,
+        [
+            (MODEL, weights.getvalue()),
+            (SIZES, trained.sizes.to_toml().encode()),
+            (CLASSES, json.dumps(classes).encode()),
+            (ANSWERS, answers.to_json().encode()),
+        ],
+    )
+
+
+def read_model(path: Path) -> Model:
+    """Raises `unreadable_source` for a zip that is not whole or not a model."""
+    if not path.is_file():
+        raise TrainingError(FailureCode.MISSING_SOURCE, f"{path} is not there: train first")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = Sizes(**tomli.loads(archive.read(SIZES).decode()))
+            classes = json.loads(archive.read(CLASSES))
+            weights = torch.load(io.BytesIO(archive.read(MODEL)), map_location="cpu", weights_only=True)
+            answers = Answers.from_json(archive.read(ANSWERS).decode())
+        network = load_network(sizes, weights)
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError) as exc:
+        raise TrainingError(FailureCode.UNREADABLE_SOURCE, f"{path} is no model: {exc}") from exc
+    if sizes.output_size != len(classes):
+        raise TrainingError(
+            FailureCode.UNREADABLE_SOURCE,
+            f"{path} has {len(classes)} classes and a network of {sizes.output_size}",
+        )
+    return Model(network, classes, answers)

@@ -1,0 +1,230 @@
+"""A run from its inputs to its files: training, benchmark, classification. Read it top to bottom."""
+
+import hashlib
+import platform
+import re
+import tempfile
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from training.benchmark import measure, read_benchmarks, write_results
+from training.classify import Classifier, Limits, Result
+from training.cleaning.pipelines import read_lists
+from training.cleaning.text import normalised
+from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
+from training.dataset import CleanedSource, Dataset, clean_source, merge
+from training.embeddings import Encoder
+from training.errors import FailureCode, TrainingError
+from training.files import Lookup, sha256_of_file, unpack
+from training.network import choose_device
+from training.package import Answers, read_model, write_model
+from training.progress import Progress
+from training.sources.read import files_of, read_source
+from training.sources.rows import read_lines
+from training.train import train_network
+from training.transformer import Transformer, find_transformer
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What is said by hand, against the configuration."""
+
+    rows_per_source: int | None = None
+    max_epochs: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something that shaped the result and came from outside of the job's folder."""
+
+    kind: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `result.json` says of a run that succeeded."""
+
+    files: list[Path]
+    inputs: list[Input]
+    metrics: dict[str, float] | dict[str, dict[str, float]]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def read_config(path: Path, overrides: Overrides) -> SearchConfig:
+    """Raises `invalid_config` with every problem on a line of its own."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise TrainingError(FailureCode.INVALID_CONFIG, f"{path} cannot be read: {exc}") from exc
+    try:
+        config = parse_config(text)
+    except ConfigError as exc:
+        problems = "\n".join(map(str, exc.problems))
+        raise TrainingError(FailureCode.INVALID_CONFIG, f"{path.name} cannot be used:\n{problems}") from exc
+    changes = {
+        "rows_per_source": overrides.rows_per_source,
+        "max_epochs": overrides.max_epochs,
+        "device": overrides.device,
+    }
+    return config.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
+
+def train(config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress) -> Outcome:
+    """Data in, cleaning, embeddings, network, package: writes `model.zip`."""
+    device = _device(config)
+    transformer = find_transformer(config.transformer)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
+        unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
+        lookup = Lookup(unpacked, Path.cwd())
+        sources = read_and_clean(config, lookup, progress)
+        patterns = read_patterns(config, lookup)
+    dataset = merge(sources)
+    progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
+
+    encoder = Encoder(transformer, device, config.embedding_batch_size)
+    embeddings = encoder.encode(dataset.texts, progress)
+    trained = train_network(dataset, embeddings, config, device, progress)
+
+    model = output / "model.zip"
+    with progress.phase("package", 1) as phase:
+        write_model(
+            model, trained, dataset.classes, _answers(config, dataset, sources, patterns, transformer)
+        )
+        phase.advance()
+    return Outcome(
+        files=[model],
+        inputs=[Input("transformer", transformer.name, transformer.sha256), python_environment()],
+        metrics={"loss": round(trained.loss, 6), "accuracy": round(trained.accuracy, 6)},
+        counts=dataset.counts,
+    )
+
+
+def benchmark(
+    config: SearchConfig,
+    model: Path,
+    benchmarking_data: Path,
+    output: Path,
+    progress: Progress,
+    limit: int | None,
+) -> Outcome:
+    """Writes `benchmark_results.xml` and `benchmark_results.zip` for every benchmark of the zip."""
+    classifier = load_classifier(config, model)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".benchmarking-data-", dir=output) as folder:
+        unpacked = unpack(benchmarking_data, Path(folder), missing=FailureCode.MISSING_BENCHMARK)
+        benchmarks = read_benchmarks(unpacked, config.digits, limit)
+    measured = []
+    with progress.phase("benchmark", sum(len(one.descriptions) for one in benchmarks)) as phase:
+        for one in benchmarks:
+            measured.append(measure(one, classifier, progress))
+            phase.advance(len(one.descriptions))
+            figures = ", ".join(f"{name} {share:.1%}" for name, share in measured[-1].figures.items())
+            progress.say(f"{one.name} ({len(one.descriptions)}): {figures}")
+    return Outcome(
+        files=write_results(output, measured, config),
+        inputs=[python_environment()],
+        metrics={one.benchmark.name: one.metrics for one in measured},
+        counts={one.benchmark.name: len(one.results) for one in measured},
+    )
+
+
+def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list[list[Result]]:
+    classifier = load_classifier(config, model)
+    return [classifier.classify(description) for description in descriptions]
+
+
+def load_classifier(config: SearchConfig, model: Path) -> Classifier:
+    """On the CPU, where classifications are served. Raises `missing_source` without the transformer."""
+    loaded = read_model(model)
+    transformer = find_transformer(config.transformer)
+    if transformer.sha256 != loaded.answers.transformer_sha256:
+        raise TrainingError(
+            FailureCode.MISSING_SOURCE,
+            f"{model.name} was trained with {loaded.answers.transformer} of sha256 "
+            f"{loaded.answers.transformer_sha256}; {config.transformer} here is {transformer.sha256}",
+        )
+    encoder = Encoder(transformer, "cpu", config.embedding_batch_size)
+    return Classifier(loaded, encoder, Limits.of(config), config.digits)
+
+
+def read_and_clean(config: SearchConfig, lookup: Lookup, progress: Progress) -> list[CleanedSource]:
+    lists = read_lists(config, lookup)
+    # All of them are looked for before the first is read: a missing one is known at once.
+    files = {source.name: files_of(source, lookup) for source in config.sources}
+    cleaned = []
+    with progress.phase("clean", len(config.sources)) as phase:
+        for source in config.sources:
+            rows = read_source(source, files[source.name], config.rows_per_source)
+            cleaned.append(clean_source(rows, config.digits, lists))
+            for file, broken in rows.broken[:5]:
+                progress.say(f"{source.name}: {file}, line {broken.line}: left out: {broken.why}")
+            progress.say(
+                f"{source.name}: {rows.frame.height:,} rows, {len(rows.broken):,} broken, "
+                f"{cleaned[-1].cleaned.kept.height:,} kept, dropped {cleaned[-1].cleaned.reasons}"
+            )
+            phase.advance()
+    return cleaned
+
+
+def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:
+    """The patterns of vague descriptions; lines that start with # are comments."""
+    if config.vague_terms_regex_file is None:
+        return ()
+    path = lookup.find(config.vague_terms_regex_file, what="vague_terms_regex_file")
+    patterns = tuple(line for line in read_lines(path) if not line.startswith("#"))
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise TrainingError(
+                FailureCode.UNREADABLE_SOURCE, f"{path.name}: {pattern!r} is no regular expression: {exc}"
+            ) from exc
+    return patterns
+
+
+def _answers(
+    config: SearchConfig,
+    dataset: Dataset,
+    sources: list[CleanedSource],
+    patterns: tuple[str, ...],
+    transformer: Transformer,
+) -> Answers:
+    classes = set(dataset.classes)
+    vague: set[str] = set()
+    references: dict[str, str] = {}
+    for source in sources:
+        pairs = source.cleaned.kept.select("description", "code").unique().sort("description", "code")
+        if source.source.code == VAGUE_CODE:
+            vague |= {normalised(description) for description, _ in pairs.iter_rows()}
+        elif source.source.kind == "search_references":
+            for description, code in pairs.iter_rows():
+                if code in classes:
+                    references.setdefault(normalised(description), code)
+    return Answers(
+        transformer.name, transformer.sha256, config.digits, frozenset(vague), patterns, references
+    )
+
+
+def python_environment() -> Input:
+    """The interpreter and every installed distribution, by a digest over their names and versions."""
+    installed = sorted({f"{item.name.lower()}=={item.version}" for item in metadata.distributions()})
+    name = f"python {platform.python_version()}"
+    return Input(
+        "python_environment", name, hashlib.sha256("\n".join([name, *installed]).encode()).hexdigest()
+    )
+
+
+def describe_files(files: list[Path]) -> dict[str, dict[str, str | int]]:
+    return {path.name: {"sha256": sha256_of_file(path), "size_bytes": path.stat().st_size} for path in files}
+
+
+def _device(config: SearchConfig) -> str:
+    try:
+        return choose_device(config.device)
+    except ValueError as exc:
+        raise TrainingError(FailureCode.INVALID_CONFIG, str(exc)) from exc

@@ -1,0 +1,137 @@
+"""Progress of long work: `progress.jsonl` for the worker, a bar on a terminal, plain lines in a log."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+SECONDS_BETWEEN_LINES = 1.0
+
+
+class Phase:
+    """One stretch of work of a known size, in whatever it counts: rows, texts, steps."""
+
+    def __init__(self, progress: "Progress", name: str, total: int) -> None:
+        self.name = name
+        self.total = total
+        self.done = 0
+        self.metrics: dict[str, float] = {}
+        self._progress = progress
+        self._started = progress.clock()
+        self._task = progress.add_bar(self)
+
+    def advance(self, count: int = 1, **metrics: float) -> None:
+        self.done += count
+        self.metrics |= metrics
+        self._progress.report(self, self._task)
+
+    def finish(self) -> None:
+        self._progress.report(self, self._task, last=True)
+
+    def line(self, now: float) -> dict[str, object]:
+        elapsed = now - self._started
+        rate = self.done / elapsed if elapsed > 0 else 0.0
+        eta = (self.total - self.done) / rate if rate > 0 else None
+        return {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "phase": self.name,
+            "done": self.done,
+            "total": self.total,
+            "rate": round(rate, 1),
+            "eta_seconds": None if eta is None else round(max(eta, 0.0), 1),
+            "metrics": {name: round(value, 6) for name, value in self.metrics.items()},
+        }
+
+
+class Progress:
+    """Writes at most a line a second to `path`, and one at the end of each phase."""
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        log: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self._log = log or sys.stdout
+        self._file = path.open("a", encoding="utf-8") if path else None
+        self._last_line = float("-inf")
+        self._bars: Bars | None = None
+        if self._log.isatty():
+            self._bars = Bars(
+                TextColumn("{task.description:<10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[metrics]}"),
+                console=Console(file=self._log),
+            )
+            self._bars.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+        if self._file:
+            self._file.close()
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Phase]:
+        """A stretch of work; its last line is written however it ends."""
+        phase = Phase(self, name, total)
+        try:
+            yield phase
+        finally:
+            phase.finish()
+
+    def say(self, message: str) -> None:
+        """A line for people: counts, warnings, where things lie."""
+        if self._bars:
+            self._bars.console.print(message, markup=False, highlight=False)
+        else:
+            print(message, file=self._log, flush=True)
+
+    def add_bar(self, phase: Phase) -> TaskID | None:
+        return self._bars.add_task(phase.name, total=phase.total, metrics="") if self._bars else None
+
+    def report(self, phase: Phase, task: TaskID | None, *, last: bool = False) -> None:
+        now = self.clock()
+        if self._bars and task is not None:
+            self._bars.update(
+                task, completed=phase.done, total=phase.total, metrics=_short(phase.metrics), refresh=last
+            )
+        if not last and now - self._last_line < SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        line = phase.line(now)
+        if self._file:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        if last and not self._bars:
+            self.say(f"{phase.name}: {phase.done} of {phase.total}, {line['rate']}/s {_short(phase.metrics)}")
+
+
+def _short(metrics: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -1,0 +1,1 @@
+"""Data in: files of several shapes become rows of code and description."""

@@ -1,0 +1,152 @@
+"""One source of the configuration → its rows, uncleaned."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from training.config import SourceConfig
+from training.errors import FailureCode, TrainingError
+from training.files import Lookup
+from training.sources.rows import BrokenRow, read_csv, read_text
+
+SCHEMA: Final = {"file": pl.String, "line": pl.Int64, "code": pl.String, "description": pl.String}
+
+# Search references whose class is another (chapters, headings) name too many codes.
+_REFERENCED: Final = frozenset({"Commodity", "Subheading"})
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """What a source holds: a frame of file, line, code (spaces gone), description; and the rows it lost."""
+
+    source: SourceConfig
+    frame: pl.DataFrame
+    broken: tuple[tuple[str, BrokenRow], ...]
+
+
+def read_source(source: SourceConfig, files: list[Path], limit: int | None = None) -> SourceRows:
+    """The first `limit` rows, or all. Files are read in the order of their names."""
+    parts: list[tuple[str, int, str, str]] = []
+    broken: list[tuple[str, BrokenRow]] = []
+    for path in sorted(files, key=lambda path: path.name):
+        match source.kind:
+            case "csv":
+                rows = _csv_rows(source, path, broken)
+            case "search_references":
+                rows = _search_references(path)
+            case "commodities_report":
+                rows = _commodities(source, path, broken)
+        parts += ((path.name, line, code, description) for line, code, description in rows)
+    frame = pl.DataFrame(parts, schema=SCHEMA, orient="row")
+    if limit is not None:
+        frame = frame.head(limit)
+    frame = frame.with_columns(pl.col("code").str.replace_all(r"\s+", ""))
+    return SourceRows(source, frame, tuple(broken))
+
+
+def files_of(source: SourceConfig, lookup: Lookup) -> list[Path]:
+    """The file of a source, or every `*.csv` of its folder. Raises `missing_source`."""
+    if source.file is not None:
+        path = lookup.find(source.file, what=f"source {source.name}")
+        if path.is_dir():
+            raise TrainingError(
+                FailureCode.MISSING_SOURCE, f"source {source.name}: {source.file} is a folder, not a file"
+            )
+        return [path]
+    if source.folder is not None:
+        folder = lookup.find(source.folder, what=f"source {source.name}")
+        files = sorted(folder.glob("*.csv"))
+        if not files:
+            raise TrainingError(
+                FailureCode.MISSING_SOURCE, f"source {source.name}: {source.folder} holds no *.csv file"
+            )
+        return files
+    raise AssertionError(f"source {source.name} lives at a URL: it is snapshotted first")
+
+
+def _csv_rows(
+    source: SourceConfig, path: Path, broken: list[tuple[str, BrokenRow]]
+) -> Iterator[tuple[int, str, str]]:
+    columns = 1 + max(source.description_column, source.code_column or 0)
+    found = read_csv(
+        path, source.encoding, columns=columns, header=source.header, code_column=source.code_column
+    )
+    broken += ((path.name, row) for row in found.broken)
+    for line, row in found.rows:
+        code = source.code if source.code_column is None else row[source.code_column]
+        yield line, code or "", row[source.description_column]
+
+
+def _search_references(path: Path) -> Iterator[tuple[int, str, str]]:
+    """`{description: code}`, or the API's answer: `{"data": [{"attributes": {…}}]}`."""
+    content = _json(path)
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        pairs = [
+            (str(attributes.get("goods_nomenclature_item_id")), str(attributes.get("negated_title")))
+            for attributes in (item.get("attributes", {}) for item in content["data"])
+            if attributes.get("referenced_class") in _REFERENCED
+        ]
+    elif isinstance(content, dict) and all(isinstance(code, str) for code in content.values()):
+        pairs = [(code, description) for description, code in content.items()]
+    else:
+        raise TrainingError(
+            FailureCode.UNREADABLE_SOURCE,
+            f'{path.name} is neither {{"description": "code"}} nor {{"data": [{{"attributes": …}}]}}',
+        )
+    for number, (code, description) in enumerate(pairs, start=1):
+        yield number, code, description
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path, "utf-8"))
+    except json.JSONDecodeError as exc:
+        raise TrainingError(
+            FailureCode.UNREADABLE_SOURCE, f"{path.name}, line {exc.lineno}: is no JSON: {exc.msg}"
+        ) from exc
+
+
+# The report's columns; by their names where the header has them.
+_COMMODITY_COLUMNS: Final = {
+    "commodity code": 1,
+    "description": 3,
+    "class": 8,
+    "itemidpluspls": 9,
+    "hierarchy": 10,
+}
+
+
+def _commodities(
+    source: SourceConfig, path: Path, broken: list[tuple[str, BrokenRow]]
+) -> Iterator[tuple[int, str, str]]:
+    """Commodities with the descriptions of everything above them in front of their own.
+
+    `hierarchy` holds the `ITEMIDPLUSPLS` of the lines above, from the chapter down.
+    """
+    columns = _columns_of_report(path, source.encoding)
+    found = read_csv(path, source.encoding, columns=1 + max(columns.values()), header="yes", code_column=None)
+    broken += ((path.name, row) for row in found.broken)
+    descriptions = {
+        row[columns["itemidpluspls"]].strip(): row[columns["description"]] for _, row in found.rows
+    }
+    for line, row in found.rows:
+        if row[columns["class"]].strip().lower() != "commodity":
+            continue
+        own = row[columns["itemidpluspls"]].strip()
+        above = [
+            descriptions[item]
+            for item in row[columns["hierarchy"]].split()
+            if item in descriptions and item != own
+        ]
+        yield line, row[columns["commodity code"]], " ".join([*above, row[columns["description"]]])
+
+
+def _columns_of_report(path: Path, encoding: str) -> dict[str, int]:
+    first = next(csv.reader(read_text(path, encoding).splitlines()[:1]), [])
+    names = {"".join(name.lower().split("_")): index for index, name in enumerate(map(str.strip, first))}
+    return {name: names.get(name, index) for name, index in _COMMODITY_COLUMNS.items()}

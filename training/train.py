@@ -1,0 +1,111 @@
+"""Trains the network on weighted pairs of embedding and class."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.config import SearchConfig
+from training.dataset import Dataset
+from training.embeddings import Embeddings
+from training.errors import FailureCode, TrainingError
+from training.network import Network, Sizes
+from training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights that take embeddings of length 1; loss and accuracy of the last epoch, with dropout."""
+
+    sizes: Sizes
+    weights: dict[str, Tensor]
+    loss: float
+    accuracy: float
+
+
+def train_network(
+    dataset: Dataset, embeddings: Embeddings, config: SearchConfig, device: str, progress: Progress
+) -> Trained:
+    """Embeddings (texts, dimension) are those of `dataset.texts`. Same input, same machine: same bytes."""
+    deterministic(config.seed)
+    target = torch.device(device)
+    sizes = Sizes(
+        input_size=embeddings.shape[1],
+        hidden_size=config.hidden_size,
+        output_size=len(dataset.classes),
+        dropout_layer_1_percentage=config.model_dropout_layer_1_percentage,
+        dropout_layer_2_percentage=config.model_dropout_layer_2_percentage,
+    )
+    network = Network(sizes).to(target).train()
+    # Kept once for each text; a batch gathers its rows by index, on the device.
+    table = torch.from_numpy(np.ascontiguousarray(embeddings)).to(target)
+    text_of = torch.from_numpy(dataset.text_of).to(target)
+    class_of = torch.from_numpy(dataset.class_of).to(target)
+    # Of mean 1, so that the learning rate means the same whatever the sources weigh.
+    weight = torch.from_numpy(dataset.weight / dataset.weight.mean(dtype=np.float64)).to(
+        target, torch.float32
+    )
+
+    pairs = len(text_of)
+    steps = config.max_epochs * math.ceil(pairs / config.model_batch_size)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warm_up_then_cosine(steps, config.warm_up_share))
+    order = torch.Generator().manual_seed(config.seed)
+    loss = accuracy = math.nan
+    with progress.phase("train", pairs * config.max_epochs) as phase:
+        for epoch in range(1, config.max_epochs + 1):
+            total_loss = torch.zeros((), dtype=torch.float64, device=target)
+            correct = torch.zeros((), dtype=torch.float64, device=target)
+            shuffled = torch.randperm(pairs, generator=order).to(target)
+            for batch in torch.split(shuffled, config.model_batch_size):
+                inputs = table[text_of[batch]] * config.embedding_scale
+                logits = network(inputs)
+                each = nn.functional.cross_entropy(
+                    logits, class_of[batch], reduction="none", label_smoothing=config.label_smoothing
+                )
+                weighted = (each * weight[batch]).mean()
+                optimiser.zero_grad(set_to_none=True)
+                weighted.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                total_loss += weighted.detach() * len(batch)
+                correct += ((logits.detach().argmax(1) == class_of[batch]) * weight[batch]).sum()
+                phase.advance(len(batch))
+            loss = float(total_loss) / pairs
+            accuracy = float(correct) / float(weight.sum(dtype=torch.float64))
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    FailureCode.DIVERGED,
+                    f"the loss is {loss} in epoch {epoch}: lower learning_rate ({config.learning_rate}) or "
+                    f"embedding_scale ({config.embedding_scale})",
+                )
+            phase.advance(0, epoch=epoch, loss=loss, accuracy=accuracy)
+            progress.say(f"epoch {epoch} of {config.max_epochs}: loss {loss:.4f}, accuracy {accuracy:.4f}")
+    weights = network.folded(config.embedding_scale)
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise TrainingError(FailureCode.DIVERGED, "the weights hold NaN or infinity: lower learning_rate")
+    return Trained(sizes, weights, loss, accuracy)
+
+
+def deterministic(seed: int) -> None:
+    """One seed for all of torch, and algorithms that repeat themselves, on GPUs too."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(mode=True)
+
+
+def warm_up_then_cosine(steps: int, warm_up_share: float) -> Callable[[int], float]:
+    """The learning rate's factor by step: up over a share of the steps, then down to 0 as a cosine."""
+    warm_up = math.ceil(steps * warm_up_share)
+
+    def factor(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        through = (step - warm_up) / max(1, steps - warm_up)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
+
+    return factor
