@@ -1,0 +1,1 @@
+"""The command line: what CI, the deploy job and engineers type."""

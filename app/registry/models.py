@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, Text, bindparam, exists, select, text
-from sqlalchemy.types import TypeEngine
 from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.types import TypeEngine
 
 from app.db.tables import Artifact, Model, Promotion
 from app.registry.errors import NotFound

@@ -1,0 +1,260 @@
+"""Everything on one machine: Postgres, the simulated AWS, the API and a worker."""
+
+import ctypes
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Self
+
+import httpx
+from rich.console import Console
+
+from app.db import migrate
+from app.db.embedded import EmbeddedPostgres
+from app.db.session import Database
+
+ROOT = Path(__file__).resolve().parents[1]
+_START_S = 60.0
+_STOP_S = 20.0
+_PR_SET_PDEATHSIG = 1
+
+
+class StackError(Exception):
+    """A part did not start, or ended by itself; the text says which, and where its log is."""
+
+
+def default_state() -> Path:
+    """The folder that keeps everything between runs; git ignores it."""
+    return ROOT / ".tariff-registry"
+
+
+class Stack:
+    """The parts, each a process of its own; `with` starts them and leaves none behind.
+
+    Raises StackError when one does not start.
+    """
+
+    def __init__(self, state: Path, console: Console, *, port: int = 8000, quick: bool = True) -> None:
+        self.state = state.resolve()
+        self._console = console
+        self._port = port
+        self._quick = quick
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._exit = ExitStack()
+        self._interrupted = threading.Event()
+        self.url = ""
+        self.environment: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self.state.mkdir(parents=True, exist_ok=True)
+        (self.state / "logs").mkdir(exist_ok=True)
+        with ExitStack() as starting:
+            starting.callback(self._restore_signals, self._catch_signals())
+            starting.enter_context(_only_one(self.state))
+            began = time.monotonic()
+            postgres = EmbeddedPostgres(self.state / "postgres")
+            database_url = postgres.start()
+            starting.callback(postgres.stop)
+            starting.callback(self._stop_children)
+            self._say("Postgres", began)
+            self._start(database_url)
+            self._exit = starting.pop_all()
+        return self
+
+    def _start(self, database_url: str) -> None:
+        began = time.monotonic()
+        simcloud_port, ssh_port = free_port(), free_port()
+        self.environment = self._environment(database_url, simcloud_port, ssh_port)
+        self._spawn(
+            "simcloud",
+            [
+                *("-m", "simcloud", "--port", str(simcloud_port), "--ssh-port", str(ssh_port)),
+                *("--state", str(self.state / "simcloud"), "--repository", str(ROOT), "--exit-with-parent"),
+            ],
+        )
+        self._await_http("simcloud", f"http://127.0.0.1:{simcloud_port}/_simcloud/instances")
+        self._say("simulated AWS", began)
+
+        began = time.monotonic()
+        database = Database(database_url)
+        migrate.upgrade(database)
+        database.close()
+        self._say("migrations", began)
+
+        began = time.monotonic()
+        port = self._port if port_is_free(self._port) else free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._spawn("api", ["-m", "cli", "api", "--port", str(port)])
+        self._spawn("worker", ["-m", "cli", "worker"])
+        self._await_http("api", f"{self.url}/readyz")
+        self._say(f"API at {self.url}, and a worker", began)
+
+    def _environment(self, database_url: str, simcloud_port: int, ssh_port: int) -> dict[str, str]:
+        """The children's: nothing of the caller's own AWS account reaches them."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "REGISTRY_"))
+        }
+        return kept | {
+            "DATABASE_URL": database_url,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{simcloud_port}",
+            "AWS_REGION": "eu-west-2",
+            "AWS_ACCESS_KEY_ID": "simulated",
+            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(8),
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "REGISTRY_SSH_PORT": str(ssh_port),
+            "REGISTRY_CODE_REPOSITORY": str(ROOT),
+            "REGISTRY_LEASE": "PT10S",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _spawn(self, name: str, arguments: list[str]) -> None:
+        log = self._log(name).open("ab")
+        self._children[name] = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C reaches us alone, and we stop the parts in their order.
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - no other thread of ours runs yet
+        )
+        log.close()
+
+    def _await_http(self, name: str, url: str) -> None:
+        ends = time.monotonic() + _START_S
+        while True:
+            self.check()
+            try:
+                answer = httpx.get(url, timeout=5)
+                if answer.is_success:
+                    return
+                reason = answer.text
+            except httpx.HTTPError as exc:
+                reason = str(exc)
+            if time.monotonic() > ends:
+                message = (
+                    f"{name} did not start within {_START_S:.0f} s ({reason}). Its log: {self._log(name)}"
+                )
+                raise StackError(message)
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """Raises StackError when a part has ended by itself, KeyboardInterrupt after Ctrl-C."""
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
+        for name, child in self._children.items():
+            if (status := child.poll()) is not None:
+                tail = self._log(name).read_text(errors="replace").splitlines()[-15:]
+                message = "\n".join(
+                    [f"{name} ended with status {status}. Its log, {self._log(name)}, ends:", *tail]
+                )
+                raise StackError(message)
+
+    def wait(self) -> None:
+        """Until Ctrl-C or SIGTERM. Raises StackError when a part ends by itself."""
+        try:
+            while not self._interrupted.wait(0.5):
+                self.check()
+        except KeyboardInterrupt:
+            pass
+        self._console.print("Stopping …")
+
+    def process_ids(self) -> dict[str, int]:
+        return {name: child.pid for name, child in self._children.items()}
+
+    def _stop_children(self) -> None:
+        # The worker first: it hands its builds over while the database and the cloud still answer.
+        for name in ("worker", "api", "simcloud"):
+            child = self._children.get(name)
+            if child is None or child.poll() is not None:
+                continue
+            child.terminate()
+            try:
+                child.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+    def _catch_signals(self) -> dict[signal.Signals, object]:
+        """Ctrl-C and SIGTERM end the stack, in order; a second Ctrl-C does not break the stopping."""
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            if not self._interrupted.is_set():
+                self._interrupted.set()
+                raise KeyboardInterrupt
+
+        return {of: signal.signal(of, on_signal) for of in (signal.SIGINT, signal.SIGTERM)}
+
+    def _restore_signals(self, handlers: dict[signal.Signals, object]) -> None:
+        for of, handler in handlers.items():
+            signal.signal(of, handler)  # type: ignore[arg-type]
+
+    def _log(self, name: str) -> Path:
+        return self.state / "logs" / f"{name}.log"
+
+    def _say(self, what: str, began: float) -> None:
+        self._console.print(f"  [green]✓[/] {what} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupted.set()
+        self._exit.close()
+
+
+class _only_one:  # noqa: N801 - read as a word of the `with` statement
+    """Two stacks over one folder would share a database and fight for it."""
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / "lock"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._file = self._path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            message = f"Another run uses {self._path.parent}. Stop it, or give --state another folder."
+            raise StackError(message) from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _die_with_parent() -> None:
+    """Linux: a killed parent takes the part along. Elsewhere the part outlives it until stopped by hand."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
