@@ -1,0 +1,190 @@
+"""The pipeline with a real transformer, on tens of rows, run as the worker runs it."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+GOODS = {
+    "010121": ["pure-bred breeding horses", "thoroughbred stallion", "breeding mare"],
+    "040610": ["fresh cheese", "cottage cheese", "unripened curd"],
+    "610910": ["cotton t-shirts, knitted", "mens cotton t shirt", "tee shirt of cotton"],
+    "640399": ["leather shoes", "brown leather brogues", "shoes with leather uppers"],
+    "851610": ["electric water heaters", "electric kettle", "immersion heater"],
+    "950300": ["toys, dolls and puzzles", "plastic toy car", "teddy bear"],
+}
+
+CONFIG = """
+name = "small"
+version = "0.1.0"
+digits = 6
+device = "cpu"
+hidden_size = 64
+max_epochs = 30
+model_batch_size = 8
+learning_rate = 0.01
+embedding_scale = 10.0
+cn_data_file = "reference_data/cn_self_text.csv"
+vague_terms_data_file = "reference_data/vague_terms.csv"
+vague_terms_regex_file = "reference_data/vague_terms_patterns.txt"
+search_references_file = "reference_data/search_references.json"
+tradesets_data_dir = "raw_source_data/tradesets_descriptions"
+[benchmark_floors.everyday]
+top_1 = 0.5
+"""
+
+
+def write_inputs(folder: Path) -> None:
+    texts = "".join(f'{code}0000,{code}00,"{names[0]}"\n' for code, names in GOODS.items())
+    trade = "".join(f'{code}00,"{names[1]}"\n' for code, names in GOODS.items())
+    everyday = "".join(f'"{names[2]}",{code}\n' for code, names in GOODS.items())
+    raw = {
+        "reference_data/cn_self_text.csv": f"CNKEY,CN_CODE,NAME_EN\n{texts}",
+        "reference_data/vague_terms.csv": "description\ngoods\nmisc items\nblue large\n",
+        "reference_data/vague_terms_patterns.txt": "# comment\n^consolidated .*$\n",
+        "reference_data/search_references.json": json.dumps({"brogues": "6403990000"}),
+        "raw_source_data/tradesets_descriptions/one.csv": f"CMDTYCODE,GDSDESC\n{trade}01012100,12345\n",
+    }
+    benchmarks = {
+        "benchmarking_data/everyday.csv": f"Goods Description,Commodity Code\n{everyday}",
+        "benchmarking_data/vague.csv": "Goods Description\nmisc items\nconsolidated colli 5\n",
+    }
+    for name, files in (("raw_source_data.zip", raw), ("benchmarking_data.zip", benchmarks)):
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            for path, content in files.items():
+                archive.writestr(path, content)
+    (folder / "search-config.toml").write_text(CONFIG)
+
+
+def run(
+    build: Path, command: str, repository: Path = REPOSITORY, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m training <command> --job …` in a folder of its own, as the contract says."""
+    folder = build / command
+    folder.mkdir(exist_ok=True)
+    job = {
+        "schema": 1,
+        "build_id": "b",
+        "prefix": "0.1.0-0000000",
+        "sha": "0" * 40,
+        "config": str(build / "search-config.toml"),
+        "raw_source_data": str(build / "raw_source_data.zip"),
+        "benchmarking_data": str(build / "benchmarking_data.zip"),
+        "output": str(build / "output"),
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+    return subprocess.run(
+        [sys.executable, "-m", "training", command, "--job", str(folder / "job.json")],
+        cwd=repository,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def result(build: Path, command: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((build / command / "result.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained and measured build."""
+    folder = tmp_path_factory.mktemp("build")
+    write_inputs(folder)
+    for command in ("train", "benchmark"):
+        done = run(folder, command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_training_leaves_a_model_a_result_and_its_progress(build: Path) -> None:
+    trained = result(build, "train")
+    model = build / "output" / "model.zip"
+    assert trained["outcome"] == "succeeded"
+    assert trained["files"]["model.zip"]["size_bytes"] == model.stat().st_size
+    assert {one["kind"] for one in trained["inputs"]} == {"transformer", "python_environment"}
+    assert trained["counts"]["classes"] == 7
+    assert trained["counts"]["dropped_rows"] == 1
+    assert set(trained["metrics"]) == {"loss", "accuracy"}
+    lines = [json.loads(line) for line in (build / "train" / "progress.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line["phase"] for line in lines)) == ["clean", "embed", "train", "package"]
+    assert all(line["done"] <= line["total"] for line in lines)
+
+
+def test_the_model_loads_as_plain_linear_layers(build: Path) -> None:
+    with zipfile.ZipFile(build / "output" / "model.zip") as archive:
+        weights = torch.load(io.BytesIO(archive.read("target/model.pt")), weights_only=True)
+        classes = json.loads(archive.read("target/subheadings.json"))
+    assert weights["fc1.weight"].shape == (64, 384)
+    assert weights["fc2.weight"].shape == (7, 64)
+    assert classes == [*sorted(GOODS), "vvvvvvvvvv"]
+
+
+def test_the_benchmark_measures_every_set(build: Path) -> None:
+    metrics = result(build, "benchmark")["metrics"]
+    assert metrics["everyday"]["count"] == 6
+    assert metrics["everyday"]["top_1"] >= 0.5
+    assert metrics["vague"] == {"count": 2, "no_result": 1.0}
+    assert (build / "output" / "benchmark_results.xml").is_file()
+
+
+def test_nothing_but_the_results_is_left_behind(build: Path) -> None:
+    names = {path.name for path in (build / "output").iterdir()}
+    assert names == {"model.zip", "benchmark_results.xml", "benchmark_results.zip"}
+
+
+def test_a_second_run_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
+    build: Path, tmp_path: Path
+) -> None:
+    write_inputs(tmp_path)
+    with zipfile.ZipFile(build / "raw_source_data.zip") as archive:
+        names = sorted(archive.namelist(), reverse=True)
+        with zipfile.ZipFile(tmp_path / "raw_source_data.zip", "w") as again:
+            for name in names:
+                again.writestr(name, archive.read(name))
+    assert run(tmp_path, "train", PYTHONHASHSEED="7").returncode == 0
+    assert result(tmp_path, "train")["files"] == result(build, "train")["files"]
+
+
+def test_a_worktree_elsewhere_trains_with_its_own_code(build: Path, tmp_path: Path) -> None:
+    worktree = tmp_path / "worktree"
+    shutil.copytree(REPOSITORY / "training", worktree / "training")
+    (worktree / "training" / "cli.py").write_text("raise SystemExit(77)\n")
+    assert run(build, "other", worktree).returncode == 77
+
+
+def test_classify_by_hand(build: Path) -> None:
+    options = ["--config", str(build / "search-config.toml"), "--output", str(build / "output")]
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "classify", *options, "electric kettle", "goods", "brogues"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "851610" in done.stdout
+    assert "too vague" in done.stdout
+    assert "640399" in done.stdout
+
+
+def test_a_missing_source_fails_with_its_code_and_leaves_no_model(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    config = (tmp_path / "search-config.toml").read_text()
+    (tmp_path / "search-config.toml").write_text(config.replace("vague_terms.csv", "vaguer_terms.csv"))
+    assert run(tmp_path, "train").returncode == 3
+    failed = result(tmp_path, "train")
+    assert (failed["outcome"], failed["code"]) == ("failed", "missing_source")
+    assert "vaguer_terms.csv" in failed["message"]
+    assert list((tmp_path / "output").iterdir()) == []

@@ -1,0 +1,163 @@
+import io
+import json
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from training.config import SearchConfig, parse_config
+from training.dataset import Dataset
+from training.errors import FailureCode, TrainingError
+from training.network import Network, Sizes, choose_device, load_network
+from training.package import Answers, read_model, write_model
+from training.progress import Progress
+from training.train import Trained, train_network, warm_up_then_cosine
+
+QUIET = Progress(log=io.StringIO())
+
+
+def config(**changes: object) -> SearchConfig:
+    base = parse_config(
+        'name = "m"\nversion = "0.1.0"\nhidden_size = 16\nmodel_batch_size = 8\nmax_epochs = 30\n'
+    )
+    return base.model_copy(update={"learning_rate": 0.01, **changes})
+
+
+def dataset(class_of: list[int], classes: int, weight: float = 1) -> Dataset:
+    count = len(class_of)
+    return Dataset(
+        texts=[str(index) for index in range(count)],
+        classes=[f"{code:06}" for code in range(classes)],
+        text_of=np.arange(count, dtype=np.int64),
+        class_of=np.array(class_of, dtype=np.int64),
+        weight=np.full(count, weight, dtype=np.float32),
+        conflicts=pl.DataFrame(),
+        counts={},
+    )
+
+
+def clusters(count: int = 48, classes: int = 3) -> tuple[Dataset, np.typing.NDArray[np.float32]]:
+    """Unit-length embeddings around one axis a class."""
+    rng = np.random.default_rng(1)
+    class_of = [index % classes for index in range(count)]
+    points = np.eye(8, dtype=np.float32)[class_of] + rng.normal(0, 0.1, (count, 8)).astype(np.float32)
+    return dataset(class_of, classes), points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+def test_the_weights_take_unit_length_embeddings_whatever_the_scale() -> None:
+    data, embeddings = clusters()
+    trained = train_network(data, embeddings, config(embedding_scale=20.0), "cpu", QUIET)
+    with torch.inference_mode():
+        logits = load_network(trained.sizes, trained.weights)(torch.from_numpy(embeddings))
+    assert (logits.argmax(1).numpy() == data.class_of).mean() == 1.0
+    assert set(trained.weights) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
+
+
+def test_the_same_input_gives_the_same_weights() -> None:
+    data, embeddings = clusters()
+    first, second = (train_network(data, embeddings, config(max_epochs=2), "cpu", QUIET) for _ in range(2))
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    other = train_network(data, embeddings, config(max_epochs=2, seed=1), "cpu", QUIET)
+    assert not torch.equal(first.weights["fc1.weight"], other.weights["fc1.weight"])
+
+
+def test_weights_that_are_all_multiplied_change_nothing() -> None:
+    data, embeddings = clusters()
+    heavy = dataset(data.class_of.tolist(), 3, weight=4)
+    first = train_network(data, embeddings, config(max_epochs=2), "cpu", QUIET)
+    second = train_network(heavy, embeddings, config(max_epochs=2), "cpu", QUIET)
+    assert torch.equal(first.weights["fc1.weight"], second.weights["fc1.weight"])
+
+
+def test_a_heavier_pair_wins_over_a_lighter_one_of_the_same_text() -> None:
+    data, embeddings = clusters()
+    twice = Dataset(
+        texts=data.texts,
+        classes=data.classes,
+        text_of=np.repeat(data.text_of, 2),
+        class_of=np.stack([data.class_of, (data.class_of + 1) % 3], axis=1).ravel(),
+        weight=np.tile(np.array([5, 1], dtype=np.float32), len(data.texts)),
+        conflicts=data.conflicts,
+        counts={},
+    )
+    trained = train_network(twice, embeddings, config(), "cpu", QUIET)
+    with torch.inference_mode():
+        logits = load_network(trained.sizes, trained.weights)(torch.from_numpy(embeddings))
+    assert (logits.argmax(1).numpy() == data.class_of).mean() == 1.0
+
+
+def test_nan_in_the_loss_is_an_error_and_no_model() -> None:
+    data, embeddings = clusters()
+    embeddings[0, 0] = np.nan
+    with pytest.raises(TrainingError, match="lower learning_rate") as caught:
+        train_network(data, embeddings, config(), "cpu", QUIET)
+    assert caught.value.reason is FailureCode.DIVERGED
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
+    factor = warm_up_then_cosine(100, 0.05)
+    rates = [factor(step) for step in range(101)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5] == 1.0
+    assert rates[52] == pytest.approx(0.5, abs=0.02)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+    assert all(later <= earlier for earlier, later in pairwise(rates[5:]))
+    assert warm_up_then_cosine(1, 0.0)(0) == 1.0
+
+
+def test_a_gpu_that_is_not_there_is_no_silent_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(ValueError, match="no such GPU"):
+        choose_device("cuda")
+
+
+SIZES = Sizes(4, 3, 2, 0.1, 0.4)
+ANSWERS = Answers("t", "00", 6, frozenset({"b", "a"}), (r"^x\d$",), {"kettle": "851610"})
+
+
+def trained(seed: int = 0) -> Trained:
+    torch.manual_seed(seed)
+    return Trained(SIZES, Network(SIZES).folded(10.0), 0.5, 0.5)
+
+
+def test_a_model_is_packed_in_the_format_that_existing_inference_code_loads(tmp_path: Path) -> None:
+    write_model(tmp_path / "model.zip", trained(), ["010121", "vvvvvvvvvv"], ANSWERS)
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert archive.read("target/model.toml").decode().splitlines() == [
+            "input_size = 4",
+            "hidden_size = 3",
+            "output_size = 2",
+            "dropout_layer_1_percentage = 0.1",
+            "dropout_layer_2_percentage = 0.4",
+        ]
+        assert json.loads(archive.read("target/subheadings.json")) == ["010121", "vvvvvvvvvv"]
+        weights = torch.load(io.BytesIO(archive.read("target/model.pt")), weights_only=True)
+    assert {name: tuple(value.shape) for name, value in weights.items()} == {
+        "fc1.weight": (3, 4),
+        "fc1.bias": (3,),
+        "fc2.weight": (2, 3),
+        "fc2.bias": (2,),
+    }
+    model = read_model(tmp_path / "model.zip")
+    assert model.answers == ANSWERS
+    assert model.classes == ["010121", "vvvvvvvvvv"]
+
+
+def test_the_same_model_has_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_model(tmp_path / name, trained(), ["010121", "010129"], ANSWERS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"no zip")
+    write_model(tmp_path / "b", trained(), ["010121"], ANSWERS)
+    for name in ("a", "b"):
+        with pytest.raises(TrainingError) as caught:
+            read_model(tmp_path / name)
+        assert caught.value.reason is FailureCode.UNREADABLE_SOURCE
