@@ -3,8 +3,10 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PostgresDsn, SecretStr, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 
 def _split(value: object) -> object:
@@ -91,7 +93,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        TypeAdapter(PostgresDsn).validate_python(self.database_url.get_secret_value())
+        try:
+            postgres = make_url(self.database_url.get_secret_value()).drivername.startswith("postgres")
+        except ArgumentError:
+            postgres = False
+        if not postgres:
+            msg = "DATABASE_URL must look like postgresql://user:password@host/name"
+            raise ValueError(msg)
         if self.lease < timedelta(seconds=1):
             msg = "REGISTRY_LEASE must be at least one second"
             raise ValueError(msg)

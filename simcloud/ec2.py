@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from moto.core.responses import ActionResult
 from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
 from moto.ec2 import utils as ec2_utils
-from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.exceptions import EC2ClientError, InvalidInstanceTypeError
 from moto.ec2.models import EC2Backend, ec2_backends
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.responses.general import General
@@ -128,10 +130,15 @@ class Compute:
         return sorted(found, key=lambda each: each.launched_at)
 
     def kill(self, instance_id: str, code: str, message: str) -> None:
-        """End an instance as AWS would. Raises KeyError for one that does not exist."""
+        """End an instance as AWS would; it is gone when this returns. Raises KeyError."""
         instance = _find(instance_id)
         instance.terminate()
         instance.state_reason = StateReason(message, code)
+        deadline = time.monotonic() + 20
+        while instance.state_code != TERMINATED:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{instance_id} does not end")
+            time.sleep(0.005)
 
     def powered_off(self, machine: Machine, action: str) -> None:
         """An instance shut itself down. Called in the hypervisor's thread, which must not wait for itself."""
@@ -188,10 +195,12 @@ class Compute:
         with self._lock:
             try:
                 reservation = original(backend, *args, **kwargs)
-            except Exception:
+            except Exception as error:
                 # moto registers the reservation before it has checked everything.
                 for empty in [key for key, each in backend.reservations.items() if not each.instances]:
                     del backend.reservations[empty]
+                if isinstance(error, InvalidInstanceTypeError):
+                    raise _wrong_type(kwargs.get("instance_type", "")) from error
                 raise
             for instance in reservation.instances:
                 instance._state = InstanceState(NAMES[PENDING], PENDING)  # noqa: SLF001
@@ -334,6 +343,13 @@ def _set_address(instance: Any, private: str | None, public: str | None) -> None
     interface.private_ip_address = private
     interface.private_ip_addresses[0]["PrivateIpAddress"] = private
     interface.public_ip = public
+
+
+def _wrong_type(name: str) -> EC2ClientError:
+    """As AWS tells them apart: a type that nobody has, and one that this region does not offer."""
+    if name not in INSTANCE_TYPES:
+        return EC2ClientError("InvalidParameterValue", f"Invalid value '{name}' for InstanceType.")
+    return EC2ClientError("Unsupported", f"The instance type {name} is not supported in this region.")
 
 
 def _incorrect_state(instance: Any, verb: str) -> EC2ClientError:

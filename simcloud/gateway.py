@@ -38,6 +38,11 @@ class Gateway:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         body = get_input_stream(environ).read()
+        if self._cloud.suspended:
+            # An answer from the other cloud's account would be worse than none.
+            status, headers, content = _json(503, {"error": "Another simulated cloud runs in this process."})
+            start_response(status, headers)
+            return [content]
         if environ["PATH_INFO"].startswith("/_simcloud"):
             status, headers, content = self._control(environ, body)
         else:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -21,7 +20,7 @@ from simcloud.faults import Faults
 from simcloud.gateway import Gateway
 from simcloud.hypervisor import Hypervisor
 from simcloud.machine import Machine
-from simcloud.patches import Patches
+from simcloud.patches import Backends, Patches
 from simcloud.s3 import Storage
 from simcloud.seed import private_key, seed
 from simcloud.settings import Settings
@@ -43,7 +42,8 @@ class SimCloudError(Exception):
 class SimCloud:
     """A simulated AWS. `with SimCloud(Settings()) as cloud:` starts it, and ends it with all that it started.
 
-    One at a time in a process, since moto's services are global; any number on a machine.
+    Any number may run on a machine. In one process the last one that started is the one that answers, since
+    moto's services are global: the one before is suspended until it has stopped.
     """
 
     _current: ClassVar["SimCloud | None"] = None
@@ -58,7 +58,10 @@ class SimCloud:
         self._server: ThreadedWSGIServer | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Lock()
+        self._started = False
         self._stopped = False
+        self._outer: SimCloud | None = None
+        self._aside: Backends | None = None
 
     # What tests and people use
 
@@ -107,6 +110,7 @@ class SimCloud:
 
     def instances(self, *, ended: bool = False) -> list[SimulatedInstance]:
         """The instances, oldest first; with `ended` those that are terminated or about to be, too."""
+        self._must_run()
         return self._compute.instances(ended=ended)
 
     def kill_instance(
@@ -116,13 +120,9 @@ class SimCloud:
         message: str = "Server.SpotInstanceTermination: Spot instance termination",
     ) -> None:
         """End an instance as AWS does: it is gone when this returns. Raises KeyError."""
-        machine = self._machine(instance_id)
+        self._must_run()
+        self._machine(instance_id)
         self._compute.kill(instance_id, code, message)
-        deadline = time.monotonic() + 10
-        while self._hypervisor.find(machine.id) is not None or _alive(machine):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{instance_id} does not end")
-            time.sleep(0.005)
 
     def freeze_ssh(self, instance_id: str) -> None:
         """The instance hangs: its connections stay up and nothing more comes. Raises KeyError."""
@@ -137,7 +137,8 @@ class SimCloud:
         return self._hypervisor.drop(self._machine(instance_id))
 
     def reset(self) -> None:
-        """Back to the seeds: no instance, no object, no fault."""
+        """Back to the seeds: no instance, no object, no fault. Raises SimCloudError."""
+        self._must_run()
         self.faults.clear()
         self._hypervisor.clear()
         self._compute.reset()
@@ -159,9 +160,13 @@ class SimCloud:
 
     def start(self) -> None:
         """Raises SimCloudError."""
-        if SimCloud._current is not None:
-            raise SimCloudError("This process has a simulated cloud already; stop it, or use `reset`.")
+        if self._started:
+            raise SimCloudError("This simulated cloud was started before: make another.")
         self._check_repository()
+        self._started = True
+        self._outer = SimCloud._current
+        if self._outer is not None:
+            self._outer._suspend()  # noqa: SLF001
         SimCloud._current = self
         try:
             self._start()
@@ -169,11 +174,21 @@ class SimCloud:
             self.stop()
             raise
 
+    def _must_run(self) -> None:
+        if self.suspended:
+            raise SimCloudError("Another simulated cloud runs in this process, or this one has stopped.")
+
+    @property
+    def suspended(self) -> bool:
+        """Another simulated cloud of this process runs at the moment."""
+        return SimCloud._current is not self
+
     def _start(self) -> None:
         self._state = self._open_state()
         for name, value in MOTO_ENVIRONMENT.items():
             self._patches.set_environment(name, value)
-        BackendDict.reset()
+        if self._outer is None:
+            BackendDict.reset()
         self._hypervisor = Hypervisor(self.settings, self._state, self.faults, self._powered_off)
         self._compute = Compute(self._hypervisor, self._patches)
         self._compute.install()
@@ -202,7 +217,7 @@ class SimCloud:
     def stop(self) -> None:
         """End every instance and what runs in it; the bucket stays if a state folder was given."""
         with self._stopping:
-            if self._stopped:
+            if self._stopped or not self._started:
                 return
             self._stopped = True
         if self._server is not None:
@@ -212,7 +227,7 @@ class SimCloud:
             self._server.server_close()
         if hasattr(self, "_hypervisor"):
             self._hypervisor.stop()
-        if hasattr(self, "_compute"):
+        if self._aside is None:
             BackendDict.reset()
         self._patches.undo()
         if self._store is not None:
@@ -221,7 +236,30 @@ class SimCloud:
             os.close(self._lock_file)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        SimCloud._current = None
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give the process back to the cloud that ran before this one."""
+        if SimCloud._current is self:
+            SimCloud._current = self._outer
+            if self._outer is not None:
+                self._outer._resume()  # noqa: SLF001
+            return
+        inner = SimCloud._current
+        while inner is not None and inner._outer is not self:  # noqa: SLF001
+            inner = inner._outer  # noqa: SLF001
+        if inner is not None:
+            inner._outer = self._outer  # noqa: SLF001
+
+    def _suspend(self) -> None:
+        self._patches.undo()
+        self._aside = Backends()
+
+    def _resume(self) -> None:
+        if self._aside is not None:
+            self._aside.put_back()
+            self._aside = None
+        self._patches.redo()
 
     def _powered_off(self, machine: Machine, action: str) -> None:
         self._compute.powered_off(machine, action)
@@ -270,7 +308,3 @@ class _Server(ThreadedWSGIServer):
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
         logger.error(message, *args) if type == "error" else logger.debug(message, *args)
-
-
-def _alive(machine: Machine) -> bool:
-    return machine.on

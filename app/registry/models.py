@@ -46,7 +46,10 @@ def get(session: Session, prefix: str) -> Model:
         .options(selectinload(Model.artifacts), selectinload(Model.promotions))
     )
     if model is None:
-        msg = f"There is no model {prefix}. GET /models lists them; GET /builds?prefix={prefix} shows its builds."
+        msg = (
+            f"There is no model {prefix}. GET /models lists them; "
+            f"GET /builds?prefix={prefix} shows its builds."
+        )
         raise NotFound(msg)
     return model
 

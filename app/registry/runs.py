@@ -314,8 +314,10 @@ def state_of(session: Session, build_id: UUID) -> BuildState | None:
 
 
 def _end(session: Session, build: Build, state: BuildState) -> None:
+    # Read first: asking the database flushes, and half of the change breaks its constraints.
+    now = _clock(session)
     build.state = state
-    build.finished_at = _clock(session)
+    build.finished_at = now
     build.progress = None
     build.lease_owner = None
     build.lease_expires_at = None
