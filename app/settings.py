@@ -80,6 +80,15 @@ class Settings(BaseSettings):
         default=timedelta(seconds=30),
         description="how long a build stays with a worker that is not heard of",
     )
+    heartbeat: timedelta = Field(
+        default=timedelta(seconds=10), description="how often a worker tells the queue that it lives"
+    )
+    stalled_after: timedelta = Field(
+        default=timedelta(seconds=30), description="how long a worker is silent until its jobs go to others"
+    )
+    upkeep_every_s: int = Field(
+        default=15, ge=1, le=59, description="seconds between two looks for what nobody looks after"
+    )
     orphan_grace: timedelta = Field(
         default=timedelta(minutes=10),
         description="age from which an instance that no active build owns is terminated",

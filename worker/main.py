@@ -11,8 +11,6 @@ import socket
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import timedelta
 
 import procrastinate
 from psycopg import OperationalError
@@ -29,22 +27,12 @@ _log = logging.getLogger(__name__)
 _UPKEEP_CONCURRENCY = 4
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How quickly a dead worker is noticed."""
-
-    heartbeat: timedelta = timedelta(seconds=10)
-    stalled_after: timedelta = timedelta(seconds=30)
-    upkeep_cron: str = "* * * * * */15"
-
-
-def main(settings: Settings, pace: Pace | None = None) -> None:
+def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT: then builds are handed over, not finished."""
-    stopping = threading.Event()
-    asyncio.run(_serve(settings, pace or Pace(), stopping))
+    asyncio.run(_serve(settings, threading.Event()))
 
 
-async def _serve(settings: Settings, pace: Pace, stopping: threading.Event) -> None:
+async def _serve(settings: Settings, stopping: threading.Event) -> None:
     loop = asyncio.get_running_loop()
     threads = settings.worker_concurrency + _UPKEEP_CONCURRENCY
     # Blocking tasks run in the loop's default threads: as many as there can be jobs, or some would wait.
@@ -66,7 +54,7 @@ async def _serve(settings: Settings, pace: Pace, stopping: threading.Event) -> N
     try:
         while not stop.is_set():
             try:
-                await _work(runner, pace, stop)
+                await _work(runner, stop)
             except (OperationalError, procrastinate.exceptions.ConnectorException) as exc:
                 _log.error("database lost: %s", exc)
             if not stop.is_set():
@@ -77,10 +65,13 @@ async def _serve(settings: Settings, pace: Pace, stopping: threading.Event) -> N
     _log.info("worker %s stopped", owner)
 
 
-async def _work(runner: Runner, pace: Pace, stop: asyncio.Event) -> None:
+async def _work(runner: Runner, stop: asyncio.Event) -> None:
     """Both queues, until told to stop or until either ends."""
+    settings = runner.settings
     queue = make_queue(
-        runner, stalled_after_s=pace.stalled_after.total_seconds(), upkeep_cron=pace.upkeep_cron
+        runner,
+        stalled_after_s=settings.stalled_after.total_seconds(),
+        upkeep_cron=f"* * * * * */{settings.upkeep_every_s}",
     )
     async with queue.open_async():
         working = [
@@ -91,12 +82,12 @@ async def _work(runner: Runner, pace: Pace, stop: asyncio.Event) -> None:
                     concurrency=concurrency,
                     install_signal_handlers=False,
                     delete_jobs="successful",
-                    update_heartbeat_interval=pace.heartbeat.total_seconds(),
-                    stalled_worker_timeout=pace.stalled_after.total_seconds(),
+                    update_heartbeat_interval=settings.heartbeat.total_seconds(),
+                    stalled_worker_timeout=settings.stalled_after.total_seconds(),
                 )
             )
             for name, concurrency in (
-                (BUILDS, runner.settings.worker_concurrency),
+                (BUILDS, settings.worker_concurrency),
                 (UPKEEP, _UPKEEP_CONCURRENCY),
             )
         ]

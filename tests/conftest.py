@@ -1,0 +1,147 @@
+"""What every test may ask for: a real Postgres, a simulated AWS, settings, the API, the shared data."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+from filelock import FileLock
+from sqlalchemy import make_url
+
+from app.db import migrate
+from app.db.embedded import EmbeddedPostgres
+from app.db.session import Database
+from app.main import create_app
+from app.settings import Settings
+from simcloud.server import SimCloud
+from simcloud.settings import Settings as CloudSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+# No test ever reaches the developer's own account.
+for name in [name for name in os.environ if name.startswith(("AWS_", "REGISTRY_"))]:
+    del os.environ[name]
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "simulated",
+    "AWS_SECRET_ACCESS_KEY": "simulated",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def skip_or_fail(reason: str) -> None:
+    """On CI nothing is skipped: what is missing there is a failure."""
+    if ON_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """The address of a real Postgres, one for all processes of the test run."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if worker_id != "master" else folder
+    users = shared / "postgres-users"
+    server = EmbeddedPostgres(shared / "pg" / "data")
+    with FileLock(shared / "postgres.lock"):
+        (shared / "pg").mkdir(exist_ok=True)
+        url = server.start()
+        users.mkdir(exist_ok=True)
+        (users / worker_id).touch()
+        _make_template(url)
+    yield url
+    with FileLock(shared / "postgres.lock"):
+        (users / worker_id).unlink()
+        if not any(users.iterdir()):
+            server.stop()
+
+
+def _make_template(url: str) -> None:
+    """A migrated database to clone: a test's own takes milliseconds then."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'template_registry'").fetchone():
+            return
+        connection.execute("CREATE DATABASE making_registry")
+    making = Database(make_url(url).set(database="making_registry").render_as_string(hide_password=False))
+    migrate.upgrade(making)
+    making.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER DATABASE making_registry RENAME TO template_registry")
+
+
+@pytest.fixture
+def new_database(postgres: str) -> Iterator[Callable[[str], str]]:
+    """Makes databases from a template and gives their addresses; they are dropped afterwards."""
+    made: list[str] = []
+
+    def make(template: str = "template_registry") -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        made.append(name)
+        return make_url(postgres).set(database=name).render_as_string(hide_password=False)
+
+    yield make
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def database(new_database: Callable[[str], str]) -> Iterator[Database]:
+    """A migrated, empty database of the test's own."""
+    made = Database(new_database("template_registry"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def _session_cloud() -> Iterator[SimCloud]:
+    with SimCloud(CloudSettings(session_environment={"HF_HUB_OFFLINE": "1"}, repository=ROOT)) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(_session_cloud: SimCloud) -> SimCloud:
+    """A simulated AWS as it was seeded, without instances."""
+    _session_cloud.reset()
+    return _session_cloud
+
+
+@pytest.fixture
+def settings(database: Database, cloud: SimCloud) -> Settings:
+    """The service's settings over the test's database and the simulated AWS."""
+    return Settings.model_validate(
+        {
+            "database_url": database.conninfo,
+            "aws_endpoint_url": cloud.endpoint_url,
+            "region": cloud.region,
+            "ssh_port": cloud.ssh_port,
+            "code_repository": str(ROOT),
+            "lease": timedelta(seconds=3),
+            "orphan_grace": timedelta(0),
+        }
+    )
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[TestClient]:
+    """The API in this process, over the test's database."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real trade data beside the checkout."""
+    folder = Path(os.environ.get("TARIFF_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        skip_or_fail(f"the real trade data are not at {folder}")
+    return folder
