@@ -1,0 +1,270 @@
+"""`python -m simcloud` as a process: what survives its end, and what does not."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+Eventually = Callable[[Callable[[], object]], None]
+
+
+@dataclass
+class Running:
+    process: subprocess.Popen[str]
+    url: str
+    started_s: float
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.url,
+            region_name="eu-west-2",
+            aws_access_key_id="a",
+            aws_secret_access_key="a",
+        )
+
+    def launch_a_sleeper(self, state: Path) -> str:
+        """An instance with a detached program in it."""
+        ec2 = self.client("ec2")
+        image = ec2.describe_images(Filters=[{"Name": "name", "Values": ["FPO Training 1.1.0"]}])["Images"][0]
+        script = "#!/bin/sh\nsetsid nohup sleep 100 >/dev/null 2>&1 </dev/null &\necho begun\n"
+        made: str = ec2.run_instances(
+            ImageId=image["ImageId"], MinCount=1, MaxCount=1, KeyName="fpo-training", UserData=script
+        )["Instances"][0]["InstanceId"]
+        log = state / "instances" / made / "home" / "cloud-init-output.log"
+        deadline = time.monotonic() + 10
+        while not (log.exists() and "begun" in log.read_text(encoding="utf-8")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert programs_of(made)
+        return made
+
+
+def programs_of(instance_id: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"SIMCLOUD_INSTANCE_ID={instance_id}".encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, state: Path = tmp_path / "state") -> Running:
+        begun = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "simcloud", "--port=0", "--ssh-port=0", f"--state={state}", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"http://\S+?:\d+", line)
+        assert match, line + process.stdout.read()
+        return Running(process, match[0], time.monotonic() - begun)
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_everything_in_its_instances(
+    number: signal.Signals, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = start()
+    made = running.launch_a_sleeper(tmp_path / "state")
+    running.process.send_signal(number)
+    output, _ = running.process.communicate(timeout=5)
+    assert running.process.returncode == 0
+    assert programs_of(made) == []
+    assert not list((tmp_path / "state" / "instances").iterdir())
+    assert "Traceback" not in output
+    assert "Warning" not in output
+
+
+def test_a_kill_leaves_no_program_behind_and_keeps_every_object(
+    start: Callable[..., Running], tmp_path: Path, eventually: Eventually
+) -> None:
+    state = tmp_path / "state"
+    running = start()
+    s3 = running.client("s3")
+    s3.put_bucket_versioning(Bucket="tariff-models", VersioningConfiguration={"Status": "Enabled"})
+    large = os.urandom(300_000)
+    s3.put_object(Bucket="tariff-models", Key="a/large", Body=large, ContentType="x/y", Metadata={"k": "v"})
+    s3.put_object(Bucket="tariff-models", Key="a/marker", Body=b"", Tagging="t=1")
+    s3.put_object(Bucket="tariff-models", Key="a/gone", Body=b"1")
+    s3.delete_object(Bucket="tariff-models", Key="a/gone")
+    s3.create_bucket(Bucket="second", CreateBucketConfiguration={"LocationConstraint": "eu-west-2"})
+    upload = s3.create_multipart_upload(Bucket="second", Key="parts")["UploadId"]
+    part = s3.upload_part(Bucket="second", Key="parts", UploadId=upload, PartNumber=1, Body=large)
+    s3.complete_multipart_upload(
+        Bucket="second",
+        Key="parts",
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+    )
+    s3.copy_object(Bucket="second", Key="copied", CopySource="tariff-models/a/large")
+    before = [s3.head_object(Bucket="tariff-models", Key=f"a/{key}") for key in ("large", "marker")]
+    secret = running.client("secretsmanager").get_secret_value(SecretId="fpo-training-ssh-key")[
+        "SecretString"
+    ]
+    made = running.launch_a_sleeper(state)
+
+    running.process.kill()
+    running.process.communicate()
+    eventually(lambda: not programs_of(made))
+
+    again = start()
+    s3 = again.client("s3")
+    found = s3.get_object(Bucket="tariff-models", Key="a/large")
+    assert found["Body"].read() == large
+    after = [s3.head_object(Bucket="tariff-models", Key=f"a/{key}") for key in ("large", "marker")]
+    for old, new in zip(before, after, strict=True):
+        for name in ("ETag", "ContentType", "ContentLength", "Metadata", "LastModified", "VersionId"):
+            assert new[name] == old[name]
+    assert s3.get_object_tagging(Bucket="tariff-models", Key="a/marker")["TagSet"] == [
+        {"Key": "t", "Value": "1"}
+    ]
+    assert s3.get_bucket_versioning(Bucket="tariff-models")["Status"] == "Enabled"
+    versions = s3.list_object_versions(Bucket="tariff-models")
+    assert [each["Key"] for each in versions["DeleteMarkers"]] == ["a/gone"]
+    assert s3.get_object(Bucket="second", Key="parts")["Body"].read() == large
+    assert s3.head_object(Bucket="second", Key="parts")["ETag"].endswith('-1"')
+    assert s3.get_object(Bucket="second", Key="copied")["Body"].read() == large
+    assert again.client("ec2").describe_instances()["Reservations"] == []
+    assert secret_of(again) == secret
+
+
+def test_the_next_start_ends_what_a_killed_one_left_behind(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = start()
+    made = running.launch_a_sleeper(tmp_path / "state")
+    # Not even its guard survives.
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(running.process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for pid in [*map(int, children), running.process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    running.process.communicate()
+    assert programs_of(made)
+    start()
+    assert programs_of(made) == []
+
+
+def test_an_upload_that_a_kill_interrupts_leaves_the_old_object(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = start()
+    s3 = running.client("s3")
+    contents = [bytes([number]) * 2_000_000 for number in range(4)]
+    s3.put_object(Bucket="tariff-models", Key="key", Body=contents[0])
+    writer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import boto3, sys\n"
+            f"s3 = boto3.client('s3', endpoint_url={running.url!r}, region_name='eu-west-2',"
+            " aws_access_key_id='a', aws_secret_access_key='a')\n"
+            "print('ready', flush=True)\n"
+            "while True:\n"
+            "    for number in range(4):\n"
+            "        s3.put_object(Bucket='tariff-models', Key='key', Body=bytes([number]) * 2_000_000)\n",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    time.sleep(0.25)
+    running.process.kill()
+    running.process.communicate()
+    writer.kill()
+    writer.communicate()
+    assert start().client("s3").get_object(Bucket="tariff-models", Key="key")["Body"].read() in contents
+    assert len(list((tmp_path / "state" / "s3" / "blobs").glob("*/*"))) == 1
+
+
+def test_it_can_end_with_the_process_that_started_it(tmp_path: Path, eventually: Eventually) -> None:
+    command = [sys.executable, "-m", "simcloud", "--port=0", "--ssh-port=0", "--exit-with-parent"]
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys, time\n"
+            f"child = subprocess.Popen({[*command, f'--state={tmp_path}']!r}, stdout=subprocess.PIPE)\n"
+            "child.stdout.readline()\n"
+            "print(child.pid, flush=True)\n"
+            "time.sleep(100)\n",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert running(pid)
+    parent.kill()
+    parent.communicate()
+    eventually(lambda: not running(pid))
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_two_on_one_machine_do_not_disturb_each_other(start: Callable[..., Running], tmp_path: Path) -> None:
+    one, two = start(), start(state=tmp_path / "other")
+    made = [one.launch_a_sleeper(tmp_path / "state"), two.launch_a_sleeper(tmp_path / "other")]
+    one.process.send_signal(signal.SIGTERM)
+    one.process.communicate(timeout=5)
+    assert not programs_of(made[0])
+    assert programs_of(made[1])
+
+
+def test_a_state_in_use_and_a_port_in_use_are_told(start: Callable[..., Running], tmp_path: Path) -> None:
+    first = start()
+    command = [sys.executable, "-m", "simcloud", "--ssh-port=0"]
+    port = first.url.rpartition(":")[2]
+    for arguments, said in (
+        ([f"--state={tmp_path / 'state'}", "--port=0"], "choose another --state"),
+        ([f"--state={tmp_path / 'other'}", f"--port={port}"], "choose another --port"),
+        ([f"--state={tmp_path / 'other'}", f"--repository={tmp_path}"], "no git repository"),
+    ):
+        result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_options_come_from_the_environment_too(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMCLOUD_BUCKET", "from-the-environment")
+    running = start()
+    assert [each["Name"] for each in running.client("s3").list_buckets()["Buckets"]] == [
+        "from-the-environment"
+    ]
+    with urllib.request.urlopen(f"{running.url}/_simcloud/health") as answer:
+        assert answer.status == 200
