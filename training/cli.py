@@ -54,6 +54,21 @@ DeviceOption = Annotated[
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Instead of the configuration's max_epochs.")
 ]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding-cache",
+        envvar="TRAINING_EMBEDDING_CACHE",
+        help="A folder or s3://bucket/prefix that keeps embeddings for later runs.",
+    ),
+]
+SnapshotsOption = Annotated[
+    Path | None,
+    typer.Option("--snapshots", help="The snapshots folder of an earlier run: what is in it is not fetched."),
+]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify", help="Train twice, the second time without the cache, and compare.")
+]
 
 _CONFIG = Path("search-config.toml")
 _OUTPUT = Path("output")
@@ -65,16 +80,22 @@ def train(
     config: ConfigOption = _CONFIG,
     raw_source_data: RawOption = None,
     output: OutputOption = _OUTPUT,
+    embedding_cache: CacheOption = None,
+    snapshots: SnapshotsOption = None,
     limit: LimitOption = None,
     epochs: EpochsOption = None,
     device: DeviceOption = None,
+    *,
+    verify: VerifyOption = False,
 ) -> None:
     """Raw data → model.zip."""
     overrides = pipeline.Overrides(limit, epochs, device)
+    do = pipeline.verify if verify else pipeline.train
 
     def work(job: Job, progress: Progress) -> pipeline.Outcome:
         raw = _needed(job.raw_source_data, "raw_source_data")
-        return pipeline.train(pipeline.read_config(job.config, overrides), raw, job.output, progress)
+        places = pipeline.Places(job.embedding_cache or embedding_cache, job.snapshots or snapshots)
+        return do(pipeline.read_config(job.config, overrides), raw, job.output, progress, places)
 
     by_hand = Job(schema_=1, config=config, raw_source_data=raw_source_data, output=output)
     raise typer.Exit(_run("train", job, by_hand, work))

@@ -5,9 +5,12 @@ that none is padded, and every group runs in batches of one shape, whatever else
 serve any part.
 """
 
+import hashlib
+import platform
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +47,17 @@ class Encoder:
         disable_progress_bar()  # type: ignore[no-untyped-call]
         folder = str(self.transformer.folder)
         return SentenceTransformer(folder, device=str(self.device), local_files_only=True).eval()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What an embedding depends on besides its text, to the last bit: transformer, libraries, machine."""
+        kind = torch.backends.cpu.get_cpu_capability()
+        if self.device.type == "cuda":
+            kind = torch.cuda.get_device_name(self.device)
+        versions = [f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tokenizers")]
+        parts = [self.transformer.sha256, *versions, platform.machine(), kind, str(torch.get_num_threads())]
+        parts += [str(self._batch_size), str(_TOKENS_OF_A_BATCH)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
     def dimension(self) -> int:

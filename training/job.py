@@ -28,6 +28,8 @@ class Job(BaseModel):
     raw_source_data: Path | None = None
     benchmarking_data: Path | None = None
     output: Path
+    embedding_cache: str | None = None
+    snapshots: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
         result |= {
             "outcome": "succeeded",
             "files": describe_files(outcome.files),
-            "inputs": [asdict(one) for one in outcome.inputs],
+            "inputs": [
+                {key: value for key, value in asdict(one).items() if value is not None}
+                for one in outcome.inputs
+            ],
             "metrics": outcome.metrics,
             "counts": outcome.counts,
         }

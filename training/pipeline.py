@@ -4,6 +4,7 @@ import hashlib
 import platform
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ from training.cleaning.pipelines import read_lists
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
 from training.dataset import CleanedSource, Dataset, clean_source, merge
+from training.embedding_cache import embed
 from training.embeddings import Encoder
 from training.errors import FailureCode, TrainingError
 from training.files import Lookup, sha256_of_file, unpack
@@ -22,6 +24,7 @@ from training.package import Answers, read_model, write_model
 from training.progress import Progress
 from training.sources.read import files_of, read_source
 from training.sources.rows import read_lines
+from training.sources.snapshot import Snapshot, take_snapshot
 from training.train import train_network
 from training.transformer import Transformer, find_transformer
 
@@ -36,12 +39,25 @@ class Overrides:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where a run may look before it works: for embeddings, and for snapshots of additional sources."""
+
+    embedding_cache: str | None = None
+    snapshots: Path | None = None
+
+
+@dataclass(frozen=True)
 class Input:
-    """Something that shaped the result and came from outside of the job's folder."""
+    """Something that shaped the result and came from outside of the job's folder.
+
+    `url` and `file` (within the output) are those of an additional source's snapshot.
+    """
 
     kind: str
     name: str
     sha256: str
+    url: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,9 @@ def read_config(path: Path, overrides: Overrides) -> SearchConfig:
     return config.model_copy(update={key: value for key, value in changes.items() if value is not None})
 
 
-def train(config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress) -> Outcome:
+def train(
+    config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
+) -> Outcome:
     """Data in, cleaning, embeddings, network, package: writes `model.zip`."""
     device = _device(config)
     transformer = find_transformer(config.transformer)
@@ -81,13 +99,14 @@ def train(config: SearchConfig, raw_source_data: Path, output: Path, progress: P
     with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
         unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
         lookup = Lookup(unpacked, Path.cwd())
-        sources = read_and_clean(config, lookup, progress)
+        snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
+        sources = read_and_clean(config, lookup, snapshots, progress)
         patterns = read_patterns(config, lookup)
     dataset = merge(sources)
     progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
 
     encoder = Encoder(transformer, device, config.embedding_batch_size)
-    embeddings = encoder.encode(dataset.texts, progress)
+    embeddings = embed(dataset.texts, encoder, places.embedding_cache, progress)
     trained = train_network(dataset, embeddings, config, device, progress)
 
     model = output / "model.zip"
@@ -98,10 +117,33 @@ def train(config: SearchConfig, raw_source_data: Path, output: Path, progress: P
         phase.advance()
     return Outcome(
         files=[model],
-        inputs=[Input("transformer", transformer.name, transformer.sha256), python_environment()],
+        inputs=[
+            Input("transformer", transformer.name, transformer.sha256),
+            python_environment(),
+            *(_input_of(snapshot) for snapshot in snapshots.values()),
+        ],
         metrics={"loss": round(trained.loss, 6), "accuracy": round(trained.accuracy, 6)},
         counts=dataset.counts,
     )
+
+
+def verify(
+    config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
+) -> Outcome:
+    """Train twice, the second time without a cache, and compare. Raises `crashed` for other bytes."""
+    outcome = train(config, raw_source_data, output, progress, places)
+    taken = output / "snapshots"
+    with tempfile.TemporaryDirectory(prefix=".verify-", dir=output) as folder:
+        again = Places(snapshots=taken if taken.is_dir() else places.snapshots)
+        second = train(config, raw_source_data, Path(folder), progress, again)
+        digests = [sha256_of_file(path) for path in (*outcome.files, *second.files)]
+    if len(set(digests)) > 1:
+        raise TrainingError(
+            FailureCode.CRASHED,
+            f"the same inputs gave two models: {' and '.join(digests)}; no reproduction can be promised here",
+        )
+    progress.say(f"verified: trained twice, {digests[0]} both times")
+    return outcome
 
 
 def benchmark(
@@ -152,10 +194,31 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
     return Classifier(loaded, encoder, Limits.of(config), config.digits)
 
 
-def read_and_clean(config: SearchConfig, lookup: Lookup, progress: Progress) -> list[CleanedSource]:
+def take_snapshots(
+    config: SearchConfig, given: Path | None, target: Path, progress: Progress
+) -> dict[str, Snapshot]:
+    """Of the additional sources: those that have a URL, and no file or folder."""
+    return {
+        source.name: take_snapshot(source, given, target, progress)
+        for source in config.sources
+        if source.file is None and source.folder is None
+    }
+
+
+def _input_of(snapshot: Snapshot) -> Input:
+    file = f"snapshots/{snapshot.path.name}"
+    return Input("additional_source", snapshot.source, snapshot.sha256, snapshot.url, file)
+
+
+def read_and_clean(
+    config: SearchConfig, lookup: Lookup, snapshots: Mapping[str, Snapshot], progress: Progress
+) -> list[CleanedSource]:
     lists = read_lists(config, lookup)
     # All of them are looked for before the first is read: a missing one is known at once.
-    files = {source.name: files_of(source, lookup) for source in config.sources}
+    files = {
+        source.name: [snapshots[source.name].path] if source.name in snapshots else files_of(source, lookup)
+        for source in config.sources
+    }
     cleaned = []
     with progress.phase("clean", len(config.sources)) as phase:
         for source in config.sources:

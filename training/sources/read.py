@@ -66,7 +66,7 @@ def files_of(source: SourceConfig, lookup: Lookup) -> list[Path]:
                 FailureCode.MISSING_SOURCE, f"source {source.name}: {source.folder} holds no *.csv file"
             )
         return files
-    raise AssertionError(f"source {source.name} lives at a URL: it is snapshotted first")
+    raise AssertionError(f"source {source.name} lives at a URL: a snapshot is taken instead")
 
 
 def _csv_rows(

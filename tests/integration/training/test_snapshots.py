@@ -1,0 +1,113 @@
+"""Additional sources over HTTP, from a server on this machine."""
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from training.config import DEFAULT_SOURCES, SourceConfig
+from training.errors import FailureCode, TrainingError
+from training.progress import Progress
+from training.sources.read import read_source
+from training.sources.snapshot import take_snapshot
+
+QUIET = Progress(log=io.StringIO())
+ANSWER = {
+    "data": [
+        {
+            "attributes": {
+                "referenced_class": "Commodity",
+                "negated_title": "kettle",
+                "goods_nomenclature_item_id": "8516108000",
+            }
+        }
+    ]
+}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with ANSWER; the first `failures` times with 503."""
+
+    failures = 0
+    paths: list[str]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        if self.server.failures > 0:
+            self.server.failures -= 1
+            self.send_error(503)
+            return
+        content = json.dumps(ANSWER).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.paths = []
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def references(server: Server, path: str = "/references") -> SourceConfig:
+    (default,) = [one for one in DEFAULT_SOURCES if one.name == "search_references"]
+    return default.model_copy(update={"url": f"http://127.0.0.1:{server.server_port}{path}"})
+
+
+def test_a_snapshot_is_kept_and_trained_from(server: Server, tmp_path: Path) -> None:
+    taken = take_snapshot(references(server), None, tmp_path, QUIET)
+    assert json.loads(taken.path.read_text()) == ANSWER
+    assert taken.path == tmp_path / "search_references.json"
+    rows = read_source(references(server), [taken.path]).frame
+    assert rows.select("code", "description").rows() == [("8516108000", "kettle")]
+
+
+def test_given_a_snapshot_nothing_is_fetched(server: Server, tmp_path: Path) -> None:
+    first = take_snapshot(references(server), None, tmp_path / "first", QUIET)
+    again = take_snapshot(references(server), tmp_path / "first", tmp_path / "second", QUIET)
+    assert again.sha256 == first.sha256
+    assert len(server.paths) == 1
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_url_may_name_the_day(server: Server, tmp_path: Path) -> None:
+    take_snapshot(references(server, "/{year}/{month}/{day}.json"), None, tmp_path, QUIET)
+    _, year, month, day = server.paths[0].split("/")
+    assert (len(year), len(month), len(day)) == (4, 2, len("01.json"))
+
+
+def test_a_server_that_recovers_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.failures = 2
+    take_snapshot(references(server), None, tmp_path, QUIET, pause_s=0)
+    assert len(server.paths) == 3
+
+
+def test_a_server_that_does_not_recover_is_a_missing_source(server: Server, tmp_path: Path) -> None:
+    server.failures = 9
+    with pytest.raises(TrainingError, match="--snapshots") as caught:
+        take_snapshot(references(server), None, tmp_path, QUIET, pause_s=0)
+    assert caught.value.reason is FailureCode.MISSING_SOURCE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_kind_of_url_is_refused(server: Server, tmp_path: Path) -> None:
+    source = references(server).model_copy(update={"url": "file:///etc/passwd"})
+    with pytest.raises(TrainingError, match="no http or https URL"):
+        take_snapshot(source, None, tmp_path, QUIET)
