@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
 
 from app.api import builds, errors, health, models
 from app.db.session import Database
@@ -41,7 +42,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         database.close()
 
-    app = FastAPI(
+    # The pages bring their own scripts: behind a customs firewall no CDN answers.
+    app = FastAPIOffline(
         title="Tariff model registry",
         description=DESCRIPTION,
         version=version("tariff-model-registry"),
