@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from training.cleaning.cleaner import Cleaner
+import polars as pl
+
+from training.cleaning.cleaner import Cleaner, clean
 from training.cleaning.codes import PAD, code_changes, code_shape, cut
 from training.cleaning.language import LanguageRules, drop_other_languages
 from training.cleaning.pairs import IncorrectPair, drop_incorrect_pairs, with_leading_zero
@@ -63,7 +65,7 @@ def read_lists(config: SearchConfig, lookup: Lookup) -> CleaningLists:
     phrases = terms("phrases_to_remove_file")
     return CleaningLists(
         phrases=phrases,
-        pairs=tuple(_pairs(config, lookup)),
+        pairs=tuple(_pairs(config, lookup, phrases)),
         language=LanguageRules(
             preferred=config.preferred_languages,
             detected=config.detected_languages,
@@ -75,15 +77,20 @@ def read_lists(config: SearchConfig, lookup: Lookup) -> CleaningLists:
     )
 
 
-def _pairs(config: SearchConfig, lookup: Lookup) -> Iterator[IncorrectPair]:
+def _pairs(config: SearchConfig, lookup: Lookup, phrases: tuple[str, ...]) -> Iterator[IncorrectPair]:
+    """Descriptions as the rows have them when the pairs are looked up: without phrases, normalised."""
     key = "incorrect_description_pairs_file"
     if config.incorrect_description_pairs_file is None:
         return
     path = lookup.find(config.incorrect_description_pairs_file, what=key)
-    for _, row in read_csv(path, "utf-8", columns=3, header="auto", code_column=2).rows:
-        description, chapter, code = (cell.strip() for cell in row[:3])
+    rows = [row for _, row in read_csv(path, "utf-8", columns=3, header="auto", code_column=2).rows]
+    descriptions = pl.DataFrame({"code": "", "description": [row[0] for row in rows]})
+    cleaned = clean(descriptions, [LOWER, remove_phrases(phrases), STRIP]).kept["description"]
+    for description, (_, chapter, code, *_) in zip(cleaned, rows, strict=True):
         yield IncorrectPair(
-            normalised(description), with_leading_zero(chapter) if chapter else "", with_leading_zero(code)
+            description,
+            with_leading_zero(chapter.strip()) if chapter.strip() else "",
+            with_leading_zero(code.strip()),
         )
 
 

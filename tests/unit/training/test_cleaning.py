@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from training.cleaning.cleaner import Cleaner, clean
 from training.cleaning.codes import code_changes, code_shape, cut, read_changes
 from training.cleaning.language import LanguageRules, drop_other_languages
 from training.cleaning.pairs import IncorrectPair, drop_incorrect_pairs, with_leading_zero
-from training.cleaning.pipelines import CleaningLists, cleaners_for
+from training.cleaning.pipelines import CleaningLists, cleaners_for, read_lists
 from training.cleaning.text import (
     DROP_EMPTY,
     DROP_NOISE,
@@ -19,7 +21,8 @@ from training.cleaning.text import (
     normalised,
     remove_phrases,
 )
-from training.config import DEFAULT_SOURCES, SourceConfig
+from training.config import DEFAULT_SOURCES, SourceConfig, parse_config
+from training.files import Lookup
 
 NO_LISTS = CleaningLists(
     phrases=(),
@@ -307,3 +310,30 @@ def test_every_row_is_kept_or_dropped_and_what_is_kept_is_clean(
         if "basic" in chosen.cleaning:
             assert len(code) == digits
             assert code.isdigit()
+
+
+def test_the_teams_lists_are_read_as_they_stand(tmp_path: Path) -> None:
+    files = {
+        "phrases_to_remove_file": "for customs purposes only\n",
+        "exact_english_terms": "Pendant.\n",
+        "partial_english_terms": " iso\n",
+        "partial_non_english_terms": "kinder\n",
+        "incorrect_description_pairs_file": (
+            "GDSDESC,Chapter_ShouldBe,CMDTYCODE_Seen\n"
+            '"BOTTLES *NCV,VALUE FOR CUSTOMS PURPOSES ONLY",,15092000\n'
+            "antibiotics,9,3055390\n"
+        ),
+    }
+    config = 'name = "m"\nversion = "0.1.0"\n'
+    for key, content in files.items():
+        (tmp_path / key).write_text(content)
+        config += f'{key} = "{key}"\n'
+    lists = read_lists(parse_config(config), Lookup(tmp_path, tmp_path))
+    assert lists.phrases == ("for customs purposes only",)
+    assert lists.pairs == (
+        IncorrectPair("bottles *ncv,value", "", "15092000"),
+        IncorrectPair("antibiotics", "09", "03055390"),
+    )
+    assert lists.language.exact_keeps == {"pendant"}
+    assert lists.language.partial_keeps == (" iso",)
+    assert lists.language.partial_skips == ("kinder",)
