@@ -6,20 +6,21 @@ from rich.console import Console
 from rich.table import Table
 
 
+# The figures that tell a model at a glance; GET /models/{prefix} has all.
+_FIGURES = {
+    "top_1": "right first",
+    "top_5": "right in 5",
+    "chapter": "chapter",
+    "heading": "heading",
+    "no_result": "no result",
+}
+
+
 def show_metrics(console: Console, metrics: dict[str, dict[str, Any]]) -> None:
     """One row a benchmark; shares as percentages."""
-    columns = sorted(
-        {
-            name
-            for of in metrics.values()
-            for name, value in of.items()
-            if name != "count" and isinstance(value, int | float)
-        },
-        key=lambda name: (not name.startswith("top_"), name),
-    )
-    table = Table("benchmark", "descriptions", *(name.replace("_", " ") for name in columns))
+    table = Table("benchmark", "descriptions", *_FIGURES.values())
     for benchmark, of in sorted(metrics.items()):
-        cells = [f"{of[name]:.1%}" if isinstance(of.get(name), int | float) else "" for name in columns]
+        cells = [f"{of[name]:.1%}" if isinstance(of.get(name), int | float) else "" for name in _FIGURES]
         table.add_row(benchmark, str(of.get("count", "")), *cells)
     console.print(table)
 
@@ -28,7 +29,10 @@ def show_latest(console: Console, stage: str, latest: dict[str, Any]) -> None:
     console.print(
         f"[bold]{latest['prefix']}[/] runs in {stage} since {latest['promoted_at']}", highlight=False
     )
-    table = Table("artifact", "size", "sha256")
     for name, artifact in sorted(latest["artifacts"].items()):
-        table.add_row(name, f"{artifact['size']:,}", artifact["sha256"])
-    console.print(table)
+        # Whole on one line, however narrow the terminal: digests are there to be copied.
+        console.print(
+            f"  {name:<22} {artifact['size']:>12,} bytes  {artifact['sha256']}",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -16,7 +16,6 @@ from typing import Annotated
 import httpx
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from app.registry.errors import RegistryError
 from app.settings import Settings
@@ -113,20 +112,18 @@ class Tour:
 
     def _show_bucket(self, prefix: str) -> None:
         self._head("The bucket now, object by object")
-        table = Table("key", "bytes", box=None, pad_edge=False)
-        table.columns[1].justify = "right"
-        for key, size in self._settled(prefix):
-            table.add_row(key, f"{size:,}")
-        self._console.print(table)
+        # The mirror brings the verdict's marker a moment after the model is published.
+        self._await_key(f"{prefix}/passed", f"{prefix}/failed")
+        for key, size in self._bucket.list():
+            self._console.print(f"  {size:>12,} bytes  {key}", highlight=False, soft_wrap=True)
 
-    def _settled(self, prefix: str) -> list[tuple[str, int]]:
-        """The bucket once the mirror has carried the verdict's marker there."""
-        ends = time.monotonic() + 30
-        while True:
-            listing = list(self._bucket.list())
-            found = {key for key, _ in listing}
-            if f"{prefix}/passed" in found or f"{prefix}/failed" in found or time.monotonic() > ends:
-                return listing
+    def _await_key(self, *keys_: str) -> None:
+        """Until the bucket has one of the objects. Raises TourError."""
+        ends = time.monotonic() + 60
+        while all(self._bucket.head(key) is None for key in keys_):
+            if time.monotonic() > ends:
+                message = f"The worker did not bring {' or '.join(keys_)} to the bucket."
+                raise TourError(message)
             time.sleep(0.2)
 
     def _promote(self, client: RegistryClient, prefix: str) -> None:
@@ -135,6 +132,9 @@ class Tour:
         self._console.print(
             f"  {prefix} runs in {promotion['stage']} since {promotion['promoted_at']}", highlight=False
         )
+        marker = f"{prefix}/{promotion['stage']}"
+        self._await_key(marker)
+        self._console.print(f"  its marker is in the bucket: {marker}, 0 bytes", highlight=False)
 
     def _download(self, client: RegistryClient) -> Path:
         self._head("As the deploy job: GET /models/development/latest")

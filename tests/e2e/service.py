@@ -1,0 +1,137 @@
+"""The whole service as its own processes, as tests drive it."""
+
+import csv
+import io
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from app.db.session import Database
+from cli.client import RegistryClient
+from demo.inputs import subheadings
+from simcloud.server import SimCloud
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIG = """\
+name = "small"
+version = "{version}"
+digits = 6
+cn_data_file = "reference_data/cn_self_text.csv"
+transformer = "all-MiniLM-L6-v2"
+device = "cpu"
+hidden_size = 64
+max_epochs = {epochs}
+"""
+
+
+def small_config(version: str = "0.0.2", epochs: int = 4) -> str:
+    return CONFIG.format(version=version, epochs=epochs)
+
+
+@dataclass
+class Service:
+    """The API and any number of workers, as processes."""
+
+    url: str
+    cloud: SimCloud
+    database: Database
+    environment: dict[str, str]
+    folder: Path
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{arguments[0]}-{len(self.workers)}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cli", *arguments],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        worker = self.start("worker")
+        self.workers.append(worker)
+        return worker
+
+    def client(self) -> RegistryClient:
+        return RegistryClient(self.url)
+
+    def post(self, sha: str, config: str, **more: Any) -> dict[str, Any]:
+        with self.client() as client:
+            return client.post("/builds", {"sha": sha, "branch": "main", "search_config": config, **more})
+
+    def build(self, build_id: str) -> dict[str, Any]:
+        with self.client() as client:
+            return client.get(f"/builds/{build_id}")
+
+    def await_build(
+        self, build_id: str, until: Callable[[dict[str, Any]], bool], timeout_s: float = 150
+    ) -> dict[str, Any]:
+        ends = time.monotonic() + timeout_s
+        while True:
+            build = self.build(build_id)
+            if until(build):
+                return build
+            if time.monotonic() > ends:
+                logs = "\n".join(path.read_text()[-3000:] for path in sorted(self.folder.glob("*.log")))
+                pytest.fail(f"not within {timeout_s} s: {build}\n{logs}")
+            time.sleep(0.1)
+
+    def await_end(self, build_id: str, timeout_s: float = 150) -> dict[str, Any]:
+        return self.await_build(build_id, lambda build: build["finished_at"] is not None, timeout_s)
+
+    def await_step(self, build_id: str, name: str, state: str = "running") -> dict[str, Any]:
+        return self.await_build(build_id, lambda build: step_of(build, name)["state"] == state)
+
+    def keys(self) -> list[str]:
+        listing = self.s3().list_objects_v2(Bucket=self.cloud.bucket)
+        return [item["Key"] for item in listing.get("Contents", [])]
+
+    def s3(self) -> Any:
+        return boto3.client("s3", endpoint_url=self.cloud.endpoint_url, region_name=self.cloud.region)
+
+    def put(self, key: str, body: bytes) -> None:
+        self.s3().put_object(Bucket=self.cloud.bucket, Key=key, Body=body)
+
+
+def step_of(build: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(step for step in build["steps"] if step["name"] == name)
+    return found
+
+
+def small_raw_data(rows: int = 120) -> bytes:
+    """Self-texts of the real nomenclature's first subheadings."""
+    lines = [[f"{found.code}0000", f"{found.code}00", found.own_text] for found in list(subheadings())[:rows]]
+    return _zip({"reference_data/cn_self_text.csv": [["CNKEY", "CN_CODE", "NAME_EN"], *lines]})
+
+
+def small_benchmarks() -> bytes:
+    """One benchmark with codes, one of descriptions that deserve none."""
+    known = [[f"{found.own_text} for sale", found.code] for found in list(subheadings())[:30]]
+    return _zip(
+        {
+            "known.csv": [["Goods Description", "Commodity Code"], *known],
+            "vague.csv": [["Goods Description"], ["misc"], ["a gift"], ["parts, various"]],
+        }
+    )
+
+
+def _zip(files: dict[str, list[list[str]]]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, rows in files.items():
+            text = io.StringIO()
+            csv.writer(text).writerows(rows)
+            archive.writestr(name, text.getvalue())
+    return packed.getvalue()
