@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -44,23 +46,26 @@ def skip_or_fail(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+def postgres(testrun_uid: str, worker_id: str) -> Iterator[str]:
     """The address of a real Postgres, one for all processes of the test run."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = folder.parent if worker_id != "master" else folder
-    users = shared / "postgres-users"
-    server = EmbeddedPostgres(shared / "pg" / "data")
-    with FileLock(shared / "postgres.lock"):
-        (shared / "pg").mkdir(exist_ok=True)
+    # Not below pytest's own folder: each run closes that to others, and as root, Postgres is another user.
+    shared = Path(tempfile.gettempdir()) / f"registry-tests-{testrun_uid}"
+    shared.mkdir(exist_ok=True)
+    users = shared / "users"
+    server = EmbeddedPostgres(shared / "data")
+    with FileLock(shared / "lock"):
         url = server.start()
         users.mkdir(exist_ok=True)
         (users / worker_id).touch()
         _make_template(url)
     yield url
-    with FileLock(shared / "postgres.lock"):
+    with FileLock(shared / "lock"):
         (users / worker_id).unlink()
-        if not any(users.iterdir()):
+        last = not any(users.iterdir())
+        if last:
             server.stop()
+    if last:
+        shutil.rmtree(shared, ignore_errors=True)
 
 
 def _make_template(url: str) -> None:
