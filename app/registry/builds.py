@@ -51,6 +51,9 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     except ConfigError as exc:
         problems = [{"key": p.key, "line": p.line, "message": p.message} for p in exc.problems]
         raise InvalidConfig(f"search_config cannot be used: {exc}", problems=problems) from exc
+    except (ValueError, RecursionError) as exc:
+        # TOML beyond what its parser takes: numbers without end, a thousand nested arrays.
+        raise InvalidConfig(f"search_config cannot be read: {exc}. Write it simpler.", problems=[]) from exc
     sha = parse_sha(wanted.sha)
     prefix = str(Prefix.of(config.version, sha))
     if wanted.promote_to is not None and wanted.promote_to.before is not None:
@@ -150,22 +153,50 @@ def find(
 
 
 def read_log(session: Session, build_id: UUID, offset: int, limit_bytes: int) -> tuple[bytes, int]:
-    """Up to about `limit_bytes` of the log's UTF-8 from byte `offset` on, and its whole size."""
-    get_size = select(func.coalesce(func.max(BuildLogChunk.start + BuildLogChunk.size_bytes), 0)).where(
-        BuildLogChunk.build_id == build_id
+    """Up to `limit_bytes` (4 at least) of the log's UTF-8 from byte `offset` on, and its whole size.
+
+    It ends between two characters. What it reads depends on the limit, not on the log's size.
+    """
+    # By the primary key alone: the chunk that holds the offset, and those that begin within the limit.
+    first = (
+        select(func.coalesce(func.max(BuildLogChunk.start), 0))
+        .where(BuildLogChunk.build_id == build_id, BuildLogChunk.start <= offset)
+        .scalar_subquery()
     )
-    size = session.scalar(get_size) or 0
     rows = session.execute(
         select(BuildLogChunk.start, BuildLogChunk.content)
-        .where(BuildLogChunk.build_id == build_id, BuildLogChunk.start + BuildLogChunk.size_bytes > offset)
+        .where(
+            BuildLogChunk.build_id == build_id,
+            BuildLogChunk.start >= first,
+            BuildLogChunk.start < offset + limit_bytes,
+        )
         .order_by(BuildLogChunk.start)
     )
     found = bytearray()
     for start, content in rows:
         found += content.encode()[max(0, offset - start) :]
-        if len(found) >= limit_bytes:
-            break
-    return bytes(found[:limit_bytes]), size
+    # Asked after the rows, so that it is never less than what they hold.
+    return _whole_characters(found, limit_bytes), log_size(session, build_id)
+
+
+def log_size(session: Session, build_id: UUID) -> int:
+    """Bytes of the log so far."""
+    end = session.scalar(
+        select(BuildLogChunk.start + BuildLogChunk.size_bytes)
+        .where(BuildLogChunk.build_id == build_id)
+        .order_by(BuildLogChunk.start.desc())
+        .limit(1)
+    )
+    return end or 0
+
+
+def _whole_characters(text: bytearray, limit_bytes: int) -> bytes:
+    """The first `limit_bytes` of UTF-8, less the character that would be cut in two."""
+    end = min(limit_bytes, len(text))
+    # A byte 10xxxxxx goes on with the character of the bytes before it.
+    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return bytes(text[:end])
 
 
 def model_of(session: Session, build_id: UUID) -> Model | None:

@@ -36,7 +36,7 @@ def done(session: Session, id_: int) -> None:
 def failed(session: Session, id_: int, error: str) -> timedelta:
     """Put the change off, ever longer up to five minutes; returns for how long."""
     row = session.get_one(Outbox, id_, with_for_update=True)
-    wait = timedelta(seconds=min(300, 2**row.attempts))
+    wait = timedelta(seconds=min(300, 2 ** min(row.attempts, 9)))
     row.attempts += 1
     row.last_error = error
     row.next_attempt_at = session.execute(select(func.clock_timestamp())).scalar_one() + wait

@@ -9,6 +9,10 @@ import tomli
 from semver import Version
 
 from app.registry.errors import Invalid
+from training.config import SEMANTIC_VERSION
+
+# A prefix is also an S3 key, an index's key and an EC2 tag's value, and none of them is endless.
+MAX_VERSION = 100
 
 _SHA = re.compile(r"[0-9a-f]{7,40}")
 
@@ -43,7 +47,7 @@ class Prefix:
     def parse(cls, text: str) -> Self:
         """Raises Invalid when the text is not of the form `0.0.2-aff1242`."""
         version, dash, sha7 = text.rpartition("-")
-        if dash and len(sha7) == 7 and _SHA.fullmatch(sha7) and Version.is_valid(version):
+        if dash and len(sha7) == 7 and _SHA.fullmatch(sha7) and _is_version(version):
             return cls(version, sha7)
         msg = (
             f"{text!r} is no prefix: expected a version and 7 hex digits of a commit, such as 0.0.2-aff1242."
@@ -61,12 +65,19 @@ def parse_sha(text: str) -> str:
 
 
 def parse_version(text: str) -> Version:
-    """Raises Invalid unless the text is a semantic version without build metadata."""
-    # "+" is legal in semantic versions, but not in a prefix that is also a URL segment and an S3 key.
-    if Version.is_valid(text) and "+" not in text:
+    """Raises Invalid unless the text is a semantic version without build metadata, and not too long."""
+    if _is_version(text):
         return Version.parse(text)
-    msg = f"version {text!r} is no semantic version: write MAJOR.MINOR.PATCH, such as 0.0.2."
+    if len(text) > MAX_VERSION:
+        msg = f"version has {len(text)} characters: write no more than {MAX_VERSION}, such as 0.0.2."
+    else:
+        msg = f"version {text!r} is no semantic version: write MAJOR.MINOR.PATCH, such as 0.0.2."
     raise Invalid(msg)
+
+
+def _is_version(text: str) -> bool:
+    # Build metadata is legal in semantic versions ("+…"), but not in a prefix: it is a URL segment, too.
+    return len(text) <= MAX_VERSION and SEMANTIC_VERSION.fullmatch(text) is not None
 
 
 def decide(version: str, base_config: str | None) -> NotNeeded | None:
@@ -88,6 +99,9 @@ def decide(version: str, base_config: str | None) -> NotNeeded | None:
 def _version_of(config: str) -> Version | None:
     try:
         version = tomli.loads(config).get("version")
-    except tomli.TOMLDecodeError:
+    except (ValueError, RecursionError):
+        # No TOML, or TOML beyond what the parser takes: numbers without end, a thousand nested arrays.
         return None
-    return Version.parse(version) if isinstance(version, str) and Version.is_valid(version) else None
+    if not isinstance(version, str) or len(version) > MAX_VERSION or not Version.is_valid(version):
+        return None
+    return Version.parse(version)

@@ -28,6 +28,7 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
 
     Asking again for what the stage already runs changes nothing. The first promotion of a model to a
     stage puts its marker into the outbox, in the same transaction.
+    The record's `override` tells whether a closed gate was gone through.
     Raises NotFound, Invalid (an override without a reason), GateRefused.
     """
     model = models.get(session, prefix)
@@ -42,15 +43,17 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
     if latest is not None and latest.model_id == model.id:
         return latest, False
     been_in = set(session.scalars(select(Promotion.stage).where(Promotion.model_id == model.id).distinct()))
-    if not wanted.override:
-        _check_gates(model, wanted.stage, been_in)
+    refusal = _closed_gate(model, wanted.stage, been_in)
+    if refusal is not None and not wanted.override:
+        raise refusal
     promotion = Promotion(
         model_id=model.id,
         version=model.version,
         stage=wanted.stage,
         promoted_by=who,
         note=wanted.note,
-        override=wanted.override,
+        # An override that nothing asked for is none: the record tells which promotions went through a gate.
+        override=refusal is not None,
     )
     session.add(promotion)
     session.flush()
@@ -61,18 +64,19 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
     return promotion, True
 
 
-def _check_gates(model: Model, stage: Stage, been_in: set[str]) -> None:
+def _closed_gate(model: Model, stage: Stage, been_in: set[str]) -> GateRefused | None:
     before = stage.before
     if before is not None and before not in been_in:
         msg = (
             f"{model.prefix} was never in {before}, and {stage} takes only models that were. "
             f"Promote it to {before} first, or send override with a note that says why."
         )
-        raise GateRefused(msg, gate="stage_order", required_stage=before.value)
+        return GateRefused(msg, gate="stage_order", required_stage=before.value)
     # Development is where a model that failed its validation can be looked into.
     if stage is not Stage.DEVELOPMENT and model.verdict == Verdict.FAILED:
         msg = (
             f"{model.prefix} failed its validation: {model.verdict_reason}. "
             "Train a better one, or send override with a note that says why."
         )
-        raise GateRefused(msg, gate="verdict")
+        return GateRefused(msg, gate="verdict")
+    return None

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Artifact, Build, BuildInput, BuildLogChunk, BuildStep, Model, Outbox
 from app.queue import enqueue_outbox
+from app.registry.builds import log_size
 from app.registry.models import ArtifactRef
 from app.registry.promotions import PromotionRequest, promote
 from app.storage.keys import CONTENT_TYPES, verdict_key
@@ -206,14 +207,9 @@ def append_log(session: Session, lease: Lease, content: str) -> None:
     _fence(session, lease)
     # Postgres text holds every character but this one.
     content = content.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    end = session.scalar(
-        select(func.coalesce(func.max(BuildLogChunk.start + BuildLogChunk.size_bytes), 0)).where(
-            BuildLogChunk.build_id == lease.build_id
-        )
-    )
-    session.add(
-        BuildLogChunk(build_id=lease.build_id, start=end, size_bytes=len(content.encode()), content=content)
-    )
+    start = log_size(session, lease.build_id)
+    size = len(content.encode())
+    session.add(BuildLogChunk(build_id=lease.build_id, start=start, size_bytes=size, content=content))
 
 
 def record_inputs(session: Session, lease: Lease, inputs: Iterable[InputRecord]) -> None:
@@ -271,7 +267,6 @@ def publish(session: Session, lease: Lease, publication: Publication, output: di
     )
     session.add(Outbox(key=verdict_key(build.prefix, publication.verdict)))
     session.flush()
-    enqueue_outbox(session)
     if build.promote_to is not None:
         promote(
             session,
@@ -279,6 +274,8 @@ def publish(session: Session, lease: Lease, publication: Publication, output: di
             build.prefix,
             PromotionRequest(Stage(build.promote_to), "with its build"),
         )
+    # After the promotion's lock on its stage, as every promotion does: the other way round they deadlock.
+    enqueue_outbox(session)
     _end(session, build, BuildState.SUCCEEDED)
 
 
@@ -328,6 +325,8 @@ def _fence(session: Session, lease: Lease) -> Build:
         select(Build)
         .where(Build.id == lease.build_id, Build.lease_epoch == lease.epoch, Build.state.in_(ACTIVE))
         .with_for_update()
+        # The row as it is under the lock, not as this session may have read it before.
+        .execution_options(populate_existing=True)
     )
     if build is None:
         msg = f"build {lease.build_id} is no longer held with epoch {lease.epoch}"
