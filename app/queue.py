@@ -32,10 +32,11 @@ def enqueue_outbox(session: Session) -> None:
 
 
 def _enqueue(session: Session, task: str, *, queue: str, lock: str, **arguments: str) -> None:
-    connection = session.connection().connection.driver_connection
     try:
-        # A savepoint: a refused duplicate must not abort the caller's transaction.
+        # A savepoint: a refused duplicate must not abort the caller's transaction. The session makes it
+        # when it is asked for the connection.
         with session.begin_nested():
+            connection = session.connection().connection.driver_connection
             _sender.configure_task(
                 task, allow_unknown=True, queue=queue, lock=lock, queueing_lock=lock, connection=connection
             ).defer(**arguments)
