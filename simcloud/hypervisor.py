@@ -78,10 +78,11 @@ class Hypervisor:
         self._thread.start()
 
     def stop(self) -> None:
-        self.clear()
-        self._call(self._finish())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self.clear()
+            self._call(self._finish())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
         self._loop.close()
         self._port_holder.close()
         if self._guard is not None and self._guard.stdin is not None:

@@ -55,14 +55,15 @@ def _ended(pid: int) -> bool:
 def end(mark: str, timeout_s: float = 5.0) -> int:
     """Kill every process that carries `mark`; returns how many there were.
 
-    Repeats until a look finds none, since a process may start another between the look and the kill.
+    Looks until it found none twice: a process may start another between a look and the kill, and one that is
+    just starting a program shows no environment.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    empty_looks = 0
+    while empty_looks < 2 and time.monotonic() < deadline:
         alive = {pid for pid in carrying(mark) if not _ended(pid)}
-        if not alive:
-            break
+        empty_looks = 0 if alive else empty_looks + 1
         for pid in alive:
             try:
                 os.kill(pid, signal.SIGKILL)

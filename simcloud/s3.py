@@ -114,6 +114,7 @@ class Storage:
         self._patches = patches
         self._lock = threading.Lock()
         self._touched: set[tuple[str, str]] = set()
+        self._loading = False
 
     def install(self) -> None:
         """Have moto say which objects it touches."""
@@ -127,7 +128,8 @@ class Storage:
 
         def create_bucket(backend: Any, *args: Any, **kwargs: Any) -> Any:
             bucket = create(backend, *args, **kwargs)
-            self._store.save_bucket(bucket)
+            if not self._loading:
+                self._store.save_bucket(bucket)
             return bucket
 
         def delete_bucket(backend: Any, bucket_name: str) -> Any:
@@ -178,7 +180,10 @@ class Storage:
 
     def load(self, forward: Callable[[Environ], tuple[str, Any, bytes]]) -> None:
         """Fill moto from the store."""
-        for bucket, subresource, body in self._store.load(s3_backends[ACCOUNT]["aws"]):
+        self._loading = True
+        configurations = self._store.load(s3_backends[ACCOUNT]["aws"])
+        self._loading = False
+        for bucket, subresource, body in configurations:
             status, _, _ = forward(
                 {
                     "REQUEST_METHOD": "PUT",

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -298,13 +299,21 @@ class _Handler(MotoRequestHandler):
     def log_request(self, *_: Any, **__: Any) -> None:
         """The gateway logs what matters."""
 
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        """Also when a fault asks for it: hang up instead of waiting for the next request."""
+        self.close_connection = True
+
 
 class _Server(ThreadedWSGIServer):
     request_queue_size = 128
     daemon_threads = True
 
     def __init__(self, host: str, port: int, application: Any) -> None:
-        super().__init__(host, port, application, handler=_Handler)
+        # werkzeug would end the process where the port cannot be had.
+        with socket.create_server((host, port), backlog=self.request_queue_size) as listener:
+            bound = listener.getsockname()[1]
+            super().__init__(host, bound, application, handler=_Handler, fd=listener.fileno())
+        self.server_name, self.server_port = host, bound
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
         logger.error(message, *args) if type == "error" else logger.debug(message, *args)

@@ -86,7 +86,9 @@ class Store:
 
     def load(self, backend: Any) -> list[tuple[str, str, bytes]]:
         """Fill moto's backend; returns the configurations yet to be put: bucket, subresource, body."""
-        for name, region, created in self._index.execute("SELECT name, region, created FROM bucket"):
+        for name, region, created in self._index.execute(
+            "SELECT name, region, created FROM bucket"
+        ).fetchall():
             backend.create_bucket(name, region).creation_date = datetime.fromisoformat(created)
         rows = self._index.execute(
             "SELECT bucket, key, document, small, blob FROM version ORDER BY bucket, key, position"

@@ -1,5 +1,7 @@
 """Several simulated clouds: beside each other, and inside each other in one process."""
 
+from pathlib import Path
+
 import boto3
 import pytest
 
@@ -70,3 +72,13 @@ def test_a_port_that_is_taken_is_told_and_nothing_stays_behind() -> None:
         with pytest.raises(SimCloudError, match="--port"):
             SimCloud(Settings(port=cloud.port)).start()
         assert buckets(cloud) == ["tariff-models"]
+
+
+def test_a_state_that_is_in_use_is_told(tmp_path: Path) -> None:
+    with (
+        SimCloud(Settings(state=tmp_path, bucket="kept")) as cloud,
+        pytest.raises(SimCloudError, match="--state"),
+    ):
+        SimCloud(Settings(state=cloud.state)).start()
+    with SimCloud(Settings(state=tmp_path)) as cloud:
+        assert buckets(cloud) == ["kept", "tariff-models"]
