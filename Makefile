@@ -1,0 +1,59 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` the tests.
+# Neither needs root, Docker or AWS; both need Python 3.11 or newer, and git.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Two tests at a time, each with one thread: threads that wait for a busy core slow all of them down.
+TEST_PROCESSES ?= 2
+
+.PHONY: demo up test lint format constraints clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m demo.tour $(ARGS)
+
+up: $(VENV)/.demo
+	@$(BIN)/tariff-registry up $(ARGS)
+
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/yamllint --strict -c .yamllint docker-compose.yml
+	$(BIN)/shellcheck .ci/run .packer/provision.sh
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: it decides which build of it everything else is installed beside.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,simcloud,demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,simcloud,demo,dev]'
+	@touch $@ $(VENV)/.demo
+
+# After a change of pyproject.toml, from an environment that has what you want to pin.
+constraints:
+	( echo "# Every version that was tested together. Made by: make constraints"; \
+	  $(BIN)/pip freeze --exclude-editable | grep -v -e '^pip==' -e '@' | sed -E 's/\+cpu$$//' ) > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean:
+	rm -rf $(VENV) .tariff-registry
