@@ -87,6 +87,9 @@ class Build(Base):
         CheckConstraint(f"promote_to IS NULL OR {_one_of('promote_to', Stage)}", name="promote_to"),
         CheckConstraint("(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
         CheckConstraint("state <> 'failed' OR failure_code IS NOT NULL", name="failure"),
+        CheckConstraint(
+            "num_nonnulls(failure_step, failure_code, failure_message) IN (0, 3)", name="failure_whole"
+        ),
         CheckConstraint("sha ~ '^[0-9a-f]{7,40}$'", name="sha"),
         CheckConstraint("prefix = version || '-' || left(sha, 7)", name="prefix"),
         # Collision protection: a prefix has at most one build that is under way or has succeeded.
@@ -98,6 +101,8 @@ class Build(Base):
         ),
         Index("ix_builds_created", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_prefix_created", "prefix", text("created_at DESC"), text("id DESC")),
+        Index("ix_builds_branch_created", "branch", text("created_at DESC"), text("id DESC")),
+        Index("ix_builds_state_created", "state", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_active", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
     )
 

@@ -119,7 +119,8 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger(), nullable=True),
         sa.Column("origin", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "kind IN ('code', 'config', 'raw_data', 'additional_source', 'benchmark_data', 'machine_image', 'transformer', 'python_environment')",
+            "kind IN ('code', 'config', 'raw_data', 'additional_source', 'benchmark_data', 'machine_image',"
+            " 'transformer', 'python_environment')",
             name=op.f("ck_build_inputs_kind"),
         ),
         sa.CheckConstraint(

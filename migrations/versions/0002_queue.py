@@ -1,13 +1,13 @@
-"""The queue's own tables, from the queue's library.
+"""The queue's own tables, from a frozen copy of its library's SQL.
 
-The library is pinned exactly, and the release whose schema is in place is kept as a comment on its main
-table: an upgrade of the pin comes with a revision that runs the SQL that the library ships for the step.
+A copy, so that this revision makes the same tables for ever. The library is pinned exactly: an upgrade of
+the pin comes with a further revision, which runs a copy of the SQL that the library ships for the step.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from alembic import op
-from procrastinate.schema import SchemaManager
 from sqlalchemy import text
 
 revision: str = "0002"
@@ -16,6 +16,7 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 _RELEASE = "3.10.0"
+_SCHEMA = Path(__file__).resolve().parents[1] / "queue" / f"procrastinate-{_RELEASE}.sql"
 
 # Tables first, then what only they used; a table's row type goes with the table.
 _DROPS = r"""
@@ -25,7 +26,8 @@ _DROPS = r"""
     SELECT format('DROP FUNCTION IF EXISTS %s CASCADE', oid::regprocedure) FROM pg_proc
      WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'procrastinate\_%'
     UNION ALL
-    SELECT format('DROP TYPE IF EXISTS %I CASCADE', typname) FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+    SELECT format('DROP TYPE IF EXISTS %I CASCADE', typname)
+      FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
      WHERE typnamespace = current_schema()::regnamespace AND typname LIKE 'procrastinate\_%'
        AND (typtype = 'e' OR c.relkind = 'c')
 """
@@ -35,7 +37,7 @@ def upgrade() -> None:
     # On the driver's own cursor: the SQL is full of % and : that SQLAlchemy would read as parameters.
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
-    connection.execute(SchemaManager.get_schema())
+    connection.execute(_SCHEMA.read_text(encoding="utf-8"))
     op.execute(f"COMMENT ON TABLE procrastinate_jobs IS 'procrastinate {_RELEASE}'")
 
 
