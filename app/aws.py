@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ChecksumError,
+    ClientError,
+    CredentialRetrievalError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import (
+    ConnectionError as NoConnection,
+)
 
 from app.settings import Settings
 
@@ -16,9 +30,11 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 
-def _config(attempts: int) -> Config:
+def _config(attempts: int, *, connect_s: float = 10, read_s: float = 60) -> Config:
     return Config(
-        retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=10, read_timeout=60
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=connect_s,
+        read_timeout=read_s,
     )
 
 
@@ -72,6 +88,10 @@ _KINDS: dict[str, type[CloudError]] = {
     "InvalidClientTokenId": CloudAuthError,
     "InvalidAccessKeyId": CloudAuthError,
     "SignatureDoesNotMatch": CloudAuthError,
+    "403": CloudAuthError,
+    "RequestTimeout": CloudUnavailable,
+    "RequestThrottled": CloudUnavailable,
+    "TooManyRequestsException": CloudUnavailable,
     "RequestLimitExceeded": CloudUnavailable,
     "Throttling": CloudUnavailable,
     "ThrottlingException": CloudUnavailable,
@@ -85,11 +105,31 @@ _KINDS: dict[str, type[CloudError]] = {
     "ResourceNotFoundException": CloudNotFound,
     "NoSuchKey": CloudNotFound,
     "NoSuchBucket": CloudNotFound,
+    # The answer to a HEAD has no body, so no code: botocore gives its status instead.
     "404": CloudNotFound,
+    "429": CloudUnavailable,
+    "500": CloudUnavailable,
+    "502": CloudUnavailable,
+    "503": CloudUnavailable,
+    "504": CloudUnavailable,
     "PreconditionFailed": PreconditionFailed,
     "412": PreconditionFailed,
-    "ConditionalRequestConflict": PreconditionFailed,
+    # Somebody else is writing the key at this moment: who was first is known only later.
+    "ConditionalRequestConflict": CloudUnavailable,
+    "OperationAborted": CloudUnavailable,
 }
+
+
+# Of botocore's own errors, those of the network and of a role's credentials that come over it.
+_PASSING = (
+    NoConnection,
+    HTTPClientError,
+    IncompleteReadError,
+    ChecksumError,
+    FlexibleChecksumError,
+    CredentialRetrievalError,
+    MetadataRetrievalError,
+)
 
 
 @contextmanager
@@ -101,16 +141,22 @@ def translated() -> Iterator[None]:
         code = exc.response.get("Error", {}).get("Code", "Unknown")
         message = exc.response.get("Error", {}).get("Message", str(exc))
         raise _KINDS.get(code, CloudError)(code, message) from exc
-    except NoCredentialsError as exc:
+    except (NoCredentialsError, PartialCredentialsError) as exc:
         raise CloudAuthError(
             type(exc).__name__, f"{exc} Give the process an IAM role or AWS_* variables."
         ) from exc
-    except BotoCoreError as exc:
+    except _PASSING as exc:
         raise CloudUnavailable(type(exc).__name__, str(exc)) from exc
+    except BotoCoreError as exc:
+        # What botocore refused to send: a parameter or a setting of ours is wrong, and stays wrong.
+        raise CloudError(type(exc).__name__, str(exc)) from exc
 
 
-def s3_client(settings: Settings) -> "S3Client":
-    """Presigns with Signature V4; AWS's newer regions take nothing else."""
+def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
+    """Presigns with Signature V4; AWS's newer regions take nothing else.
+
+    `probing`: one try and a few seconds, for who only asks whether S3 answers.
+    """
     signing = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path" if settings.aws_endpoint_url else "virtual"},
@@ -120,7 +166,7 @@ def s3_client(settings: Settings) -> "S3Client":
         "s3",
         region_name=settings.region,
         endpoint_url=settings.aws_endpoint_url,
-        config=_config(5).merge(signing),
+        config=(_config(1, connect_s=2, read_s=3) if probing else _config(5)).merge(signing),
     )
 
 

@@ -6,7 +6,9 @@ The worker holds the receiving half; the API never imports it.
 from uuid import UUID
 
 import procrastinate
-from procrastinate.exceptions import AlreadyEnqueued
+import psycopg
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 # Two queues: builds that last hours must not keep the upkeep from running.
@@ -42,3 +44,8 @@ def _enqueue(session: Session, task: str, *, queue: str, lock: str, **arguments:
             ).defer(**arguments)
     except AlreadyEnqueued:
         return
+    except ConnectorException as exc:
+        # The same trouble of the same connection must look the same to callers, whoever ran the statement.
+        if isinstance(exc.__cause__, psycopg.OperationalError):
+            raise OperationalError(f"enqueue {task}", None, exc.__cause__) from exc
+        raise

@@ -1,5 +1,6 @@
 """Every setting of the service, read from the environment once, at the start."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -15,6 +16,8 @@ def _split(value: object) -> object:
     )
 
 
+_TOKEN = re.compile(r"[^=\s]+=[0-9a-fA-F]{64}")
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -26,7 +29,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="REGISTRY_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="REGISTRY_", frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
     )
 
     database_url: SecretStr = Field(
@@ -40,7 +43,11 @@ class Settings(BaseSettings):
 
     bucket: str = Field(default="tariff-models", description="the registry's bucket")
     presigned_url_lifetime: timedelta = Field(
-        default=timedelta(hours=1), description="how long an artifact's download URL is good for"
+        default=timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=7),
+        description="how long an artifact's download URL is good for; "
+        "one that is signed with a role's credentials ends with these at the latest",
     )
     api_tokens: CommaSeparated = Field(
         default=(),
@@ -111,5 +118,16 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.lease < timedelta(seconds=1):
             msg = "REGISTRY_LEASE must be at least one second"
+            raise ValueError(msg)
+        if self.stalled_after <= self.heartbeat:
+            msg = "REGISTRY_STALLED_AFTER must be longer than REGISTRY_HEARTBEAT, best three times as long"
+            raise ValueError(msg)
+        # A token with a typo would be one that never fits, found out by whoever it locks out.
+        if wrong := [at for at, entry in enumerate(self.api_tokens, 1) if not _TOKEN.fullmatch(entry)]:
+            # By number: whoever put a token itself there must not find it in a log, too.
+            msg = (
+                f"REGISTRY_API_TOKENS: entries {wrong} are no name=digest with 64 hex digits. "
+                "Make one with: printf %s TOKEN | sha256sum"
+            )
             raise ValueError(msg)
         return self

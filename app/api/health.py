@@ -3,7 +3,7 @@
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,11 +15,27 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    status: Literal["ok"]
+    """The process answers."""
+
+    status: Literal["ok"] = Field(examples=["ok"])
 
 
 class Readiness(BaseModel):
     """`ok`, or what is wrong with each part."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"ready": True, "database": "ok", "migrations": "ok", "bucket": "ok"},
+                {
+                    "ready": False,
+                    "database": "ok",
+                    "migrations": "the schema is at 0003, the code at 0004: run `tariff-registry migrate`",
+                    "bucket": "ok",
+                },
+            ]
+        }
+    )
 
     ready: bool
     database: str = Field(examples=["ok"])
@@ -28,7 +44,8 @@ class Readiness(BaseModel):
 
 
 @router.get("/healthz", operation_id="health:live", summary="Whether the process lives")
-def healthz() -> Health:
+async def healthz() -> Health:
+    """Asks nobody: a process that answers is not to be killed because the database is away."""
     return Health(status="ok")
 
 
@@ -39,16 +56,18 @@ def healthz() -> Health:
     responses={503: {"model": Readiness, "description": "Not ready"}},
 )
 def readyz(database: DatabaseDep, bucket: BucketDep, response: Response) -> Readiness:
-    """Asks the database, compares its schema with the code's, and asks for the bucket."""
+    """Asks the database, compares its schema with the code's, and asks for the bucket.
+
+    A schema that is newer than the code is fine: a deployment is under way.
+    """
     database_status = migrations = bucket_status = "ok"
     try:
         with database.engine.connect() as connection:
             connection.execute(select(1))
-            at, wanted = migrate.current(connection), migrate.head(database)
-        if at != wanted:
-            migrations = (
-                f"the schema is at {at or 'nothing'}, the code at {wanted}: run `tariff-registry migrate`"
-            )
+            at = migrate.current(connection)
+        if migrate.compare(at) == "behind":
+            wanted, at = migrate.head(), at or "nothing"
+            migrations = f"the schema is at {at}, the code at {wanted}: run `tariff-registry migrate`"
     except SQLAlchemyError as exc:
         database_status, migrations = f"unreachable ({type(exc).__name__})", "unknown"
     try:

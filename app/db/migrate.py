@@ -1,6 +1,8 @@
 """Migrations from code: one migrator at a time, and whether the schema is the code's."""
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from alembic import command
 from alembic.config import Config
@@ -29,8 +31,28 @@ def downgrade(database: Database, revision: str) -> None:
     command.downgrade(alembic_config(database), revision)
 
 
-def head(database: Database) -> str | None:
-    return ScriptDirectory.from_config(alembic_config(database)).get_current_head()
+def head() -> str | None:
+    """The revision that this code was written for."""
+    return _revisions()[0]
+
+
+@lru_cache(maxsize=1)
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """The newest revision, and all of them: the files of a running process do not change."""
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def compare(at: str | None) -> Literal["same", "behind", "ahead"]:
+    """A schema's revision against the code's.
+
+    `ahead` is a revision that this code does not know: a newer release has migrated while this one still
+    serves. Migrations expand before they enforce, so it may go on.
+    """
+    newest, known = _revisions()
+    if at == newest:
+        return "same"
+    return "behind" if at is None or at in known else "ahead"
 
 
 def current(connection: Connection) -> str | None:

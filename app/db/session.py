@@ -3,8 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine, make_url
+import psycopg
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session, sessionmaker
+
+# Times are read back in the session's zone, and the API promises UTC. A process that is stopped in the middle
+# of a transaction must not keep its row locks for as long as it is stopped.
+_SESSION = "SET timezone = 'UTC'; SET idle_in_transaction_session_timeout = '60s'"
+
+
+def _prepare(connection: "psycopg.Connection[tuple[object, ...]]", _record: object) -> None:
+    connection.execute(_SESSION)
+    connection.commit()
 
 
 class Database:
@@ -18,8 +28,17 @@ class Database:
             max_overflow=pool_size,
             # A connection that a Postgres restart cut is replaced, not handed out.
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 10, "application_name": "tariff-model-registry"},
+            connect_args={
+                "connect_timeout": 10,
+                "application_name": "tariff-model-registry",
+                # A database host that is gone is noticed within half a minute, not when TCP gives up.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 4,
+                "tcp_user_timeout": 30_000,
+            },
         )
+        event.listen(self.engine, "connect", _prepare)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @property

@@ -60,14 +60,16 @@ def _digest(file: IO[bytes]) -> FileDigest:
 class Bucket:
     """Every failure of AWS surfaces as a CloudError."""
 
-    def __init__(self, client: "S3Client", name: str) -> None:
+    def __init__(self, client: "S3Client", name: str, probe: "S3Client | None" = None) -> None:
+        """`probe` is the client for `check`, `client` itself unless given."""
         self._client = client
+        self._probe = probe or client
         self.name = name
         self._presign = lru_cache(maxsize=4096)(self._presign_in_period)
 
     @classmethod
     def of(cls, settings: Settings) -> "Bucket":
-        return cls(s3_client(settings), settings.bucket)
+        return cls(s3_client(settings), settings.bucket, s3_client(settings, probing=True))
 
     def head(self, key: str) -> ObjectInfo | None:
         """None when there is no such object."""
@@ -165,10 +167,10 @@ class Bucket:
             )
 
     def check(self) -> None:
-        """Raises CloudError when the bucket cannot be reached."""
+        """Raises CloudError when the bucket cannot be reached, within seconds."""
         try:
             with translated():
-                self._client.head_bucket(Bucket=self.name)
+                self._probe.head_bucket(Bucket=self.name)
         except CloudNotFound as exc:
             message = f"there is no bucket {self.name!r}; set REGISTRY_BUCKET or make it"
             raise CloudError(exc.code, message) from exc
