@@ -7,45 +7,31 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.deps import Db, Limit, PageCursor, Writer
+from app.api import examples
+from app.api.deps import Db, Limit, PageCursor, PlainText, Writer
 from app.api.errors import problems
 from app.db.tables import Build, BuildStep
 from app.registry import builds
 from app.registry.builds import BuildRequest
-from app.registry.errors import InvalidConfig, NotFound, PrefixCollision, Unauthorized
+from app.registry.errors import Conflict, InvalidConfig, NotFound, PrefixCollision, Unauthorized
 from app.registry.prefixes import NotNeeded
 from app.words import BuildState, Stage, StepName, StepState
 
 router = APIRouter(tags=["builds"])
 
-_SHA = "aff1242c0ffee0ddba11c0de5eed5ca1ab1e0a7b"
-_CONFIG = 'name = "fpo-search-model-generator"\nversion = "0.0.2"\ndigits = 6\n'
-
 _LOG_BYTES = 4 << 20
+_MAX_OFFSET = 1 << 53
 
 
 class BuildCreate(BaseModel):
     """A commit that may need a model. Both configurations are TOML text, not paths."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "sha": _SHA,
-                    "branch": "feature/more-data",
-                    "search_config": _CONFIG,
-                    "base_search_config": _CONFIG.replace("0.0.2", "0.0.1"),
-                    "promote_to": "development",
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.BUILD_CREATE]})
 
-    sha: str = Field(description="the commit: 7 to 40 hex digits, best all 40")
-    branch: str = Field(min_length=1, max_length=255, description="the branch that CI runs for")
-    search_config: str = Field(max_length=1 << 20, description="the commit's search-config.toml")
-    base_search_config: str | None = Field(
+    sha: str = Field(max_length=100, description="the commit: 7 to 40 hex digits, best all 40")
+    branch: PlainText = Field(min_length=1, max_length=255, description="the branch that CI runs for")
+    search_config: PlainText = Field(max_length=1 << 20, description="the commit's search-config.toml")
+    base_search_config: PlainText | None = Field(
         default=None,
         max_length=1 << 20,
         description="the base branch's search-config.toml; without it, a model is always needed",
@@ -112,10 +98,12 @@ class FailureOut(BaseModel):
 class BuildOut(BaseModel):
     """One attempt to produce the model of a prefix."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BUILD]})
+
     id: UUID
     prefix: str = Field(examples=["0.0.2-aff1242"])
     version: str = Field(examples=["0.0.2"])
-    sha: str = Field(examples=[_SHA])
+    sha: str = Field(examples=[examples.SHA])
     branch: str
     state: BuildState
     promote_to: Stage | None
@@ -160,6 +148,8 @@ class BuildOut(BaseModel):
 class BuildAnswerOut(BaseModel):
     """What became of the request."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.QUEUED, examples.NOT_NEEDED]})
+
     outcome: Literal["queued", "exists", "not_needed"]
     prefix: str = Field(examples=["0.0.2-aff1242"])
     build: BuildOut | None
@@ -167,6 +157,10 @@ class BuildAnswerOut(BaseModel):
 
 
 class BuildPage(BaseModel):
+    """Builds, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.BUILD], "next": None}]})
+
     items: list[BuildOut]
     next: str | None = Field(description="`cursor` of the next page; null on the last")
 
@@ -195,7 +189,7 @@ def _instance(outputs: dict[str, dict[str, Any]]) -> InstanceOut | None:
             "model": BuildAnswerOut,
             "description": "The prefix has a build already, or no model is needed",
         },
-        **problems(PrefixCollision, InvalidConfig, Unauthorized),
+        **problems(PrefixCollision, Conflict, InvalidConfig, Unauthorized),
     },
 )
 def create(body: BuildCreate, who: Writer, db: Db, response: Response) -> BuildAnswerOut:
@@ -226,17 +220,16 @@ def create(body: BuildCreate, who: Writer, db: Db, response: Response) -> BuildA
     )
 
 
-@router.get(
-    "/builds", operation_id="builds:list", summary="Builds, newest first", responses=problems(InvalidConfig)
-)
+@router.get("/builds", operation_id="builds:list", summary="Builds, newest first", responses=problems())
 def list_builds(
     db: Db,
     cursor: PageCursor,
     limit: Limit = 50,
     state: Annotated[BuildState | None, Query(description="only builds in this state")] = None,
-    prefix: Annotated[str | None, Query(description="only builds of this prefix")] = None,
-    branch: Annotated[str | None, Query(description="only builds of this branch")] = None,
+    prefix: Annotated[PlainText | None, Query(description="only builds of this prefix")] = None,
+    branch: Annotated[PlainText | None, Query(description="only builds of this branch")] = None,
 ) -> BuildPage:
+    """With their steps. Filters add up: a build must fit all of them."""
     page = builds.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)
     return BuildPage(
         items=[BuildOut.of(build) for build in page.items], next=str(page.next) if page.next else None
@@ -257,14 +250,30 @@ def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
     operation_id="builds:log",
     summary="A build's log, as text",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}, **problems(NotFound)},
+    responses={
+        200: {
+            "description": "A piece of the log",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": examples.LOG}},
+            "headers": {
+                "X-Log-Next-Offset": {
+                    "description": "the byte to go on from",
+                    "schema": {"type": "integer", "example": 86},
+                },
+                "X-Log-Size": {
+                    "description": "bytes that the log has by now",
+                    "schema": {"type": "integer", "example": 86},
+                },
+            },
+        },
+        **problems(NotFound),
+    },
 )
 def log(
     id: BuildId,  # noqa: A002 - the contract's name
     db: Db,
-    offset: Annotated[int, Query(ge=0, description="start at this byte")] = 0,
+    offset: Annotated[int, Query(ge=0, le=_MAX_OFFSET, description="start at this byte")] = 0,
 ) -> Response:
-    """Up to 4 MiB of UTF-8 from `offset` on.
+    """Up to 4 MiB of UTF-8 from `offset` on; it ends between two characters.
 
     `X-Log-Next-Offset` is where to go on, `X-Log-Size` how many bytes the log has by now.
     """

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
@@ -17,17 +18,18 @@ from app.settings import Settings
 from app.storage.bucket import Bucket
 
 
-def get_settings(request: Request) -> Settings:
+# What does not block is async: FastAPI runs every other dependency in a thread of its own.
+async def get_settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_database(request: Request) -> Database:
+async def get_database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
-def get_bucket(request: Request) -> Bucket:
+async def get_bucket(request: Request) -> Bucket:
     bucket: Bucket = request.app.state.bucket
     return bucket
 
@@ -48,7 +50,7 @@ _bearer = HTTPBearer(
 )
 
 
-def writer(
+async def writer(
     settings: SettingsDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     """Who changes something: the name that belongs to the token. Without configured tokens: `anonymous`."""
@@ -67,17 +69,26 @@ def writer(
 Writer = Annotated[str, Depends(writer)]
 
 
-def _cursor(
+async def _cursor(
     cursor: Annotated[str | None, Query(description="`next` of the page before")] = None,
 ) -> Cursor | None:
     return None if cursor is None else Cursor.parse(cursor)
 
 
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        msg = "must not hold the character U+0000"
+        raise ValueError(msg)
+    return text
+
+
+# Postgres stores every text but one with this character.
+PlainText = Annotated[str, AfterValidator(_storable)]
 PageCursor = Annotated[Cursor | None, Depends(_cursor)]
 Limit = Annotated[int, Query(ge=1, le=200, description="items a page")]
 
 
-def _prefix(
+async def _prefix(
     prefix: Annotated[str, Path(description="`{version}-{sha7}`", examples=["0.0.2-aff1242"])],
 ) -> str:
     return str(Prefix.parse(prefix))

@@ -8,17 +8,16 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.deps import BucketDep, Db, Limit, PageCursor, PrefixPath, SettingsDep, Writer
+from app.api import examples
+from app.api.deps import BucketDep, Db, Limit, PageCursor, PlainText, PrefixPath, SettingsDep, Writer
 from app.api.errors import problems
 from app.db.tables import Model, Promotion
 from app.registry import models, promotions
-from app.registry.errors import GateRefused, Invalid, NotFound, Unauthorized
+from app.registry.errors import GateRefused, NotFound, Unauthorized
 from app.registry.promotions import PromotionRequest
 from app.words import Stage, Verdict
 
 router = APIRouter(tags=["models"])
-
-_METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}
 
 
 class ArtifactOut(BaseModel):
@@ -32,6 +31,8 @@ class ArtifactOut(BaseModel):
 
 class PromotionOut(BaseModel):
     """The record that a model was deployed to a stage."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PROMOTION]})
 
     id: int
     prefix: str = Field(examples=["0.0.2-aff1242"])
@@ -57,13 +58,15 @@ class PromotionOut(BaseModel):
 class ModelOut(BaseModel):
     """What a succeeded build published under its prefix."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.MODEL]})
+
     prefix: str = Field(examples=["0.0.2-aff1242"])
     version: str = Field(examples=["0.0.2"])
     sha: str
     branch: str
     build: UUID = Field(description="the build that made it")
     published_at: datetime
-    metrics: dict[str, Any] = Field(description="figures by benchmark", examples=[_METRICS])
+    metrics: dict[str, Any] = Field(description="figures by benchmark", examples=[examples.METRICS])
     verdict: Verdict = Field(description="of the validation against the model in production")
     verdict_reason: str
     stages: list[Stage] = Field(description="the stages that it was ever promoted to")
@@ -95,6 +98,10 @@ class ModelOut(BaseModel):
 
 
 class ModelPage(BaseModel):
+    """Models, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.MODEL], "next": None}]})
+
     items: list[ModelOut]
     next: str | None = Field(description="`cursor` of the next page; null on the last")
 
@@ -107,7 +114,7 @@ class PromotionCreate(BaseModel):
     )
 
     stage: Stage
-    note: str | None = Field(default=None, max_length=2000, description="why; needed for an override")
+    note: PlainText | None = Field(default=None, max_length=2000, description="why; needed for an override")
     override: bool = Field(default=False, description="go through a closed gate")
 
 
@@ -122,6 +129,8 @@ class DownloadOut(BaseModel):
 class LatestOut(BaseModel):
     """The model that a stage runs."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.LATEST]})
+
     prefix: str = Field(examples=["0.0.2-aff1242"])
     version: str = Field(examples=["0.0.2"])
     sha: str
@@ -131,19 +140,18 @@ class LatestOut(BaseModel):
     artifacts: dict[str, DownloadOut]
 
 
-@router.get(
-    "/models", operation_id="models:list", summary="Models, newest first", responses=problems(Invalid)
-)
+@router.get("/models", operation_id="models:list", summary="Models, newest first", responses=problems())
 def list_models(
     db: Db,
     cursor: PageCursor,
     limit: Limit = 50,
-    version: Annotated[str | None, Query(description="only models of this version")] = None,
-    branch: Annotated[str | None, Query(description="only models of this branch")] = None,
+    version: Annotated[PlainText | None, Query(description="only models of this version")] = None,
+    branch: Annotated[PlainText | None, Query(description="only models of this branch")] = None,
     stage: Annotated[
         Stage | None, Query(description="only models that were ever promoted to this stage")
     ] = None,
 ) -> ModelPage:
+    """With their files and promotions. Filters add up: a model must fit all of them."""
     page = models.find(db, limit=limit, cursor=cursor, version=version, branch=branch, stage=stage)
     return ModelPage(
         items=[ModelOut.of(model) for model in page.items], next=str(page.next) if page.next else None
@@ -155,7 +163,14 @@ def list_models(
     operation_id="models:latest",
     summary="The model that a stage runs",
     response_model=LatestOut,
-    responses={304: {"description": "Still the model of `If-None-Match`"}, **problems(NotFound)},
+    responses={
+        200: {
+            "description": "The model",
+            "headers": {"ETag": {"description": "names the promotion", "schema": {"type": "string"}}},
+        },
+        304: {"description": "Still the promotion of `If-None-Match`"},
+        **problems(NotFound),
+    },
 )
 def latest(
     stage: Annotated[Stage, Path(description="the stage to deploy to")],
@@ -163,16 +178,18 @@ def latest(
     bucket: BucketDep,
     settings: SettingsDep,
     response: Response,
-    version: Annotated[str | None, Query(description="only models of this version")] = None,
+    version: Annotated[PlainText | None, Query(description="only models of this version")] = None,
     if_none_match: Annotated[str | None, Header(description="the `ETag` of an earlier answer")] = None,
 ) -> LatestOut | Response:
     """The model most recently promoted to the stage, with URLs and digests of its files.
 
-    The `ETag` stays the same until the next promotion.
+    The `ETag` stays the same until the next promotion. A 304 tells that nothing is to be deployed; the URLs of
+    the earlier answer may have run out: to download again, ask without `If-None-Match`.
     """
     found = models.latest(db, stage, version)
     caching = {"ETag": f'"{found.promotion_id}"', "Cache-Control": "no-cache"}
-    if caching["ETag"] in (tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")):
+    known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
+    if known & {caching["ETag"], "*"}:
         return Response(status_code=304, headers=caching)
     response.headers.update(caching)
     lifetime_s = int(settings.presigned_url_lifetime.total_seconds())
@@ -192,10 +209,9 @@ def latest(
     )
 
 
-@router.get(
-    "/models/{prefix}", operation_id="models:get", summary="One model", responses=problems(NotFound, Invalid)
-)
+@router.get("/models/{prefix}", operation_id="models:get", summary="One model", responses=problems(NotFound))
 def get(prefix: PrefixPath, db: Db) -> ModelOut:
+    """Its files, figures, verdict, and where it was promoted to."""
     return ModelOut.of(models.get(db, prefix))
 
 
@@ -205,7 +221,18 @@ def get(prefix: PrefixPath, db: Db) -> ModelOut:
     summary="Download a file of a model",
     status_code=307,
     response_class=RedirectResponse,
-    responses=problems(NotFound, Invalid),
+    responses={
+        307: {
+            "description": "Where the file is",
+            "headers": {
+                "Location": {
+                    "description": "the presigned URL",
+                    "schema": {"type": "string", "format": "uri"},
+                }
+            },
+        },
+        **problems(NotFound),
+    },
 )
 def artifact(
     prefix: PrefixPath,
@@ -227,7 +254,7 @@ def artifact(
     status_code=201,
     responses={
         200: {"model": PromotionOut, "description": "The stage runs this model already; nothing changed"},
-        **problems(NotFound, GateRefused, Invalid, Unauthorized),
+        **problems(NotFound, GateRefused, Unauthorized),
     },
 )
 def promote(

@@ -1,0 +1,171 @@
+"""One build and its model, as the API shows them: the examples of the OpenAPI document."""
+
+from typing import Any
+
+from app.words import StepName
+
+SHA = "aff1242c0ffee0ddba11c0de5eed5ca1ab1e0a7b"
+PREFIX = "0.0.2-aff1242"
+_BUILD_ID = "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42"
+_DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_SIZE = 48_210_334
+_CONFIG = 'name = "tariff-model"\nversion = "0.0.2"\ndigits = 6\n'
+
+BUILD_CREATE = {
+    "sha": SHA,
+    "branch": "feature/more-data",
+    "search_config": _CONFIG,
+    "base_search_config": _CONFIG.replace("0.0.2", "0.0.1"),
+    "promote_to": "development",
+}
+
+_OUTPUTS: dict[StepName, dict[str, Any]] = {
+    StepName.NEEDS_MODEL: {"reason": "the version has risen"},
+    StepName.FIND_IMAGE: {"image_id": "ami-0a1b2c3d4e5f60718", "name": "FPO Training 1.1.0"},
+    StepName.FIND_NETWORK: {"subnet_id": "subnet-0a1b2c3d", "security_group_id": "sg-0a1b2c3d"},
+}
+
+
+def _step(name: StepName) -> dict[str, Any]:
+    done = name in _OUTPUTS
+    running = name is StepName.LAUNCH_INSTANCE
+    return {
+        "name": name.value,
+        "state": "succeeded" if done else "running" if running else "pending",
+        "attempts": int(done or running),
+        "started_at": "2026-11-23T09:00:02.104532Z" if done or running else None,
+        "finished_at": "2026-11-23T09:00:02.391120Z" if done else None,
+        "output": _OUTPUTS.get(name),
+        "message": "InsufficientInstanceCapacity in eu-west-2a; trying again in 10 s" if running else None,
+    }
+
+
+BUILD: dict[str, Any] = {
+    "id": _BUILD_ID,
+    "prefix": PREFIX,
+    "version": "0.0.2",
+    "sha": SHA,
+    "branch": "feature/more-data",
+    "state": "running",
+    "promote_to": "development",
+    "requested_by": "ci",
+    "created_at": "2026-11-23T09:00:01.733812Z",
+    "started_at": "2026-11-23T09:00:01.902144Z",
+    "finished_at": None,
+    "steps": [_step(name) for name in StepName],
+    "progress": None,
+    "instance": None,
+    "failure": None,
+}
+
+NOT_NEEDED: dict[str, Any] = {
+    "outcome": "not_needed",
+    "prefix": PREFIX,
+    "build": None,
+    "reason": "version_unchanged",
+}
+QUEUED: dict[str, Any] = {
+    "outcome": "queued",
+    "prefix": PREFIX,
+    "build": BUILD
+    | {
+        "state": "queued",
+        "started_at": None,
+        "steps": [
+            {
+                "name": name.value,
+                "state": "pending",
+                "attempts": 0,
+                "started_at": None,
+                "finished_at": None,
+                "output": None,
+                "message": None,
+            }
+            for name in StepName
+        ],
+    },
+    "reason": None,
+}
+
+METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}
+
+PROMOTION: dict[str, Any] = {
+    "id": 41,
+    "prefix": PREFIX,
+    "stage": "development",
+    "promoted_at": "2026-11-23T10:12:44.018233Z",
+    "promoted_by": "deploy",
+    "note": None,
+    "override": False,
+}
+
+MODEL: dict[str, Any] = {
+    "prefix": PREFIX,
+    "version": "0.0.2",
+    "sha": SHA,
+    "branch": "feature/more-data",
+    "build": _BUILD_ID,
+    "published_at": "2026-11-23T10:01:09.550021Z",
+    "metrics": METRICS,
+    "verdict": "passed",
+    "verdict_reason": "none of 1 common benchmarks fell by more than 2.0%",
+    "stages": ["development"],
+    "artifacts": [
+        {"name": "model.zip", "sha256": _DIGEST, "size": _SIZE, "content_type": "application/zip"},
+    ],
+    "promotions": [PROMOTION],
+}
+
+LATEST: dict[str, Any] = {
+    "prefix": PREFIX,
+    "version": "0.0.2",
+    "sha": SHA,
+    "verdict": "passed",
+    "promoted_at": PROMOTION["promoted_at"],
+    "promoted_by": "deploy",
+    "artifacts": {
+        "model.zip": {
+            "url": f"https://tariff-models.s3.eu-west-2.amazonaws.com/{PREFIX}/model.zip?X-Amz-Algorithm="
+            "AWS4-HMAC-SHA256&X-Amz-Expires=3600&X-Amz-Signature=…",
+            "sha256": _DIGEST,
+            "size": _SIZE,
+        },
+    },
+}
+
+LOG = "2026-11-23T09:00:02Z [find_image] done\n2026-11-23T09:00:02Z [find_network] done\n"
+
+# Of each type of problem: its detail, and the facts that come along.
+PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "not-found": (
+        f"There is no model {PREFIX}. GET /models lists them; GET /builds?prefix={PREFIX} shows its builds.",
+        {},
+    ),
+    "conflict": (f"The builds of {PREFIX} keep starting and ending; send the request again.", {}),
+    "prefix-collision": (
+        f"{PREFIX} is commit {SHA}; yours, aff1242bb0b5, shares its version and first 7 digits. "
+        "Raise the version in search-config.toml.",
+        {"prefix": PREFIX, "build": _BUILD_ID},
+    ),
+    "gate-refused": (
+        f"{PREFIX} was never in staging, and production takes only models that were. "
+        "Promote it to staging first, or send override with a note that says why.",
+        {"gate": "stage_order", "required_stage": "staging"},
+    ),
+    "invalid-request": (
+        "query.limit: Input should be less than or equal to 200",
+        {"problems": [{"where": "query.limit", "message": "Input should be less than or equal to 200"}]},
+    ),
+    "invalid-search-config": (
+        "search_config cannot be used: line 3: digits: must be one of 6 or 8; it is 7",
+        {"problems": [{"key": "digits", "line": 3, "message": "must be one of 6 or 8; it is 7"}]},
+    ),
+    "unauthorized": (
+        "Send `Authorization: Bearer <token>` with a token that this registry knows (REGISTRY_API_TOKENS).",
+        {},
+    ),
+    "database-unavailable": (
+        "The database did not answer. Send the request again: repeating it does no harm.",
+        {},
+    ),
+}
