@@ -11,7 +11,7 @@ _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _SIZE = 48_210_334
 _CONFIG = 'name = "tariff-model"\nversion = "0.0.2"\ndigits = 6\n'
 
-BUILD_CREATE = {
+BUILD_CREATE: dict[str, Any] = {
     "sha": SHA,
     "branch": "feature/more-data",
     "search_config": _CONFIG,

@@ -183,8 +183,8 @@ def latest(
 ) -> LatestOut | Response:
     """The model most recently promoted to the stage, with URLs and digests of its files.
 
-    The `ETag` stays the same until the next promotion. A 304 tells that nothing is to be deployed; the URLs of
-    the earlier answer may have run out: to download again, ask without `If-None-Match`.
+    The `ETag` stays the same until the next promotion. A 304 tells that nothing is to be deployed; the
+    earlier answer's URLs may have run out: to download again, ask without `If-None-Match`.
     """
     found = models.latest(db, stage, version)
     caching = {"ETag": f'"{found.promotion_id}"', "Cache-Control": "no-cache"}
