@@ -253,6 +253,8 @@ class SearchConfig(_Section):
     # Embeddings.
     transformer: Annotated[str, Field(min_length=1)] = "all-MiniLM-L6-v2"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    # auto: bfloat16 where the hardware multiplies it faster; weights and sums stay float32 either way.
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     embedding_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     uses_quantized_model: Literal[False] = False
 

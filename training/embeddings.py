@@ -33,9 +33,12 @@ _TOKENISED_AT_ONCE = 8192
 class Encoder:
     """A loaded sentence-transformer on one device."""
 
-    def __init__(self, transformer: Transformer, device: str, batch_size: int) -> None:
+    def __init__(
+        self, transformer: Transformer, device: str, batch_size: int, *, bfloat16: bool = False
+    ) -> None:
         self.transformer = transformer
         self.device = torch.device(device)
+        self._bfloat16 = bfloat16
         self._batch_size = batch_size
 
     @cached_property
@@ -56,7 +59,7 @@ class Encoder:
             kind = torch.cuda.get_device_name(self.device)
         versions = [f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tokenizers")]
         parts = [self.transformer.sha256, *versions, platform.machine(), kind, str(torch.get_num_threads())]
-        parts += [str(self._batch_size), str(_TOKENS_OF_A_BATCH)]
+        parts += [str(self._batch_size), str(_TOKENS_OF_A_BATCH), str(self._bfloat16)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
@@ -105,7 +108,8 @@ class Encoder:
     def _run(self, tokens: npt.NDArray[np.int64], count: int) -> Embeddings:
         """Tokens (rows, length) → (count, dimension), for the first `count` rows."""
         ids = torch.from_numpy(tokens).to(self.device)
-        with torch.inference_mode():
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+        with torch.inference_mode(), autocast:
             features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             vectors = self.model(features)["sentence_embedding"][:count]
             unit = torch.nn.functional.normalize(vectors.float(), dim=1)

@@ -55,6 +55,16 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
+def choose_bfloat16(wanted: str, device: str) -> bool:
+    """Whether matrices are multiplied in bfloat16: `auto` says yes where the hardware has units for it."""
+    if wanted != "auto":
+        return wanted == "bfloat16"
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return kind == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
 def load_network(sizes: Sizes, weights: dict[str, Any]) -> Network:
     network = Network(sizes)
     network.load_state_dict(weights)

@@ -19,7 +19,7 @@ from training.embedding_cache import embed
 from training.embeddings import Encoder
 from training.errors import FailureCode, TrainingError
 from training.files import Lookup, sha256_of_file, unpack
-from training.network import choose_device
+from training.network import choose_bfloat16, choose_device
 from training.package import Answers, read_model, write_model
 from training.progress import Progress
 from training.sources.read import files_of, read_source
@@ -105,7 +105,12 @@ def train(
     dataset = merge(sources)
     progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
 
-    encoder = Encoder(transformer, device, config.embedding_batch_size)
+    encoder = Encoder(
+        transformer,
+        device,
+        config.embedding_batch_size,
+        bfloat16=choose_bfloat16(config.precision, device),
+    )
     embeddings = embed(dataset.texts, encoder, places.embedding_cache, progress)
     trained = train_network(dataset, embeddings, config, device, progress)
 

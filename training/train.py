@@ -1,6 +1,7 @@
 """Trains the network on weighted pairs of embedding and class."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from training.config import SearchConfig
 from training.dataset import Dataset
 from training.embeddings import Embeddings
 from training.errors import FailureCode, TrainingError
-from training.network import Network, Sizes
+from training.network import Network, Sizes, choose_bfloat16
 from training.progress import Progress
 
 
@@ -32,6 +33,7 @@ def train_network(
     """Embeddings (texts, dimension) are those of `dataset.texts`. Same input, same machine: same bytes."""
     deterministic(config.seed)
     target = torch.device(device)
+    bfloat16 = choose_bfloat16(config.precision, device)
     sizes = Sizes(
         input_size=embeddings.shape[1],
         hidden_size=config.hidden_size,
@@ -64,9 +66,10 @@ def train_network(
             shuffled = torch.randperm(pairs, generator=order).to(target)
             for batch in torch.split(shuffled, config.model_batch_size):
                 inputs = table[text_of[batch]] * config.embedding_scale
-                logits = network(inputs)
+                with torch.autocast(target.type, torch.bfloat16, enabled=bfloat16):
+                    logits = network(inputs)
                 each = nn.functional.cross_entropy(
-                    logits, class_of[batch], reduction="none", label_smoothing=config.label_smoothing
+                    logits.float(), class_of[batch], reduction="none", label_smoothing=config.label_smoothing
                 )
                 weighted = (each * weight[batch]).mean()
                 optimiser.zero_grad(set_to_none=True)
@@ -94,6 +97,8 @@ def train_network(
 
 def deterministic(seed: int) -> None:
     """One seed for all of torch, and algorithms that repeat themselves, on GPUs too."""
+    # cuBLAS repeats itself with a workspace of a fixed size alone; read when the first GPU operation runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(mode=True)
 

@@ -1,0 +1,47 @@
+"""One classification at a time on one core, warm: the median.
+
+python benchmarks/training_classify.py --config my-search-config.toml --output output --data ../shared/data
+"""
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from training_figures import PRESENT, machine
+
+from training.benchmark import read_benchmarks
+from training.pipeline import Overrides, load_classifier, read_config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    config = read_config(options.config, Overrides())
+    classifier = load_classifier(config, options.output / "model.zip")
+    texts = [
+        text
+        for benchmark in read_benchmarks(options.data / "benchmarking_data", config.digits)
+        for text in benchmark.descriptions
+    ]
+    for text in texts[:20]:
+        classifier.classify(text)
+    times = []
+    for text in texts[:500]:
+        start = time.perf_counter()
+        classifier.classify(text)
+        times.append(1000 * (time.perf_counter() - start))
+    print(f"present pipeline: {PRESENT['classification_ms']} ms; {PRESENT['machine']}")
+    print(f"this one, one core: median {statistics.median(times):.1f} ms, "
+          f"95% {statistics.quantiles(times, n=20)[-1]:.1f} ms; {machine()}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
