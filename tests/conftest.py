@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -141,6 +142,17 @@ def api(settings: Settings) -> Iterator[TestClient]:
     """The API in this process, over the test's database."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def head() -> str:
+    """The checkout's commit: what the simulated machines can bring."""
+    done = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        skip_or_fail("the tests do not run in a git checkout")
+    return done.stdout.strip()
 
 
 @pytest.fixture(scope="session")

@@ -17,15 +17,6 @@ from simcloud.settings import Settings as CloudSettings
 from tests.e2e.service import ROOT, Service, small_benchmarks, small_raw_data
 
 
-@pytest.fixture(scope="session")
-def head() -> str:
-    """The checkout's commit: what the simulated machines train with."""
-    done = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def e2e_cloud() -> Iterator[SimCloud]:
     # One thread: two that compete with the tests' other processes wait for each other at every step.

@@ -94,7 +94,7 @@ class Service:
     def await_step(self, build_id: str, name: str, state: str = "running") -> dict[str, Any]:
         return self.await_build(build_id, lambda build: step_of(build, name)["state"] == state)
 
-    def keys(self) -> list[str]:
+    def bucket_keys(self) -> list[str]:
         listing = self.s3().list_objects_v2(Bucket=self.cloud.bucket)
         return [item["Key"] for item in listing.get("Contents", [])]
 

@@ -1,0 +1,130 @@
+"""Steps of a build, one at a time, against the simulated AWS."""
+
+import io
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.db.session import Database
+from app.registry import builds, runs
+from app.registry.builds import BuildRequest
+from app.registry.runs import Lease, RunView
+from app.settings import Settings
+from app.words import StepName
+from simcloud.server import SimCloud
+from worker.build.flow import FLOW
+from worker.build.runner import Runner
+from worker.build.step import Step
+from worker.build.workbench import Cloud, Heartbeat, Workbench
+
+CONFIG = 'name = "small"\nversion = "{version}"\ndigits = 6\ncn_data_file = "cn.csv"\n'
+
+
+def a_zip() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("cn.csv", "CNKEY,CN_CODE,NAME_EN\n")
+    return packed.getvalue()
+
+
+@dataclass
+class Flow:
+    """Carries one build step by step, as the runner does, and lets a test stop anywhere."""
+
+    settings: Settings
+    database: Database
+    cloud: Cloud
+    lease: Lease
+    work: Workbench
+
+    def view(self) -> RunView:
+        with self.database.transaction() as session:
+            return runs.view(session, self.lease)
+
+    def begin(self, name: StepName) -> Step[Any]:
+        step = next(step for step in FLOW if step.name == name)
+        with self.database.transaction() as session:
+            runs.start_step(session, self.lease, name)
+        self.work.begin(name, step.deadline)
+        return step
+
+    def act(self, name: StepName) -> Any:
+        """The step's side effects, without storing its output: a death right after them."""
+        return self.begin(name).act(self.view(), self.work)
+
+    def do(self, name: StepName) -> Any:
+        output = self.act(name)
+        with self.database.transaction() as session:
+            runs.finish_step(session, self.lease, name, output.model_dump(mode="json"))
+        return output
+
+    def do_until(self, name: StepName) -> None:
+        """Every step before the named one."""
+        for step in FLOW:
+            if step.name == name:
+                return
+            if step.name not in self.view().done:
+                self.do(step.name)
+
+    @property
+    def build_id(self) -> UUID:
+        return self.lease.build_id
+
+
+@pytest.fixture
+def clients(settings: Settings) -> Cloud:
+    return Cloud.of(settings)
+
+
+@pytest.fixture
+def filled_bucket(clients: Cloud, cloud: SimCloud, tmp_path: Any) -> Cloud:
+    for key in ("raw_source_data.zip", "benchmarking_data.zip"):
+        clients.bucket._client.put_object(Bucket=cloud.bucket, Key=key, Body=a_zip())
+    return clients
+
+
+@pytest.fixture
+def post(database: Database, head: str) -> Callable[..., UUID]:
+    def post(version: str = "0.0.2", sha: str = head) -> UUID:
+        with database.transaction() as session:
+            answer = builds.request(
+                session, BuildRequest(sha=sha, branch="main", search_config=CONFIG.format(version=version))
+            )
+            assert answer.build is not None
+            return answer.build.id
+
+    return post
+
+
+@pytest.fixture
+def new_runner(
+    settings: Settings, database: Database, filled_bucket: Cloud
+) -> Iterator[Callable[[], Runner]]:
+    stops: list[threading.Event] = []
+
+    def make() -> Runner:
+        stops.append(threading.Event())
+        return Runner(settings, database, filled_bucket, f"worker-{len(stops)}", stops[-1])
+
+    yield make
+    for stop in stops:
+        stop.set()
+
+
+@pytest.fixture
+def flow(
+    settings: Settings, database: Database, filled_bucket: Cloud, post: Callable[..., UUID]
+) -> Iterator[Flow]:
+    build_id = post()
+    with database.transaction() as session:
+        lease = runs.take(session, build_id, "the test", settings.lease)
+    assert lease is not None
+    with Heartbeat(database, lease, settings.lease) as heartbeat:
+        work = Workbench(settings, database, filled_bucket, lease, heartbeat, threading.Event())
+        yield Flow(settings, database, filled_bucket, lease, work)
+        work.close()

@@ -1,0 +1,191 @@
+"""Carrying builds: taking over, handing over, failing, and always ending the machine."""
+
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from app.db.session import Database
+from app.db.tables import Build
+from app.registry import builds
+from app.words import BuildState, StepName, StepState
+from simcloud.server import SimCloud
+from worker.build.runner import Busy, Runner
+from worker.build.step import HandOver
+
+Post = Callable[..., UUID]
+NewRunner = Callable[[], Runner]
+
+
+def build_of(database: Database, build_id: UUID) -> Build:
+    with database.transaction() as session:
+        return builds.get(session, build_id)
+
+
+def state_of(build: Build, name: StepName) -> str:
+    return next(step.state for step in build.steps if step.name == name)
+
+
+def test_no_capacity_fails_the_build_at_once_and_says_so(
+    database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner
+) -> None:
+    cloud.faults.add("ec2", "RunInstances", code="InsufficientInstanceCapacity", status=500, times=None)
+    build_id = post()
+    new_runner().carry(build_id)
+    build = build_of(database, build_id)
+    assert (build.state, build.failure_step, build.failure_code) == (
+        "failed",
+        "launch_instance",
+        "no_capacity",
+    )
+    assert state_of(build, StepName.TERMINATE_INSTANCE) == StepState.SUCCEEDED
+    assert state_of(build, StepName.TRAIN) == StepState.SKIPPED
+    assert cloud.instances(ended=True) == []
+
+
+def test_throttling_is_waited_out(
+    database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner
+) -> None:
+    # More than botocore repeats by itself, in the first step that asks EC2; then the launch fails for good.
+    cloud.faults.add("ec2", "DescribeImages", code="RequestLimitExceeded", status=503, times=6)
+    cloud.faults.add("ec2", "RunInstances", code="UnauthorizedOperation", status=403, times=None)
+    build_id = post()
+    new_runner().carry(build_id)
+    build = build_of(database, build_id)
+    assert state_of(build, StepName.FIND_IMAGE) == StepState.SUCCEEDED
+    assert (build.failure_step, build.failure_code) == ("launch_instance", "cloud_auth")
+
+
+def test_a_machine_whose_end_cannot_be_confirmed_keeps_the_build_running(
+    database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner
+) -> None:
+    cloud.faults.add("secretsmanager", "GetSecretValue", code="AccessDeniedException", times=None)
+    refusing = cloud.faults.add(
+        "ec2", "TerminateInstances", code="UnauthorizedOperation", status=403, times=None
+    )
+    build_id = post()
+    runner = new_runner()
+    thread = threading.Thread(target=runner.carry, args=(build_id,))
+    thread.start()
+    ends = time.monotonic() + 30
+    while refusing.hits < 2 and time.monotonic() < ends:
+        time.sleep(0.05)
+    build = build_of(database, build_id)
+    assert (build.state, build.failure_code) == (BuildState.RUNNING, "cloud_auth")
+    assert state_of(build, StepName.TERMINATE_INSTANCE) == StepState.RUNNING
+    assert len(cloud.instances()) == 1
+    cloud.faults.remove(refusing)
+    thread.join(60)
+    assert build_of(database, build_id).state == BuildState.FAILED
+    assert cloud.instances() == []
+
+
+def test_a_defect_in_a_step_ends_the_machine_too(
+    database: Database,
+    cloud: SimCloud,
+    post: Post,
+    new_runner: NewRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("worker.build.code.BringCode.act", broken)
+    build_id = post()
+    new_runner().carry(build_id)
+    build = build_of(database, build_id)
+    assert (build.failure_step, build.failure_code) == ("bring_code", "internal_error")
+    assert len(cloud.instances(ended=True)) == 1
+    assert cloud.instances() == []
+    with database.transaction() as session:
+        log, _ = builds.read_log(session, build_id, 0, 1 << 20)
+    assert b"ZeroDivisionError" in log
+
+
+def test_only_one_of_two_workers_carries_a_build(
+    database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def waits(*_: object) -> None:
+        entered.set()
+        leave.wait(30)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("worker.build.image.FindImage.act", waits)
+    build_id = post()
+    first = threading.Thread(target=new_runner().carry, args=(build_id,))
+    first.start()
+    assert entered.wait(10)
+    # Longer than the lease: it is kept by its heartbeat.
+    time.sleep(3.5)
+    with pytest.raises(Busy):
+        new_runner().carry(build_id)
+    leave.set()
+    first.join(30)
+    # It has ended: another delivery of the job changes nothing.
+    new_runner().carry(build_id)
+    assert build_of(database, build_id).lease_epoch == 1
+
+
+def test_a_paused_worker_that_wakes_up_changes_nothing(
+    database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    calls = []
+
+    def waits(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            entered.set()
+            leave.wait(30)
+            raise ZeroDivisionError
+        raise LookupError
+
+    monkeypatch.setattr("worker.build.image.FindImage.act", waits)
+    build_id = post()
+    paused = threading.Thread(target=new_runner().carry, args=(build_id,))
+    paused.start()
+    assert entered.wait(10)
+    with database.transaction() as session:
+        session.execute(text("UPDATE builds SET lease_expires_at = now() - interval '1 second'"))
+    new_runner().carry(build_id)
+    ended = build_of(database, build_id)
+    leave.set()
+    paused.join(30)
+    build = build_of(database, build_id)
+    assert (build.failure_message, build.finished_at) == (ended.failure_message, ended.finished_at)
+    assert "LookupError" in (build.failure_message or "")
+
+
+def test_a_worker_that_is_told_to_stop_lets_go_at_once(
+    database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner
+) -> None:
+    cloud.faults.add("ec2", "DescribeInstanceStatus", code="RequestLimitExceeded", status=503, times=None)
+    build_id = post()
+    runner = new_runner()
+    outcome: list[BaseException] = []
+
+    def carry() -> None:
+        try:
+            runner.carry(build_id)
+        except HandOver as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=carry)
+    thread.start()
+    ends = time.monotonic() + 30
+    while (
+        state_of(build_of(database, build_id), StepName.AWAIT_READY) != "running" and time.monotonic() < ends
+    ):
+        time.sleep(0.05)
+    runner.stopping.set()
+    thread.join(30)
+    assert len(outcome) == 1
+    build = build_of(database, build_id)
+    assert (build.state, build.lease_owner) == ("running", None)
+    # The machine stays for the worker that takes over.
+    assert len(cloud.instances()) == 1

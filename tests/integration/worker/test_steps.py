@@ -1,0 +1,279 @@
+"""Every step: that it works, that it can be repeated, and what a death after its side effects leaves."""
+
+import shutil
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from app.registry import runs
+from app.settings import Settings
+from app.storage import keys
+from app.words import StepName
+from simcloud.server import SimCloud
+from tests.integration.worker.conftest import Flow
+from worker.build.instance import MANAGED_BY, launch_token
+from worker.build.step import StepFailed
+
+
+def failure_of(flow: Flow, name: StepName) -> StepFailed:
+    with pytest.raises(StepFailed) as raised:
+        flow.act(name)
+    return raised.value
+
+
+@pytest.mark.parametrize("key", [keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA])
+def test_a_missing_input_is_found_before_anything_is_launched(flow: Flow, key: str) -> None:
+    flow.cloud.bucket.delete(key)
+    failure = failure_of(flow, StepName.NEEDS_MODEL)
+    assert failure.code == "missing_input"
+    assert key in failure.message
+
+
+def test_a_prefix_that_somebody_else_wrote_is_not_built(flow: Flow) -> None:
+    flow.cloud.bucket.put_marker(keys.artifact_key(flow.view().prefix, keys.MODEL_ZIP))
+    assert failure_of(flow, StepName.NEEDS_MODEL).code == "prefix_taken"
+
+
+def test_the_newest_available_image_is_taken_and_recorded(flow: Flow) -> None:
+    image = flow.do(StepName.FIND_IMAGE)
+    assert image.name == "FPO Training 1.1.0"
+    with flow.database.transaction() as session:
+        recorded = runs.inputs_of(session, flow.build_id)
+    assert [(item.kind, item.name, item.origin) for item in recorded] == [
+        ("machine_image", "FPO Training 1.1.0", f"aws:eu-west-2:{image.image_id}")
+    ]
+
+
+def test_without_an_image_the_failure_says_how_to_make_one(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = flow.settings.model_copy(update={"image_name_pattern": "No Such Image *"})
+    monkeypatch.setattr(flow.work, "settings", other)
+    failure = failure_of(flow, StepName.FIND_IMAGE)
+    assert failure.code == "no_image"
+    assert "Packer" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("subnet_cidr", "10.9.9.0/24"), ("security_group", "no-such-group")]
+)
+def test_a_network_that_is_not_there_is_named(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, setting: str, value: str
+) -> None:
+    monkeypatch.setattr(flow.work, "settings", flow.settings.model_copy(update={setting: value}))
+    failure = failure_of(flow, StepName.FIND_NETWORK)
+    assert failure.code == "no_network"
+    assert value in failure.message
+
+
+def test_the_instance_carries_our_tags_and_a_dead_mans_switch(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.LAUNCH_INSTANCE)
+    launched = flow.do(StepName.LAUNCH_INSTANCE)
+    [instance] = cloud.instances()
+    assert instance.id == launched.instance_id
+    assert instance.tags["managed-by"] == MANAGED_BY
+    assert instance.tags["build-id"] == str(flow.build_id)
+    assert instance.tags["prefix"] == flow.view().prefix
+    described = flow.cloud.ec2.describe_instance_attribute(
+        InstanceId=instance.id, Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert described["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+
+
+def test_a_launch_whose_answer_was_lost_makes_one_instance(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.LAUNCH_INSTANCE)
+    first = flow.act(StepName.LAUNCH_INSTANCE)
+    # The process died here: the id was never stored.
+    second = flow.do(StepName.LAUNCH_INSTANCE)
+    assert second == first
+    assert len(cloud.instances(ended=True)) == 1
+
+
+def test_two_launches_with_the_same_token_make_one_instance_even_before_its_tags_are_seen(
+    flow: Flow, cloud: SimCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow.do_until(StepName.LAUNCH_INSTANCE)
+    monkeypatch.setattr("worker.build.instance.instances_of", lambda *_: [])
+    first = flow.act(StepName.LAUNCH_INSTANCE)
+    assert flow.act(StepName.LAUNCH_INSTANCE) == first
+    assert len(cloud.instances(ended=True)) == 1
+
+
+def test_launch_tokens_tell_builds_and_places_apart() -> None:
+    tokens = {
+        launch_token(UUID(int=build), subnet, kind)
+        for build in (1, 2)
+        for subnet in ("subnet-a", "subnet-b")
+        for kind in ("g5.xlarge", "g5.2xlarge")
+    }
+    assert len(tokens) == 8
+    assert {len(token) for token in tokens} == {64}
+
+
+def test_the_address_is_that_of_the_running_instance(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.AWAIT_ADDRESS)
+    address = flow.do(StepName.AWAIT_ADDRESS).address
+    [instance] = cloud.instances()
+    assert (address, instance.state) == (instance.address, "running")
+    assert flow.do(StepName.AWAIT_READY).checks == "system ok, instance ok"
+
+
+def test_an_instance_that_ended_by_itself_is_told_from_one_that_is_slow(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.AWAIT_ADDRESS)
+    cloud.kill_instance(flow.view().outputs[StepName.LAUNCH_INSTANCE]["instance_id"])
+    assert failure_of(flow, StepName.AWAIT_ADDRESS).code == "instance_lost"
+
+
+def test_the_key_is_named_and_never_stored(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.FETCH_KEY)
+    key = flow.do(StepName.FETCH_KEY)
+    assert key.fingerprint.startswith("SHA256:")
+    assert "PRIVATE KEY" not in str(flow.view().outputs)
+
+
+@pytest.mark.parametrize("secret", ["no key at all", ""])
+def test_a_secret_without_a_key_is_named(flow: Flow, secret: str) -> None:
+    flow.do_until(StepName.FETCH_KEY)
+    name = flow.settings.ssh_key_secret
+    flow.cloud.secrets.put_secret_value(SecretId=name, SecretString=secret or " ")
+    failure = failure_of(flow, StepName.FETCH_KEY)
+    assert failure.code == "no_key"
+    assert name in failure.message
+
+
+def test_a_missing_secret_is_named(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = flow.settings.model_copy(update={"ssh_key_secret": "no-such-secret"})
+    monkeypatch.setattr(flow.work, "settings", other)
+    failure = failure_of(flow, StepName.FETCH_KEY)
+    assert failure.code == "no_key"
+    assert "no-such-secret" in failure.message
+
+
+def test_the_code_is_the_commits_and_bringing_it_again_repairs_it(
+    flow: Flow, cloud: SimCloud, head: str
+) -> None:
+    flow.do_until(StepName.BRING_CODE)
+    assert flow.act(StepName.BRING_CODE).commit == head
+    [instance] = cloud.instances()
+    worktree = instance.home / "builds" / str(flow.build_id) / "repository"
+    # As a try that died halfway would leave it.
+    (worktree / "training" / "config.py").write_text("broken")
+    (worktree / ".git").unlink()
+    assert flow.do(StepName.BRING_CODE).commit == head
+    assert (worktree / "training" / "config.py").read_text() != "broken"
+    with flow.database.transaction() as session:
+        [code] = [item for item in runs.inputs_of(session, flow.build_id) if item.kind == "code"]
+    assert code.origin is not None
+    assert code.origin.endswith(f"@{head}")
+
+
+def test_the_instance_fetches_for_itself_where_no_checkout_is_configured(
+    flow: Flow, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow.do_until(StepName.BRING_CODE)
+    monkeypatch.setattr(flow.work, "settings", flow.settings.model_copy(update={"code_repository": None}))
+    assert flow.act(StepName.BRING_CODE).commit == head
+
+
+def test_an_image_whose_clone_is_older_gets_the_commit_even_from_a_shallow_clone(
+    flow: Flow, cloud: SimCloud, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).resolve().parents[3]
+    shallow = tmp_path / "shallow"
+    subprocess.run(
+        ["git", "clone", "--quiet", "--depth", "1", root.as_uri(), shallow], check=True, capture_output=True
+    )
+    monkeypatch.setattr(
+        flow.work, "settings", flow.settings.model_copy(update={"code_repository": str(shallow)})
+    )
+    flow.do_until(StepName.BRING_CODE)
+    [instance] = cloud.instances()
+    clone = instance.home / "training" / "repository"
+    shutil.rmtree(clone)
+    subprocess.run(["git", "init", "--quiet", clone], check=True)
+    assert flow.act(StepName.BRING_CODE).commit == head
+    # Twice, as after a death: the clone has the commit by then.
+    assert flow.act(StepName.BRING_CODE).commit == head
+    worktree = instance.home / "builds" / str(flow.build_id) / "repository"
+    assert (worktree / "training" / "config.py").is_file()
+
+
+def test_an_image_without_a_clone_is_named(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.BRING_CODE)
+    [instance] = cloud.instances()
+    shutil.rmtree(instance.home / "training" / "repository")
+    assert failure_of(flow, StepName.BRING_CODE).code == "invalid_image"
+
+
+def test_inputs_are_pinned_by_content_and_stay_what_they_were(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.LOAD_INPUTS)
+    first = flow.act(StepName.LOAD_INPUTS)
+    assert flow.do(StepName.LOAD_INPUTS) == first
+    pinned = first.inputs[keys.RAW_SOURCE_DATA]
+    found = flow.cloud.bucket.head(pinned.key)
+    assert found is not None
+    assert found.sha256 == pinned.sha256
+    [instance] = cloud.instances()
+    folder = instance.home / "builds" / str(flow.build_id)
+    assert (folder / "inputs" / keys.RAW_SOURCE_DATA).stat().st_size == pinned.size_bytes
+    assert (folder / "search-config.toml").read_text() == flow.view().search_config
+    with flow.database.transaction() as session:
+        kinds = {item.kind for item in runs.inputs_of(session, flow.build_id)}
+    assert {"raw_data", "benchmark_data", "config"} <= kinds
+
+
+def test_an_input_that_went_away_meanwhile_fails_the_step(flow: Flow) -> None:
+    flow.do_until(StepName.LOAD_INPUTS)
+    flow.cloud.bucket.delete(keys.RAW_SOURCE_DATA)
+    assert failure_of(flow, StepName.LOAD_INPUTS).code == "missing_input"
+
+
+def test_a_pinned_input_that_is_not_what_its_name_says_stops_everything(flow: Flow) -> None:
+    flow.do_until(StepName.LOAD_INPUTS)
+    pinned = flow.act(StepName.LOAD_INPUTS).inputs[keys.RAW_SOURCE_DATA]
+    flow.cloud.bucket.put_marker(pinned.key)
+    assert failure_of(flow, StepName.LOAD_INPUTS).code == "corrupt_input"
+
+
+def test_termination_ends_the_machine_and_says_so_again_when_repeated(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.FETCH_KEY)
+    [instance] = cloud.instances()
+    assert flow.act(StepName.TERMINATE_INSTANCE).instance_ids == (instance.id,)
+    assert flow.do(StepName.TERMINATE_INSTANCE).instance_ids == (instance.id,)
+    assert cloud.instances() == []
+
+
+def test_termination_ends_an_instance_whose_id_was_never_stored(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.LAUNCH_INSTANCE)
+    flow.act(StepName.LAUNCH_INSTANCE)
+    assert len(flow.do(StepName.TERMINATE_INSTANCE).instance_ids) == 1
+    assert cloud.instances() == []
+
+
+def test_termination_without_an_instance_is_done(flow: Flow) -> None:
+    assert flow.do(StepName.TERMINATE_INSTANCE).instance_ids == ()
+
+
+def test_a_step_past_its_deadline_fails(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.AWAIT_ADDRESS)
+    flow.work.begin(StepName.AWAIT_ADDRESS, timedelta(0))
+    with pytest.raises(StepFailed) as raised:
+        flow.work.sleep(0.01)
+    assert raised.value.code == "deadline_exceeded"
+
+
+def test_a_worker_that_lost_its_lease_applies_nothing(flow: Flow, settings: Settings) -> None:
+    flow.do_until(StepName.FIND_NETWORK)
+    output = flow.act(StepName.FIND_NETWORK)
+    with flow.database.transaction() as session:
+        runs.release(session, flow.lease)
+    with flow.database.transaction() as session:
+        taken = runs.take(session, flow.build_id, "another", settings.lease)
+    assert taken is not None
+    with pytest.raises(runs.LeaseLost), flow.database.transaction() as session:
+        runs.finish_step(session, flow.lease, StepName.FIND_NETWORK, output.model_dump(mode="json"))
+    with flow.database.transaction() as session:
+        assert StepName.FIND_NETWORK not in runs.view(session, taken).done
