@@ -26,6 +26,8 @@ app = typer.Typer(
 
       python -m training benchmark --benchmarking-data benchmarking_data.zip --output out
 
+      python -m training clean-report --raw-source-data raw_source_data.zip --output out
+
       python -m training classify --output out "mens cotton trousers"
 
     The worker gives a job instead: python -m training train --job job.json
@@ -118,6 +120,26 @@ def benchmark(
 
     by_hand = Job(schema_=1, config=config, benchmarking_data=benchmarking_data, output=output)
     raise typer.Exit(_run("benchmark", job, by_hand, work))
+
+
+@app.command("clean-report")
+def clean_report(
+    raw_source_data: Annotated[Path, typer.Option("--raw-source-data", help="The zip, or a folder.")],
+    config: ConfigOption = _CONFIG,
+    output: OutputOption = _OUTPUT,
+    snapshots: SnapshotsOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """What the cleaning keeps, changes and drops: cleaning_report.csv and cleaning_report.html."""
+    try:
+        read = pipeline.read_config(config, pipeline.Overrides(limit))
+        with Progress() as progress:
+            places = pipeline.Places(snapshots=snapshots)
+            for path in pipeline.clean_report(read, raw_source_data, output, progress, places):
+                progress.say(f"wrote {path}")
+    except TrainingError as exc:
+        typer.echo(exc, err=True)
+        raise typer.Exit(exc.reason.exit_status) from exc
 
 
 @app.command()

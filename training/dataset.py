@@ -29,7 +29,8 @@ class Dataset:
 
     texts and classes are sorted; pair i is texts[text_of[i]] with classes[class_of[i]], weight[i] > 0. Pairs
     are sorted by text, then class. `conflicts` are the rows of authoritative sources that another one
-    overruled: description, source, code, winner, winning_codes.
+    overruled: description, source, code, winner, winning_codes. `unknown` are the pairs whose code no source
+    created: source, code, description.
     """
 
     texts: list[str]
@@ -38,6 +39,7 @@ class Dataset:
     class_of: Indices
     weight: npt.NDArray[np.float32]
     conflicts: pl.DataFrame
+    unknown: pl.DataFrame
     counts: dict[str, int]
 
 
@@ -60,6 +62,7 @@ def merge(sources: Sequence[CleanedSource]) -> Dataset:
             "no source that creates codes gave one: check creates_codes, digits and the cleaning report",
         )
     known = rows.filter(pl.col("code").is_in(classes))
+    unknown = rows.filter(~pl.col("code").is_in(classes)).select("source", "code", "description")
     winners = _winners(known)
     overruled = known.join(winners.select("description").unique(), on="description", how="semi").join(
         winners, on=["description", "code"], how="anti"
@@ -77,11 +80,12 @@ def merge(sources: Sequence[CleanedSource]) -> Dataset:
         class_of=class_of.to_numpy().astype(np.int64),
         weight=pairs["weight"].to_numpy().astype(np.float32),
         conflicts=conflicts,
+        unknown=unknown,
         counts={
             "rows": sum(source.read.frame.height for source in sources),
             "broken_rows": sum(len(source.read.broken) for source in sources),
             "dropped_rows": sum(source.cleaned.dropped.height for source in sources),
-            "unknown_codes": rows.height - known.height,
+            "unknown_codes": unknown.height,
             "overruled": overruled.height,
             "conflicts": conflicts["description"].n_unique(),
             "texts": len(texts),

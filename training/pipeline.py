@@ -12,6 +12,7 @@ from pathlib import Path
 from training.benchmark import measure, read_benchmarks, write_results
 from training.classify import Classifier, Limits, Result
 from training.cleaning.pipelines import read_lists
+from training.cleaning.report import report, write_report
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
 from training.dataset import CleanedSource, Dataset, clean_source, merge
@@ -178,6 +179,19 @@ def benchmark(
         metrics={one.benchmark.name: one.metrics for one in measured},
         counts={one.benchmark.name: len(one.results) for one in measured},
     )
+
+
+def clean_report(
+    config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
+) -> list[Path]:
+    """What the cleaning makes of every source: writes `cleaning_report.csv` and `cleaning_report.html`."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
+        unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
+        snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
+        sources = read_and_clean(config, Lookup(unpacked, Path.cwd()), snapshots, progress)
+    title = f"Cleaning of {config.name} {config.version}, {config.digits} digits"
+    return write_report(output, report(sources, merge(sources)), title)
 
 
 def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list[list[Result]]:

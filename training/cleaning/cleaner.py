@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import polars as pl
 
 CODE = pl.col("code")
 DESCRIPTION = pl.col("description")
+
+SAMPLES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,26 @@ class Cleaner:
 
 
 @dataclass(frozen=True)
+class Change:
+    """What a cleaner made of one row's code or description."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Cleaned:
     """What is left of some rows.
 
     `kept` and `dropped` hold the columns that came in; `dropped` has `reason` too, and its descriptions and
-    codes as they came in. `changed` counts, for each cleaner, the rows that it gave back otherwise.
+    codes as they came in. `changed` counts, for each cleaner, the rows that it gave back otherwise, and
+    `samples` shows some of them.
     """
 
     kept: pl.DataFrame
     dropped: pl.DataFrame
     changed: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[Change]] = field(default_factory=dict)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -51,6 +64,7 @@ def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
     kept = rows.with_columns(_raw_code=CODE, _raw_description=DESCRIPTION)
     dropped: list[pl.DataFrame] = []
     changed: dict[str, int] = {}
+    samples: dict[str, list[Change]] = {}
     for cleaner in cleaners:
         if cleaner.reason is not None:
             judged = kept.with_columns(reason=cleaner.reason)
@@ -61,15 +75,19 @@ def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
         parts = {"code": cleaner.code, "description": cleaner.description}
         for column, expression in parts.items():
             if expression is not None and kept.height:
-                after = kept.select(expression.alias(column)).to_series()
-                count = int((after != kept[column]).sum())
-                if count:
-                    changed[cleaner.name] = changed.get(cleaner.name, 0) + count
-                    kept = kept.with_columns(after)
+                both = kept.select(before=pl.col(column), after=expression)
+                other = both.filter(pl.col("before") != pl.col("after"))
+                if other.height:
+                    changed[cleaner.name] = changed.get(cleaner.name, 0) + other.height
+                    samples.setdefault(cleaner.name, []).extend(
+                        Change(before, after) for before, after in other.head(SAMPLES).iter_rows()
+                    )
+                    kept = kept.with_columns(both["after"].alias(column))
     return Cleaned(
         kept.select(rows.columns),
         _as_they_came(dropped, rows),
         changed,
+        {name: changes[:SAMPLES] for name, changes in samples.items()},
     )
 
 

@@ -36,6 +36,7 @@ def dataset(class_of: list[int], classes: int, weight: float = 1) -> Dataset:
         class_of=np.array(class_of, dtype=np.int64),
         weight=np.full(count, weight, dtype=np.float32),
         conflicts=pl.DataFrame(),
+        unknown=pl.DataFrame(),
         counts={},
     )
 
@@ -82,6 +83,7 @@ def test_a_heavier_pair_wins_over_a_lighter_one_of_the_same_text() -> None:
         class_of=np.stack([data.class_of, (data.class_of + 1) % 3], axis=1).ravel(),
         weight=np.tile(np.array([5, 1], dtype=np.float32), len(data.texts)),
         conflicts=data.conflicts,
+        unknown=data.unknown,
         counts={},
     )
     trained = train_network(twice, embeddings, config(), "cpu", QUIET)

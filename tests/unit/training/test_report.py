@@ -1,0 +1,79 @@
+import csv
+import io
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from training.cleaning.language import LanguageRules
+from training.cleaning.pipelines import CleaningLists
+from training.cleaning.report import page, report
+from training.cli import app
+from training.config import parse_config
+from training.dataset import clean_source, merge
+from training.files import Lookup
+from training.sources.read import files_of, read_source
+
+CONFIG = """
+name = "small"
+version = "0.1.0"
+vague_terms_data_file = "vague.csv"
+cn_data_file = "codes.csv"
+brands_file = "brands.csv"
+"""
+FILES = {
+    "vague.csv": "description\ngoods\n",
+    "codes.csv": 'CNKEY,CN_CODE,NAME_EN\n1,01012100,"Horses, other than ponies."\n2,01013000\n3,0101,Mules\n',
+    "brands.csv": "CODE,GDSDESC\n010121,<b>Red Rum</b>\n99999900,Comet\n01012100,Goods\n",
+}
+
+
+def write(folder: Path) -> None:
+    for name, content in (FILES | {"search-config.toml": CONFIG}).items():
+        (folder / name).write_text(content)
+
+
+def test_a_report_says_what_became_of_every_row_and_why(tmp_path: Path) -> None:
+    write(tmp_path)
+    config = parse_config(CONFIG)
+    lists = CleaningLists((), (), LanguageRules(("ENGLISH",), ("ENGLISH", "GERMAN"), 0.7))
+    lookup = Lookup(tmp_path, tmp_path)
+    sources = [clean_source(read_source(one, files_of(one, lookup)), 6, lists) for one in config.sources]
+    lines = report(sources, merge(sources))
+    found = {(line.source, line.outcome, line.reason): line for line in lines}
+    assert found["cn_self_texts", "kept", ""].samples[0].after == "010121 horses"
+    change = found["cn_self_texts", "changed", "negation"].samples[0]
+    assert (change.before, change.after.strip()) == ("horses, other than ponies", "horses")
+    dropped = found["cn_self_texts", "dropped", "code has no 6 digits"]
+    assert (dropped.rows, dropped.samples[0].where, dropped.samples[0].before) == (
+        1,
+        "codes.csv:4",
+        "0101 Mules",
+    )
+    assert found["cn_self_texts", "broken", "no whole row"].samples[0].where == "codes.csv:3"
+    assert found["brands", "left out", "no source creates the code"].samples[0].before == "999999 comet"
+    assert found["brands", "overruled", "vague_terms names other codes"].samples[0].after == "vvvvvvvvvv"
+
+
+def test_by_hand_it_is_written_as_csv_and_as_a_page(tmp_path: Path) -> None:
+    write(tmp_path)
+    options = ["--config", str(tmp_path / "search-config.toml"), "--raw-source-data", str(tmp_path)]
+    done = CliRunner().invoke(app, ["clean-report", *options, "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "cleaning_report.csv").read_text())))
+    assert {row["source"] for row in rows} == {"vague_terms", "cn_self_texts", "brands"}
+    shown = (tmp_path / "out" / "cleaning_report.html").read_text()
+    assert "&lt;b&gt;red rum" in shown
+    assert "<b>red rum" not in shown
+
+
+def test_a_report_of_a_missing_source_says_so(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "brands.csv").unlink()
+    options = ["--config", str(tmp_path / "search-config.toml"), "--raw-source-data", str(tmp_path)]
+    done = CliRunner().invoke(app, ["clean-report", *options, "--output", str(tmp_path / "out")])
+    assert done.exit_code == 3
+    assert "brands.csv" in done.output
+
+
+def test_an_empty_report_is_a_page() -> None:
+    assert page([], "nothing & all").startswith("<!doctype html>")
