@@ -1,0 +1,49 @@
+"""The examples of the OpenAPI document are answers that the API could give."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from app.api import examples
+from app.api.builds import BuildAnswerOut, BuildCreate, BuildOut
+from app.api.errors import Problem
+from app.api.models import LatestOut, ModelOut, PromotionOut
+from app.registry import errors
+from app.registry.errors import RegistryError
+from training.config import parse_config
+
+
+@pytest.mark.parametrize(
+    ("shape", "example"),
+    [
+        (BuildCreate, examples.BUILD_CREATE),
+        (BuildOut, examples.BUILD),
+        (BuildAnswerOut, examples.QUEUED),
+        (BuildAnswerOut, examples.NOT_NEEDED),
+        (ModelOut, examples.MODEL),
+        (PromotionOut, examples.PROMOTION),
+        (LatestOut, examples.LATEST),
+    ],
+)
+def test_an_example_is_of_its_shape_and_whole(shape: type[BaseModel], example: dict[str, Any]) -> None:
+    read = shape.model_validate(example)
+    assert read.model_dump(mode="json", exclude_unset=True) == example
+
+
+def test_the_example_of_a_configuration_can_be_used() -> None:
+    parse_config(examples.BUILD_CREATE["search_config"])
+    parse_config(examples.BUILD_CREATE["base_search_config"])
+
+
+def test_every_kind_of_problem_has_an_example_and_a_type_of_its_own() -> None:
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, RegistryError) and kind is not RegistryError
+    ]
+    assert {kind.type for kind in kinds} <= examples.PROBLEMS.keys()
+    assert len({kind.type for kind in kinds}) == len(kinds)
+    for kind in kinds:
+        detail, facts = examples.PROBLEMS[kind.type]
+        Problem(type=f"/problems/{kind.type}", title=kind.title(), status=kind.status, detail=detail, **facts)

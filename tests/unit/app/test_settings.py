@@ -1,0 +1,49 @@
+"""Settings: what is refused at the start, rather than found out later."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+DIGEST = "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08"
+
+
+def make(**more: Any) -> Settings:
+    return Settings.model_validate({"database_url": "postgresql://user:hidden@host/name", **more})
+
+
+def test_tokens_are_read_from_one_line() -> None:
+    assert make(api_tokens=f" ci={DIGEST} , deploy={DIGEST}, ").api_tokens == (
+        f"ci={DIGEST}",
+        f"deploy={DIGEST}",
+    )
+
+
+@pytest.mark.parametrize("tokens", ["hush", "ci=hush", f"={DIGEST}", f"ci={DIGEST}0", f"ci={DIGEST[:-1]}ü"])
+def test_a_token_that_could_never_fit_is_refused_and_not_shown(tokens: str) -> None:
+    with pytest.raises(ValidationError, match="sha256sum") as refused:
+        make(api_tokens=tokens)
+    assert "hush" not in str(refused.value)
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"database_url": "mysql://host/name"}, "DATABASE_URL must look like"),
+        ({"database_url": "nothing"}, "DATABASE_URL must look like"),
+        ({"lease": "PT0.5S"}, "REGISTRY_LEASE"),
+        ({"heartbeat": "PT30S", "stalled_after": "PT30S"}, "REGISTRY_STALLED_AFTER"),
+        ({"presigned_url_lifetime": "P8D"}, "presigned_url_lifetime"),
+        ({"presigned_url_lifetime": "PT1S"}, "presigned_url_lifetime"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        make(**changes)
+
+
+def test_the_password_is_not_shown() -> None:
+    assert "hidden" not in repr(make())
