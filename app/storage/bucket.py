@@ -3,9 +3,9 @@
 import base64
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -60,16 +60,22 @@ def _digest(file: IO[bytes]) -> FileDigest:
 class Bucket:
     """Every failure of AWS surfaces as a CloudError."""
 
-    def __init__(self, client: "S3Client", name: str, probe: "S3Client | None" = None) -> None:
-        """`probe` is the client for `check`, `client` itself unless given."""
+    def __init__(
+        self, client: "S3Client", name: str, make_probe: "Callable[[], S3Client] | None" = None
+    ) -> None:
+        """`make_probe` makes the client of `check`, when it is first asked for; else `client` serves."""
         self._client = client
-        self._probe = probe or client
+        self._make_probe = make_probe
         self.name = name
         self._presign = lru_cache(maxsize=4096)(self._presign_in_period)
 
     @classmethod
     def of(cls, settings: Settings) -> "Bucket":
-        return cls(s3_client(settings), settings.bucket, s3_client(settings, probing=True))
+        return cls(s3_client(settings), settings.bucket, partial(s3_client, settings, probing=True))
+
+    @cached_property
+    def _probe(self) -> "S3Client":
+        return self._make_probe() if self._make_probe is not None else self._client
 
     def head(self, key: str) -> ObjectInfo | None:
         """None when there is no such object."""

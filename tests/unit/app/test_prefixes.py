@@ -67,10 +67,8 @@ def test_a_release_ranks_above_its_pre_releases(core: tuple[int, ...], pre: str)
 
 
 def test_the_order_of_semver_org() -> None:
-    order = (
-        "1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11 1.0.0-rc.1 1.0.0"
-    )
-    ranked = order.split()
+    names = "alpha alpha.1 alpha.beta beta beta.2 beta.11 rc.1"
+    ranked = [*(f"1.0.0-{name}" for name in names.split()), "1.0.0"]
     for at, lower in enumerate(ranked):
         for higher in ranked[at + 1 :]:
             assert risen(higher, lower) == 1

@@ -1,0 +1,161 @@
+"""A registry with builds and models in it, made through the same calls that the API and the worker make."""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event, text
+
+from app.db.session import Database
+from app.registry import builds, promotions, runs
+from app.registry.builds import BuildRequest
+from app.registry.models import ArtifactRef
+from app.registry.promotions import PromotionRequest
+from app.registry.runs import Failure, Lease, Publication
+from app.storage.keys import artifact_key
+from app.words import Stage, StepName, Verdict
+
+LEASE = timedelta(minutes=5)
+
+
+def config_of(version: str) -> str:
+    return f'name = "small"\nversion = "{version}"\ndigits = 6\n'
+
+
+def sha_of(number: int) -> str:
+    """A commit whose first 7 digits are the number's own."""
+    return f"{number:07x}" + hashlib.sha256(str(number).encode()).hexdigest()[:33]
+
+
+@dataclass
+class Registry:
+    """What is in the database, and short ways to put more there."""
+
+    database: Database
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(0xA000001))
+
+    def body(self, version: str = "1.0.0", sha: str | None = None, **more: Any) -> dict[str, Any]:
+        """A body for POST /builds."""
+        sha = sha or sha_of(next(self._numbers))
+        return {"sha": sha, "branch": "main", "search_config": config_of(version), **more}
+
+    def queue(
+        self,
+        version: str = "1.0.0",
+        sha: str | None = None,
+        branch: str = "main",
+        promote_to: Stage | None = None,
+    ) -> UUID:
+        """A queued build."""
+        wanted = BuildRequest(
+            sha or sha_of(next(self._numbers)), branch, config_of(version), promote_to=promote_to
+        )
+        with self.database.transaction() as session:
+            answer = builds.request(session, wanted)
+        assert answer.build is not None
+        return answer.build.id
+
+    def take(self, build_id: UUID, owner: str = "a worker", lease: timedelta = LEASE) -> Lease:
+        with self.database.transaction() as session:
+            taken = runs.take(session, build_id, owner, lease)
+        assert taken is not None
+        return taken
+
+    def publish(self, build_id: UUID, verdict: Verdict = Verdict.PASSED, **sizes: int) -> str:
+        """The build's model, with one artifact unless named otherwise; returns its prefix."""
+        lease = self.take(build_id)
+        with self.database.transaction() as session:
+            prefix = builds.get(session, build_id).prefix
+            runs.publish(session, lease, publication(prefix, verdict, **sizes), {})
+        return prefix
+
+    def model(
+        self,
+        version: str = "1.0.0",
+        verdict: Verdict = Verdict.PASSED,
+        branch: str = "main",
+        stages: tuple[Stage, ...] = (),
+    ) -> str:
+        """A published model that was promoted to the stages; returns its prefix."""
+        prefix = self.publish(self.queue(version, branch=branch), verdict)
+        for stage in stages:
+            self.promote(prefix, stage)
+        return prefix
+
+    def promote(self, prefix: str, stage: Stage, who: str = "someone") -> None:
+        with self.database.transaction() as session:
+            promotions.promote(session, who, prefix, PromotionRequest(stage))
+
+    def fail(self, build_id: UUID) -> None:
+        lease = self.take(build_id)
+        with self.database.transaction() as session:
+            runs.fail_step(session, lease, Failure(StepName.TRAIN, "out_of_memory", "Take a larger machine."))
+        with self.database.transaction() as session:
+            runs.fail(session, lease)
+
+    def count(self, table: str, where: str = "true") -> int:
+        return int(self.value(f"SELECT count(*) FROM {table} WHERE {where}"))
+
+    def counts(self) -> dict[str, int]:
+        """Rows of every table that a request can write to."""
+        tables = (
+            "builds",
+            "build_steps",
+            "models",
+            "artifacts",
+            "promotions",
+            "outbox",
+            "procrastinate_jobs",
+        )
+        return {table: self.count(table) for table in tables}
+
+    def value(self, sql: str, **parameters: Any) -> Any:
+        with self.database.engine.connect() as connection:
+            return connection.execute(text(sql), parameters).scalar_one()
+
+    def values(self, sql: str, **parameters: Any) -> list[Any]:
+        with self.database.engine.connect() as connection:
+            return list(connection.execute(text(sql), parameters).scalars())
+
+    def execute(self, sql: str, **parameters: Any) -> None:
+        with self.database.engine.begin() as connection:
+            connection.execute(text(sql), parameters)
+
+
+def publication(prefix: str, verdict: Verdict = Verdict.PASSED, **sizes: int) -> Publication:
+    names = {name.replace("_", "."): size for name, size in sizes.items()} or {"model.zip": 10}
+    return Publication(
+        artifacts=tuple(
+            ArtifactRef(name, artifact_key(prefix, name), hashlib.sha256(name.encode()).hexdigest(), size)
+            for name, size in names.items()
+        ),
+        metrics={"everyday": {"count": 200, "top_1": 0.62}},
+        verdict=verdict,
+        verdict_reason="everyday: top_1 62.0%, was 70.0%" if verdict == Verdict.FAILED else "better",
+    )
+
+
+class Statements:
+    """Every statement that went to the database while it listened."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+
+@contextmanager
+def listening(database: Database) -> Iterator[Statements]:
+    statements = Statements()
+
+    def note(_c: object, _u: object, statement: str, *_: object) -> None:
+        statements.seen.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)

@@ -1,0 +1,244 @@
+"""POST /builds: what CI asks for, and what becomes of it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.db.session import Database
+from app.registry import builds
+from app.registry.builds import BuildRequest
+from app.words import StepName
+from tests.integration.app.registry import Registry, config_of, sha_of
+
+
+def test_a_commit_with_a_risen_version_is_queued(api: TestClient, registry: Registry) -> None:
+    body = registry.body("0.0.2", sha_of(1), base_search_config=config_of("0.0.1"), promote_to="development")
+    answer = api.post("/builds", json=body)
+    assert answer.status_code == 202
+    assert answer.json()["outcome"] == "queued"
+    assert answer.json()["prefix"] == "0.0.2-0000001"
+    build = answer.json()["build"]
+    assert build["state"] == "queued"
+    assert build["sha"] == sha_of(1)
+    assert build["promote_to"] == "development"
+    assert build["created_at"].endswith("Z")
+    assert [step["name"] for step in build["steps"]] == [name.value for name in StepName]
+    assert {step["state"] for step in build["steps"]} == {"pending"}
+    assert api.get(f"/builds/{build['id']}").json() == build
+    job = registry.values("SELECT args->>'build_id' FROM procrastinate_jobs WHERE task_name = 'run_build'")
+    assert job == [build["id"]]
+
+
+def test_the_second_post_is_told_of_the_first_ones_build(api: TestClient, registry: Registry) -> None:
+    body = registry.body()
+    first = api.post("/builds", json=body)
+    for state in ("queued", "running", "succeeded"):
+        second = api.post("/builds", json=body)
+        assert second.status_code == 200
+        assert second.json()["outcome"] == "exists"
+        assert second.json()["build"]["id"] == first.json()["build"]["id"]
+        assert second.json()["build"]["state"] == state
+        build_id = registry.values("SELECT id FROM builds")[0]
+        if state == "queued":
+            registry.take(build_id)
+        elif state == "running":
+            registry.execute("UPDATE builds SET lease_expires_at = NULL")
+            registry.publish(build_id)
+    assert registry.count("builds") == 1
+    assert registry.count("procrastinate_jobs", "task_name = 'run_build'") == 1
+
+
+def test_a_failed_build_frees_its_prefix(api: TestClient, registry: Registry) -> None:
+    body = registry.body()
+    first = api.post("/builds", json=body).json()["build"]["id"]
+    registry.fail(registry.values("SELECT id FROM builds")[0])
+    again = api.post("/builds", json=body)
+    assert again.status_code == 202
+    assert again.json()["build"]["id"] != first
+    failure = api.get(f"/builds/{first}").json()["failure"]
+    assert failure == {"step": "train", "code": "out_of_memory", "message": "Take a larger machine."}
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        ("1.0.0", "version_unchanged"),
+        ("1.0.1", "version_rolled_back"),
+        ("1.1.0-rc.1", "version_rolled_back"),
+    ],
+)
+def test_no_model_is_needed_unless_the_version_has_risen(
+    api: TestClient, registry: Registry, base: str, reason: str
+) -> None:
+    answer = api.post("/builds", json=registry.body("1.0.0", base_search_config=config_of(base)))
+    assert answer.status_code == 200
+    assert (answer.json()["outcome"], answer.json()["reason"]) == ("not_needed", reason)
+    assert answer.json()["build"] is None
+    assert set(registry.counts().values()) == {0}
+
+
+def test_force_builds_although_the_version_has_not_risen(api: TestClient, registry: Registry) -> None:
+    answer = api.post("/builds", json=registry.body(base_search_config=config_of("2.0.0"), force=True))
+    assert answer.status_code == 202
+    assert registry.value("SELECT forced FROM builds") is True
+
+
+def test_a_broken_base_configuration_does_not_keep_a_repair_from_building(
+    api: TestClient, registry: Registry
+) -> None:
+    answer = api.post("/builds", json=registry.body(base_search_config="version = = broken"))
+    assert answer.status_code == 202
+
+
+def test_another_commit_with_the_same_digits_is_refused(api: TestClient, registry: Registry) -> None:
+    mine, other = "abcdef1" + "0" * 33, "abcdef1" + "1" * 33
+    first = api.post("/builds", json=registry.body(sha=mine)).json()
+    before = registry.counts()
+    refused = api.post("/builds", json=registry.body(sha=other))
+    assert refused.status_code == 409
+    problem = refused.json()
+    assert problem["type"] == "/problems/prefix-collision"
+    assert (problem["prefix"], problem["build"]) == (first["prefix"], first["build"]["id"])
+    assert mine in problem["detail"]
+    assert other in problem["detail"]
+    assert "Raise the version" in problem["detail"]
+    assert registry.counts() == before
+    # The same commit, abbreviated, is the same commit.
+    assert api.post("/builds", json=registry.body(sha="ABCDEF1")).json()["outcome"] == "exists"
+
+
+TOML = config_of("1.0.0")
+BAD = [
+    ({"sha": "abc12"}, "invalid-request", ["sha 'abc12'", "7 to 40 hex digits"]),
+    ({"sha": "not-hex-at-all"}, "invalid-request", ["git rev-parse HEAD"]),
+    ({"sha": "a" * 101}, "invalid-request", ["body.sha"]),
+    ({"branch": ""}, "invalid-request", ["body.branch"]),
+    ({"branch": "a\0b"}, "invalid-request", ["body.branch", "U+0000"]),
+    ({"base_search_config": "\0"}, "invalid-request", ["body.base_search_config", "U+0000"]),
+    ({"promote_to": "moon"}, "invalid-request", ["body.promote_to", "'development'"]),
+    ({"promote_to": "production"}, "invalid-request", ["promote_to can only be development", "/promotions"]),
+    ({"typo": 1}, "invalid-request", ["body.typo"]),
+    ({"search_config": "name = = 1"}, "invalid-search-config", ["is no TOML", "line 1"]),
+    ({"search_config": TOML + "learning_rat = 1\n"}, "invalid-search-config", ["line 4", "learning_rate"]),
+    ({"search_config": TOML + 'max_epochs = "5"\n'}, "invalid-search-config", ["line 4", "max_epochs"]),
+    ({"search_config": config_of("one")}, "invalid-search-config", ["line 2: version", "MAJOR.MINOR.PATCH"]),
+    ({"search_config": 'name = "x"\n'}, "invalid-search-config", ["version", "is missing"]),
+    ({"search_config": "a = " + "[" * 3000}, "invalid-search-config", ["cannot be read"]),
+    ({"search_config": TOML + f"seed = {'9' * 5000}"}, "invalid-search-config", ["cannot be read"]),
+    ({"search_config": config_of(f"1.{'9' * 5000}.0")}, "invalid-request", ["no more than 100"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "kind", "says"), BAD, ids=lambda value: str(value)[:40])
+def test_bad_input_is_refused_with_what_to_do_and_leaves_nothing(
+    api: TestClient, registry: Registry, changes: dict[str, Any], kind: str, says: list[str]
+) -> None:
+    answer = api.post("/builds", json=registry.body() | changes)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == f"/problems/{kind}"
+    for text in says:
+        assert text in problem["detail"]
+    assert isinstance(problem.get("problems", []), list)
+    assert set(registry.counts().values()) == {0}
+
+
+def test_a_problem_of_the_configuration_names_key_and_line(api: TestClient, registry: Registry) -> None:
+    text = TOML + "hidden_size = 0\n"
+    problem = api.post("/builds", json=registry.body(search_config=text)).json()
+    assert [(found["key"], found["line"]) for found in problem["problems"]] == [("hidden_size", 4)]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=200))
+def test_no_configuration_is_an_unexpected_error(api: TestClient, registry: Registry, text: str) -> None:
+    answer = api.post("/builds", json=registry.body() | {"search_config": text, "base_search_config": text})
+    assert answer.status_code == 422
+
+
+def at_the_same_moment(api: TestClient, bodies: list[dict[str, Any]]) -> list[Any]:
+    together = threading.Barrier(len(bodies))
+
+    def post(body: dict[str, Any]) -> Any:
+        together.wait()
+        return api.post("/builds", json=body)
+
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        return list(threads.map(post, bodies))
+
+
+def test_twenty_posts_at_the_same_moment_make_one_build(api: TestClient, registry: Registry) -> None:
+    answers = at_the_same_moment(api, [registry.body("1.0.0", sha_of(7))] * 20)
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [202]
+    assert len({answer.json()["build"]["id"] for answer in answers}) == 1
+    assert registry.count("builds") == 1
+    assert registry.count("build_steps") == len(StepName)
+    assert registry.count("procrastinate_jobs") == 1
+
+
+def test_posts_for_two_prefixes_at_the_same_moment_make_two(api: TestClient, registry: Registry) -> None:
+    bodies = [registry.body("1.0.0", sha_of(7)), registry.body("1.0.1", sha_of(7))] * 10
+    answers = at_the_same_moment(api, bodies)
+    assert sorted(answer.status_code for answer in answers) == [200] * 18 + [202] * 2
+    named = {(answer.json()["prefix"], answer.json()["build"]["id"]) for answer in answers}
+    assert len(named) == 2
+    assert registry.count("builds") == 2
+    jobs = registry.values("SELECT args->>'build_id' FROM procrastinate_jobs")
+    assert sorted(jobs) == sorted(build for _, build in named)
+
+
+def test_posts_that_race_with_the_end_of_a_failing_build_make_one_more(
+    api: TestClient, registry: Registry
+) -> None:
+    build_id = registry.queue("1.0.0", sha_of(7))
+    with ThreadPoolExecutor(1) as other:
+        failing = other.submit(registry.fail, build_id)
+        answers = at_the_same_moment(api, [registry.body("1.0.0", sha_of(7))] * 10)
+        failing.result()
+    assert {answer.status_code for answer in answers} <= {200, 202}
+    assert registry.count("builds", "state = 'failed'") == 1
+    assert registry.count("builds") <= 2
+
+
+def test_a_build_and_its_job_are_committed_together_or_not_at_all(
+    database: Database, registry: Registry
+) -> None:
+    class Boom(Exception):
+        pass
+
+    def ask_and_die() -> None:
+        with database.transaction() as session:
+            builds.request(session, BuildRequest(sha_of(1), "main", config_of("1.0.0")))
+            raise Boom
+
+    with pytest.raises(Boom):
+        ask_and_die()
+    assert set(registry.counts().values()) == {0}
+
+
+def test_builds_are_listed_by_state_branch_and_prefix(api: TestClient, registry: Registry) -> None:
+    ours = [registry.queue(branch="ours") for _ in range(3)]
+    registry.queue(branch="theirs")
+    registry.fail(ours[0])
+    listed = api.get("/builds", params={"branch": "ours"}).json()["items"]
+    assert [item["id"] for item in listed] == [str(build) for build in reversed(ours)]
+    queued = api.get("/builds", params={"branch": "ours", "state": "queued"}).json()["items"]
+    assert [item["id"] for item in queued] == [str(ours[2]), str(ours[1])]
+    prefix = listed[0]["prefix"]
+    assert [item["id"] for item in api.get("/builds", params={"prefix": prefix}).json()["items"]] == [
+        str(ours[2])
+    ]
+
+
+def test_times_are_utc_whatever_zone_the_server_is_in(api: TestClient, registry: Registry) -> None:
+    name = registry.value("SELECT current_database()")
+    registry.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'")
+    registry.database.engine.dispose()
+    build = api.post("/builds", json=registry.body()).json()["build"]
+    assert build["created_at"].endswith("Z")
