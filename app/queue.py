@@ -23,24 +23,27 @@ _sender = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
 
 def enqueue_build(session: Session, build_id: UUID) -> None:
-    """Have a worker carry the build. Repeating it while the job waits changes nothing."""
-    # One job at a time carries a build; a second one would only wait for the first one's lease.
-    _enqueue(session, RUN_BUILD, queue=BUILDS, lock=f"build:{build_id}", build_id=str(build_id))
+    """Have a worker carry the build. To be called once a build; `runs.unattended` tells when again.
+
+    The job has no lock of the queue's: one that a dead worker holds would keep every other from the build.
+    The build's own lease, which ends by itself, says who carries it.
+    """
+    _enqueue(session, RUN_BUILD, queue=BUILDS, once=None, build_id=str(build_id))
 
 
 def enqueue_outbox(session: Session) -> None:
-    """Have a worker carry out what the outbox holds."""
-    _enqueue(session, DRAIN_OUTBOX, queue=UPKEEP, lock="outbox")
+    """Have a worker carry out what the outbox holds. Repeating it while the job waits changes nothing."""
+    _enqueue(session, DRAIN_OUTBOX, queue=UPKEEP, once="outbox")
 
 
-def _enqueue(session: Session, task: str, *, queue: str, lock: str, **arguments: str) -> None:
+def _enqueue(session: Session, task: str, *, queue: str, once: str | None, **arguments: str) -> None:
     try:
         # A savepoint: a refused duplicate must not abort the caller's transaction. The session makes it
         # when it is asked for the connection.
         with session.begin_nested():
             connection = session.connection().connection.driver_connection
             _sender.configure_task(
-                task, allow_unknown=True, queue=queue, lock=lock, queueing_lock=lock, connection=connection
+                task, allow_unknown=True, queue=queue, queueing_lock=once, connection=connection
             ).defer(**arguments)
     except AlreadyEnqueued:
         return

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def requeue_unattended(database: Database) -> int:
-    """Enqueue every active build that no worker holds; one whose job still waits is left as it is."""
+    """Enqueue every active build that no worker holds and no job will bring to one; returns how many."""
     with database.transaction() as session:
         builds = runs.unattended(session)
         for build_id in builds:

@@ -5,7 +5,8 @@ import time
 from uuid import UUID
 
 import procrastinate
-from procrastinate.jobs import Job
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from app.queue import BUILDS, DRAIN_OUTBOX, RUN_BUILD, UPKEEP
@@ -49,16 +50,20 @@ def make_queue(runner: Runner, *, stalled_after_s: float, upkeep_cron: str) -> p
         mirror.drain(database, cloud.bucket)
 
     @app.periodic(cron=upkeep_cron)
-    @app.task(name="retry_stalled", queue=UPKEEP, queueing_lock="retry_stalled", lock="retry_stalled")
+    @app.task(name="retry_stalled", queue=UPKEEP, queueing_lock="retry_stalled")
     async def retry_stalled(timestamp: int) -> None:
         """Give the jobs of dead workers to living ones."""
         del timestamp
         for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after_s):
             _log.warning("job=%s stalled: its worker is silent; retried", job.id)
-            await app.job_manager.retry_job(job)
+            try:
+                await app.job_manager.retry_job(job)
+            except ConnectorException:
+                # Another one of its kind waits already and will do the same.
+                await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
 
     @app.periodic(cron=upkeep_cron)
-    @app.task(name="upkeep", queue=UPKEEP, queueing_lock="upkeep", lock="upkeep")
+    @app.task(name="upkeep", queue=UPKEEP, queueing_lock="upkeep")
     def upkeep(timestamp: int) -> None:
         """One failing part must not keep the others from their turn."""
         del timestamp

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db.tables import Artifact, Build, BuildInput, BuildLogChunk, BuildStep, Model, Outbox
-from app.queue import enqueue_outbox
+from app.queue import RUN_BUILD, enqueue_outbox
 from app.registry.builds import log_size
 from app.registry.models import ArtifactRef
 from app.registry.promotions import PromotionRequest, promote
@@ -23,6 +23,8 @@ from app.storage.keys import CONTENT_TYPES, verdict_key
 from app.words import BuildState, Stage, StepName, StepState, Verdict
 
 ACTIVE = (BuildState.QUEUED, BuildState.RUNNING)
+
+_UNATTENDED_LOCK = 0x7A52
 
 
 class LeaseLost(Exception):
@@ -291,13 +293,21 @@ def fail(session: Session, lease: Lease) -> None:
 
 
 def unattended(session: Session) -> list[UUID]:
-    """Active builds that no worker holds, oldest first."""
+    """Active builds that no worker holds and no job will bring to one, oldest first.
+
+    Whoever asks at the same time waits until this transaction ends, so that none enqueues the same twice.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(_UNATTENDED_LOCK)))
     return list(
         session.scalars(
             select(Build.id)
             .where(
                 Build.state.in_(ACTIVE),
                 or_(Build.lease_expires_at.is_(None), Build.lease_expires_at < func.clock_timestamp()),
+                ~text(
+                    "EXISTS (SELECT FROM procrastinate_jobs WHERE task_name = :task AND status IN ('todo', 'doing')"
+                    " AND args->>'build_id' = builds.id::text)"
+                ).bindparams(task=RUN_BUILD),
             )
             .order_by(Build.created_at)
         )

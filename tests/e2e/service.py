@@ -94,6 +94,13 @@ class Service:
     def await_step(self, build_id: str, name: str, state: str = "running") -> dict[str, Any]:
         return self.await_build(build_id, lambda build: step_of(build, name)["state"] == state)
 
+    def await_job(self, build_id: str, command: str) -> None:
+        """Until the job runs on the machine."""
+        self.await_step(build_id, command)
+        [instance] = self.cloud.instances()
+        log = instance.home / "builds" / build_id / command / "log"
+        self.await_build(build_id, lambda _: log.exists())
+
     def bucket_keys(self) -> list[str]:
         listing = self.s3().list_objects_v2(Bucket=self.cloud.bucket)
         return [item["Key"] for item in listing.get("Contents", [])]

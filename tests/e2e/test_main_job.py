@@ -165,8 +165,7 @@ def test_an_unknown_commit_fails_its_build_with_what_to_do(service: Service) -> 
 def test_a_killed_worker_costs_neither_the_build_nor_a_second_machine(service: Service, head: str) -> None:
     first = service.start_worker()
     build_id = service.post(head, small_config(epochs=30))["build"]["id"]
-    service.await_step(build_id, "train")
-    service.await_build(build_id, lambda build: build["progress"] is not None)
+    service.await_job(build_id, "train")
     first.send_signal(signal.SIGKILL)
     first.wait()
     interrupted = service.build(build_id)
@@ -189,7 +188,7 @@ def test_a_killed_worker_costs_neither_the_build_nor_a_second_machine(service: S
 def test_a_stopped_worker_hands_its_build_over(service: Service, head: str) -> None:
     first = service.start_worker()
     build_id = service.post(head, small_config(epochs=30))["build"]["id"]
-    service.await_step(build_id, "train")
+    service.await_job(build_id, "train")
     first.terminate()
     assert first.wait(20) == 0
     service.start_worker()

@@ -85,7 +85,7 @@ def test_builds_that_nobody_holds_get_a_job_and_only_one(
         session.execute(text("DELETE FROM procrastinate_jobs"))
         assert runs.take(session, held, "a worker", settings.lease)
     assert janitor.requeue_unattended(database) == 1
-    assert janitor.requeue_unattended(database) == 1
+    assert janitor.requeue_unattended(database) == 0
     with database.transaction() as session:
         jobs = session.scalars(text("SELECT args->>'build_id' FROM procrastinate_jobs")).all()
     assert jobs == [str(forgotten)]
