@@ -266,6 +266,10 @@ class SearchConfig(_Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.001
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Counts the chapter's and the heading's probability in the loss, beside the code's.
+    hierarchy_weight: Annotated[float, Field(ge=0, le=10)] = 0.3
+    # Added to the logit of the vague class: below 0, less is refused and more is answered.
+    vague_bias: Annotated[float, Field(ge=-20, le=20)] = 0.0
     warm_up_share: Share = 0.05
     max_epochs: Annotated[int, Field(ge=1, le=10000)] = 8
     model_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256

@@ -2,14 +2,14 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.config import SearchConfig
+from training.config import VAGUE_CODE, SearchConfig
 from training.dataset import Dataset
 from training.embeddings import Embeddings
 from training.errors import FailureCode, TrainingError
@@ -51,6 +51,7 @@ def train_network(
         target, torch.float32
     )
 
+    loss_of = HierarchicalLoss(dataset.classes, config, target)
     pairs = len(text_of)
     steps = config.max_epochs * math.ceil(pairs / config.model_batch_size)
     optimiser = torch.optim.AdamW(
@@ -68,9 +69,7 @@ def train_network(
                 inputs = table[text_of[batch]] * config.embedding_scale
                 with torch.autocast(target.type, torch.bfloat16, enabled=bfloat16):
                     logits = network(inputs)
-                each = nn.functional.cross_entropy(
-                    logits.float(), class_of[batch], reduction="none", label_smoothing=config.label_smoothing
-                )
+                each = loss_of(logits.float(), class_of[batch])
                 weighted = (each * weight[batch]).mean()
                 optimiser.zero_grad(set_to_none=True)
                 weighted.backward()  # type: ignore[no-untyped-call]
@@ -90,9 +89,44 @@ def train_network(
             phase.advance(0, epoch=epoch, loss=loss, accuracy=accuracy)
             progress.say(f"epoch {epoch} of {config.max_epochs}: loss {loss:.4f}, accuracy {accuracy:.4f}")
     weights = network.folded(config.embedding_scale)
+    if VAGUE_CODE in dataset.classes:
+        weights["fc2.bias"][dataset.classes.index(VAGUE_CODE)] += config.vague_bias
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise TrainingError(FailureCode.DIVERGED, "the weights hold NaN or infinity: lower learning_rate")
     return Trained(sizes, weights, loss, accuracy)
+
+
+class HierarchicalLoss:
+    """Cross-entropy of the codes and, by `hierarchy_weight`, of their chapters and headings.
+
+    A chapter's probability is the sum of its codes': a wrong code of the right heading costs less than one of
+    another chapter. The vague class is a chapter and a heading of its own.
+    """
+
+    def __init__(self, classes: Sequence[str], config: SearchConfig, device: torch.device) -> None:
+        self._label_smoothing = config.label_smoothing
+        self._weight = config.hierarchy_weight
+        self._levels: list[tuple[Tensor, int]] = []
+        for digits in (2, 4) if self._weight else ():
+            above = sorted({code[:digits] for code in classes})
+            index = {code: position for position, code in enumerate(above)}
+            group_of = torch.tensor([index[code[:digits]] for code in classes], device=device)
+            self._levels.append((group_of, len(above)))
+
+    def __call__(self, logits: Tensor, class_of: Tensor) -> Tensor:
+        """Logits (batch, classes) float32 and class_of (batch,) → the loss of each row (batch,)."""
+        loss = nn.functional.cross_entropy(
+            logits, class_of, reduction="none", label_smoothing=self._label_smoothing
+        )
+        if not self._levels:
+            return loss
+        chances = torch.softmax(logits, dim=1)
+        for group_of, groups in self._levels:
+            sums = chances.new_zeros(len(chances), groups).index_add(1, group_of, chances)
+            right = sums.gather(1, group_of[class_of].unsqueeze(1)).squeeze(1)
+            # A sum that underflowed to 0 has no logarithm: a chance of 1e-8 is as wrong.
+            loss = loss - self._weight * torch.log(right.clamp_min(1e-8))
+        return loss
 
 
 def deterministic(seed: int) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -9,13 +10,13 @@ import polars as pl
 import pytest
 import torch
 
-from training.config import SearchConfig, parse_config
+from training.config import VAGUE_CODE, SearchConfig, parse_config
 from training.dataset import Dataset
 from training.errors import FailureCode, TrainingError
 from training.network import Network, Sizes, choose_device, load_network
 from training.package import Answers, read_model, write_model
 from training.progress import Progress
-from training.train import Trained, train_network, warm_up_then_cosine
+from training.train import HierarchicalLoss, Trained, train_network, warm_up_then_cosine
 
 QUIET = Progress(log=io.StringIO())
 
@@ -90,6 +91,26 @@ def test_a_heavier_pair_wins_over_a_lighter_one_of_the_same_text() -> None:
     with torch.inference_mode():
         logits = load_network(trained.sizes, trained.weights)(torch.from_numpy(embeddings))
     assert (logits.argmax(1).numpy() == data.class_of).mean() == 1.0
+
+
+@pytest.mark.parametrize("hierarchy_weight", [0.0, 0.5])
+def test_the_loss_counts_chapters_and_headings(hierarchy_weight: float) -> None:
+    classes = ["010121", "010129", "010221", "020110", VAGUE_CODE]
+    loss_of = HierarchicalLoss(classes, config(hierarchy_weight=hierarchy_weight), torch.device("cpu"))
+    chances = torch.tensor([[0.1, 0.2, 0.3, 0.35, 0.05], [0.05, 0.05, 0.1, 0.1, 0.7]])
+    got = loss_of(torch.log(chances), torch.tensor([0, 4])).tolist()
+    first = -math.log(0.1) - hierarchy_weight * (math.log(0.1 + 0.2 + 0.3) + math.log(0.1 + 0.2))
+    second = -math.log(0.7) * (1 + 2 * hierarchy_weight)
+    assert got == pytest.approx([first, second], rel=1e-5)
+
+
+def test_the_vague_bias_is_folded_into_the_vague_class_alone() -> None:
+    data, embeddings = clusters()
+    data.classes[2] = VAGUE_CODE
+    plain = train_network(data, embeddings, config(max_epochs=1), "cpu", QUIET)
+    biased = train_network(data, embeddings, config(max_epochs=1, vague_bias=-2.0), "cpu", QUIET)
+    difference = biased.weights["fc2.bias"] - plain.weights["fc2.bias"]
+    assert difference.tolist() == pytest.approx([0, 0, -2])
 
 
 def test_nan_in_the_loss_is_an_error_and_no_model() -> None:
