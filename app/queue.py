@@ -8,8 +8,10 @@ from uuid import UUID
 import procrastinate
 import psycopg
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from sqlalchemy import ColumnElement, Text, cast, column, literal_column, select, table
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 # Two queues: builds that last hours must not keep the upkeep from running.
 BUILDS = "builds"
@@ -17,6 +19,9 @@ UPKEEP = "upkeep"
 
 RUN_BUILD = "run_build"
 DRAIN_OUTBOX = "drain_outbox"
+
+# The queue's library owns its tables; this is as much of them as we ask.
+_jobs = table("procrastinate_jobs", column("task_name", Text), column("status"), column("args", JSONB))
 
 # Its own connector is never opened: every job goes in over the caller's connection.
 _sender = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
@@ -29,6 +34,20 @@ def enqueue_build(session: Session, build_id: UUID) -> None:
     The build's own lease, which ends by itself, says who carries it.
     """
     _enqueue(session, RUN_BUILD, queue=BUILDS, once=None, build_id=str(build_id))
+
+
+def has_job(build_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
+    """SQL: whether a job waits for the build, or carries it."""
+    return (
+        select(1)
+        .select_from(_jobs)
+        .where(
+            _jobs.c.task_name == RUN_BUILD,
+            _jobs.c.status.in_([literal_column("'todo'"), literal_column("'doing'")]),
+            _jobs.c.args["build_id"].astext == cast(build_id, Text),
+        )
+        .exists()
+    )
 
 
 def enqueue_outbox(session: Session) -> None:

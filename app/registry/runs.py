@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db.tables import Artifact, Build, BuildInput, BuildLogChunk, BuildStep, Model, Outbox
-from app.queue import RUN_BUILD, enqueue_outbox
+from app.queue import enqueue_outbox, has_job
 from app.registry.builds import log_size
 from app.registry.models import ArtifactRef
 from app.registry.promotions import PromotionRequest, promote
@@ -304,10 +304,7 @@ def unattended(session: Session) -> list[UUID]:
             .where(
                 Build.state.in_(ACTIVE),
                 or_(Build.lease_expires_at.is_(None), Build.lease_expires_at < func.clock_timestamp()),
-                ~text(
-                    "EXISTS (SELECT FROM procrastinate_jobs WHERE task_name = :task AND status IN ('todo', 'doing')"
-                    " AND args->>'build_id' = builds.id::text)"
-                ).bindparams(task=RUN_BUILD),
+                ~has_job(Build.id),
             )
             .order_by(Build.created_at)
         )
