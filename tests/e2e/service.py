@@ -142,3 +142,9 @@ def _zip(files: dict[str, list[list[str]]]) -> bytes:
             csv.writer(text).writerows(rows)
             archive.writestr(name, text.getvalue())
     return packed.getvalue()
+
+
+def unpack(packed: bytes, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        archive.extractall(folder)
