@@ -45,6 +45,7 @@ class Hypervisor:
         self._lock = threading.Lock()
         self._machines: dict[str, Machine] = {}
         self._addresses: dict[str, str] = {}
+        self._endings: set[concurrent.futures.Future[None]] = set()
         self._next = 0
         self._guard: subprocess.Popen[bytes] | None = None
         self._port_holder = socket.socket()
@@ -93,9 +94,13 @@ class Hypervisor:
         """End every machine."""
         with self._lock:
             machines = list(self._machines)
-        futures = [self.destroy(machine) for machine in machines]
-        for future in futures:
-            future.result(20)
+        for machine in machines:
+            self.destroy(machine)
+        # With those that were being ended already: nothing of them may happen after a reset.
+        with self._lock:
+            endings = list(self._endings)
+        for ending in endings:
+            ending.result(20)
 
     def find(self, instance_id: str) -> Machine | None:
         with self._lock:
@@ -132,9 +137,7 @@ class Hypervisor:
 
         self._submit(halt())
 
-    def destroy(
-        self, instance_id: str, destroyed: Callable[[Machine], None] | None = None
-    ) -> "concurrent.futures.Future[None]":
+    def destroy(self, instance_id: str, destroyed: Callable[[Machine], None] | None = None) -> None:
         """End a machine in the background and give up its address and its home."""
 
         async def destroy() -> None:
@@ -151,7 +154,14 @@ class Hypervisor:
             if not self._settings.keep_homes:
                 await asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, machine.folder, True)  # noqa: FBT003
 
-        return self._submit(destroy())
+        ending = self._submit(destroy())
+        with self._lock:
+            self._endings.add(ending)
+        ending.add_done_callback(self._ended)
+
+    def _ended(self, ending: "concurrent.futures.Future[None]") -> None:
+        with self._lock:
+            self._endings.discard(ending)
 
     def freeze(self, machine: Machine) -> None:
         self._in_loop(machine.freeze)
@@ -180,7 +190,7 @@ class Hypervisor:
         except (OSError, subprocess.CalledProcessError) as error:
             listener.close()
             detail = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
-            logger.exception("%s cannot boot: %s", machine.id, detail, exc_info=error)
+            logger.error("%s cannot boot: %s %s", machine.id, error, detail)  # noqa: TRY400 - one line an event
             failed(machine, f"{error} {detail}".strip())
             return
         running(machine)

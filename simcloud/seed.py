@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from moto.secretsmanager.models import secretsmanager_backends
 
 from simcloud.settings import ACCOUNT, OTHER_ACCOUNT, Settings
 
-FIRST_IMAGE = datetime(2026, 1, 12, 9, 30)  # noqa: DTZ001 - moto's times have no zone and mean UTC
+FIRST_IMAGE = datetime(2026, 1, 12, 9, 30, tzinfo=UTC)
 
 
 def private_key(state: Path, name: str) -> tuple[Path, str]:
@@ -75,21 +75,33 @@ def _seed_region(settings: Settings, region: str, private: str, public: str) -> 
     name = settings.image
     last = len(settings.image_versions)
     for number, version in enumerate(settings.image_versions):
-        _image(ec2, f"{name} {version}", number)
+        add_image(region, f"{name} {version}", _month(number))
     # What must not be taken for the newest image, each newer than the newest.
-    _image(ec2, f"{name} 9.9.9", last, state="pending")
-    _image(ec2, f"{name} 9.9.8", last + 1, owner=OTHER_ACCOUNT, public=True)
-    _image(ec2, f"{name.replace(' ', '-')}-9.9.7", last + 2)
-    _image(
-        ec2, "Deep Learning OSS Nvidia Driver AMI GPU PyTorch (Ubuntu 22.04)", last + 3, owner=OTHER_ACCOUNT
-    )
+    add_image(region, f"{name} 9.9.9", _month(last), state="pending")
+    add_image(region, f"{name} 9.9.8", _month(last + 1), owner=OTHER_ACCOUNT, public=True)
+    add_image(region, f"{name.replace(' ', '-')}-9.9.7", _month(last + 2))
+    base = "Deep Learning OSS Nvidia Driver AMI GPU PyTorch (Ubuntu 22.04)"
+    add_image(region, base, _month(last + 3), owner=OTHER_ACCOUNT, public=True)
 
 
-def _image(
-    ec2: Any, name: str, number: int, *, state: str = "available", owner: str = ACCOUNT, public: bool = False
-) -> None:
+def _month(number: int) -> datetime:
+    return FIRST_IMAGE + timedelta(days=30 * number)
+
+
+def add_image(
+    region: str,
+    name: str,
+    created_at: datetime,
+    *,
+    state: str = "available",
+    owner: str = ACCOUNT,
+    public: bool = False,
+    tags: dict[str, str] | None = None,
+) -> str:
+    """Register an image, which moto does without tags, state or date of its own; returns its id."""
+    ec2: Any = ec2_backends[ACCOUNT][region]
     # The same name has the same id in every run: what a model records about its image stays true.
-    digest = hashlib.sha256(f"{ec2.region_name} {owner} {name}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{region} {owner} {name}".encode()).hexdigest()
     image = Ami(
         ec2,
         f"ami-{digest[:17]}",
@@ -104,8 +116,10 @@ def _image(
         root_device_name="/dev/sda1",
         image_location=f"{owner}/{name}",
         hypervisor="xen",
-        region_name=f"{ec2.region_name}a",
-        creation_date=FIRST_IMAGE + timedelta(days=30 * number),
-        tags={"Name": name} if owner == ACCOUNT else None,
+        region_name=f"{region}a",
+        # moto's times have no zone and mean UTC
+        creation_date=created_at.astimezone(UTC).replace(tzinfo=None),
+        tags={"Name": name, **(tags or {})} if owner == ACCOUNT else tags,
     )
     ec2.amis[image.id] = image
+    return image.id

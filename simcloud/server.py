@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -23,8 +24,8 @@ from simcloud.hypervisor import Hypervisor
 from simcloud.machine import Machine
 from simcloud.patches import Backends, Patches
 from simcloud.s3 import Storage
-from simcloud.seed import private_key, seed
-from simcloud.settings import Settings
+from simcloud.seed import add_image, private_key, seed
+from simcloud.settings import ACCOUNT, Settings
 from simcloud.store import Store
 
 logger = logging.getLogger("simcloud")
@@ -113,6 +114,23 @@ class SimCloud:
         """The instances, oldest first; with `ended` those that are terminated or about to be, too."""
         self._must_run()
         return self._compute.instances(ended=ended)
+
+    def add_image(
+        self,
+        name: str,
+        created_at: datetime,
+        *,
+        state: str = "available",
+        owner: str = ACCOUNT,
+        public: bool = False,
+        tags: dict[str, str] | None = None,
+        region: str | None = None,
+    ) -> str:
+        """Register a machine image; returns its id. An image of the same name and owner is replaced."""
+        self._must_run()
+        return add_image(
+            region or self.region, name, created_at, state=state, owner=owner, public=public, tags=tags
+        )
 
     def kill_instance(
         self,

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -43,6 +43,13 @@ def test_an_image_keeps_its_id_between_runs(cloud: SimCloud, ec2: "EC2Client") -
     before = {image["ImageId"] for image in ec2.describe_images()["Images"]}
     cloud.reset()
     assert {image["ImageId"] for image in ec2.describe_images()["Images"]} == before
+
+
+def test_a_test_can_add_an_image(cloud: SimCloud, ec2: "EC2Client") -> None:
+    made = cloud.add_image("FPO Training 2.0.0", datetime(2026, 9, 1, tzinfo=UTC), tags={"base": "x"})
+    (image,) = ec2.describe_images(ImageIds=[made])["Images"]
+    assert (image["Name"], image["CreationDate"][:10]) == ("FPO Training 2.0.0", "2026-09-01")
+    assert {"Key": "base", "Value": "x"} in image["Tags"]
 
 
 def test_the_network_the_key_and_its_secret_are_there(

@@ -317,6 +317,15 @@ def test_aws_may_take_an_instance(cloud: SimCloud, ec2: "EC2Client", launch: Lau
         cloud.kill_instance(made)
 
 
+def test_a_frozen_machine_can_be_ended(cloud: SimCloud, launch: Launch, login: Login) -> None:
+    made = launch()
+    client = login(made)
+    client.exec_command("yes")
+    cloud.freeze_ssh(made)
+    cloud.kill_instance(made)
+    assert running_with(f"SIMCLOUD_INSTANCE_ID={made}") == []
+
+
 def test_many_instances_at_once(cloud: SimCloud, ec2: "EC2Client", request_of: Any, sh: Sh) -> None:
     asked = request_of(MinCount=8, MaxCount=8)
     made = [instance["InstanceId"] for instance in ec2.run_instances(**asked)["Instances"]]
@@ -337,7 +346,7 @@ def test_many_instances_at_once(cloud: SimCloud, ec2: "EC2Client", request_of: A
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client")
-def test_openssh_gets_in_with_the_key_file(cloud: SimCloud, launch: Launch) -> None:
+def test_openssh_gets_in_with_the_key_file(cloud: SimCloud, launch: Launch, tmp_path: Path) -> None:
     launch()
     instance = cloud.instances()[0]
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
@@ -346,3 +355,8 @@ def test_openssh_gets_in_with_the_key_file(cloud: SimCloud, launch: Launch) -> N
         [*command, f"ubuntu@{instance.address}", "cat; exit 4"], check=False, capture_output=True, input=b"hi"
     )
     assert (result.returncode, result.stdout) == (4, b"hi")
+    copy = ["scp", *command[1:-2], "-P", command[-1], "-r"]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"content")
+    subprocess.run([*copy, str(tmp_path / "folder"), f"ubuntu@{instance.address}:"], check=True, timeout=20)
+    assert (instance.home / "folder" / "file").read_bytes() == b"content"

@@ -1,0 +1,46 @@
+import pytest
+
+from simcloud.faults import Call, Faults
+
+RUN = Call("ec2", "RunInstances", "eu-west-2", "/? InstanceType=g4dn.xlarge")
+
+
+def test_the_fault_that_was_added_first_goes_first_and_each_only_as_often_as_asked() -> None:
+    faults = Faults()
+    faults.add("ec2", "RunInstances", code="first", times=2)
+    faults.add("ec2", code="second")
+    met = [faults.take(RUN) for _ in range(4)]
+    assert [fault.code if fault else None for fault in met] == ["first", "first", "second", None]
+
+
+def test_a_fault_without_an_end_stays_until_it_is_removed() -> None:
+    faults = Faults()
+    fault = faults.add("ec2", code="always", times=None)
+    assert [faults.take(RUN) for _ in range(5)] == [fault] * 5
+    assert fault.hits == 5
+    faults.remove(fault)
+    assert faults.take(RUN) is None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "hits"),
+    [
+        ({"service": "ec2"}, True),
+        ({"service": "ec2", "action": "RunInstances", "match": "g4dn", "region": "eu-west-2"}, True),
+        ({"service": "s3"}, False),
+        ({"service": "ec2", "action": "DescribeInstances"}, False),
+        ({"service": "ec2", "match": "g5"}, False),
+        ({"service": "ec2", "region": "eu-west-1"}, False),
+    ],
+)
+def test_a_fault_hits_the_calls_that_it_fits(conditions: dict[str, str], hits: bool) -> None:
+    faults = Faults()
+    faults.add(**conditions, code="x")  # type: ignore[arg-type]
+    assert (faults.take(RUN) is not None) is hits
+
+
+def test_skipped_calls_are_no_hits() -> None:
+    faults = Faults()
+    fault = faults.add("ec2", code="x", skip=2)
+    assert [faults.take(RUN) for _ in range(4)] == [None, None, fault, None]
+    assert fault.hits == 1
