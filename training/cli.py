@@ -1,5 +1,8 @@
 """What one types: `python -m training train | benchmark | classify`."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from training import pipeline
+from training.distributed import is_leader
 from training.errors import FailureCode, TrainingError
-from training.job import Command, Job, failure_of, read_job, run, write_result
+from training.job import RESULT, Command, Job, exit_status_of, follow, read_job, run
 from training.progress import Progress
 
 app = typer.Typer(
@@ -100,6 +104,9 @@ def train(
         return do(pipeline.read_config(job.config, overrides), raw, job.output, progress, places)
 
     by_hand = Job(schema_=1, config=config, raw_source_data=raw_source_data, output=output)
+    processes = _processes(job, by_hand)
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(_torchrun(processes, _folder(job, by_hand)))
     raise typer.Exit(_run("train", job, by_hand, work))
 
 
@@ -166,31 +173,47 @@ def classify(
     console.print(table)
 
 
-def _run(
-    command: Command, job_path: Path | None, by_hand: Job, work: Callable[[Job, Progress], pipeline.Outcome]
-) -> int:
+def _folder(job_path: Path | None, by_hand: Job) -> Path:
     """A job's files lie beside its job.json; by hand they lie with the output."""
-    folder = by_hand.output if job_path is None else job_path.resolve().parent
+    return by_hand.output if job_path is None else job_path.resolve().parent
+
+
+def _run(
+    command: Command,
+    job_path: Path | None,
+    by_hand: Job,
+    work: Callable[[Job, Progress], pipeline.Outcome],
+) -> int:
+    """Of several processes, the leader alone writes progress and result."""
+    folder = _folder(job_path, by_hand)
+    if not is_leader():
+        with Path(os.devnull).open("w") as nowhere, Progress(log=nowhere) as silent:
+            return follow(lambda: work(by_hand if job_path is None else read_job(job_path), silent))
+
+    def lead() -> pipeline.Outcome:
+        with Progress(folder / "progress.jsonl") as progress:
+            return work(by_hand if job_path is None else read_job(job_path), progress)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # That of an earlier try says nothing of this one.
+    (folder / RESULT).unlink(missing_ok=True)
+    return run(command, folder, lead)
+
+
+def _processes(job_path: Path | None, by_hand: Job) -> int:
+    """What the configuration says; what cannot be read is reported by the run itself."""
     try:
         job = by_hand if job_path is None else read_job(job_path)
-        folder.mkdir(parents=True, exist_ok=True)
-    except TrainingError as exc:
-        failure = failure_of(exc)
-        typer.echo(exc, err=True)
-        if folder.is_dir():
-            write_result(
-                folder,
-                {
-                    "schema": 1,
-                    "command": command,
-                    "outcome": "failed",
-                    "code": failure.reason.code,
-                    "message": failure.message,
-                },
-            )
-        return exc.reason.exit_status
-    with Progress(folder / "progress.jsonl") as progress:
-        return run(command, folder, lambda: work(job, progress))
+        return pipeline.read_config(job.config, pipeline.Overrides()).processes
+    except TrainingError:
+        return 1
+
+
+def _torchrun(processes: int, folder: Path) -> int:
+    """This command again, by torch's own launcher, which hides exit statuses: result.json knows."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "training"]
+    done = subprocess.run([sys.executable, "-m", *launcher, *sys.argv[1:]], check=False)
+    return exit_status_of(folder) if done.returncode else 0
 
 
 def _needed(path: Path | None, name: str) -> Path:

@@ -255,6 +255,8 @@ class SearchConfig(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     # auto: bfloat16 where the hardware multiplies it faster; weights and sums stay float32 either way.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    # So many of them share the work, one a GPU: `torchrun` starts them.
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
     embedding_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     uses_quantized_model: Literal[False] = False
 

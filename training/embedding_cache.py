@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from training.distributed import Group
 from training.embeddings import Embeddings, Encoder
 from training.files import written_whole
 from training.progress import Progress
@@ -84,27 +85,38 @@ def open_store(place: str, encoder: Encoder) -> PackStore:
     return FolderStore(Path(place).expanduser() / encoder.fingerprint)
 
 
-def embed(texts: Sequence[str], encoder: Encoder, place: str | None, progress: Progress) -> Embeddings:
-    """(len(texts), dimension) float32. A cache that fails costs time, not the run."""
+def embed(
+    texts: Sequence[str], encoder: Encoder, place: str | None, progress: Progress, group: Group
+) -> Embeddings:
+    """(len(texts), dimension) float32. A cache that fails costs time, not the run.
+
+    Of several processes, the leader alone reads and writes the cache; all embed what it misses.
+    """
     if place is None:
-        return encoder.encode(texts, progress)
+        return group.encode(texts, encoder, progress)
     keys = [_key(text) for text in texts]
-    try:
-        store = open_store(place, encoder)
-        found = _read(store, keys, progress)
-    except Exception as exc:
-        progress.say(f"the embedding cache at {place} cannot be read: {exc}")
-        return encoder.encode(texts, progress)
-    missing = [index for index, key in enumerate(keys) if key not in found]
+    store, found = _opened(place, encoder, keys, progress) if group.leads else (None, {})
+    missed = [index for index, key in enumerate(keys) if key not in found]
+    missing = group.share(missed if group.leads else None)
     progress.say(f"embedding cache: {len(texts) - len(missing):,} of {len(texts):,} texts are there")
-    fresh = encoder.encode([texts[index] for index in missing], progress) if missing else None
-    out = _gather(keys, found, missing, fresh)
-    if fresh is not None:
+    fresh = group.encode([texts[index] for index in missing], encoder, progress) if missing else None
+    if store and fresh is not None:
         try:
             _write(store, [keys[index] for index in missing], fresh)
         except Exception as exc:
             progress.say(f"the embedding cache at {place} cannot be written: {exc}")
-    return out
+    return group.share(_gather(keys, found, missing, fresh) if group.leads else None)
+
+
+def _opened(
+    place: str, encoder: Encoder, keys: Sequence[bytes], progress: Progress
+) -> tuple[PackStore | None, "Found"]:
+    try:
+        store = open_store(place, encoder)
+        return store, _read(store, keys, progress)
+    except Exception as exc:
+        progress.say(f"the embedding cache at {place} cannot be read: {exc}")
+        return None, {}
 
 
 def _key(text: str) -> bytes:

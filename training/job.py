@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,6 +16,7 @@ from training.files import disk_is_full, written_whole
 from training.pipeline import Outcome, describe_files
 
 Command = Literal["train", "benchmark"]
+RESULT: Final = "result.json"
 
 
 class Job(BaseModel):
@@ -79,9 +80,29 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
     return status
 
 
+def follow(work: Callable[[], Outcome]) -> int:
+    """Do a process's part of the work without a word, but for why it failed."""
+    try:
+        work()
+    except Exception as exc:
+        failure = failure_of(exc)
+        sys.stderr.write(f"{failure.reason.code}: {failure.message}\n")
+        return failure.reason.exit_status
+    return 0
+
+
+def exit_status_of(folder: Path) -> int:
+    """The exit status of the failure that `result.json` names; 1 where there is none."""
+    try:
+        code = json.loads((folder / RESULT).read_text("utf-8")).get("code")
+    except (OSError, ValueError):
+        code = None
+    return next((reason.exit_status for reason in FailureCode if reason.code == code), 1)
+
+
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "result.json") as beside:
+    with written_whole(folder / RESULT) as beside:
         beside.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 

@@ -16,6 +16,7 @@ from training.cleaning.report import report, write_report
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
 from training.dataset import CleanedSource, Dataset, clean_source, merge
+from training.distributed import join
 from training.embedding_cache import embed
 from training.embeddings import Encoder
 from training.errors import FailureCode, TrainingError
@@ -93,9 +94,56 @@ def read_config(path: Path, overrides: Overrides) -> SearchConfig:
 def train(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> Outcome:
-    """Data in, cleaning, embeddings, network, package: writes `model.zip`."""
-    device = _device(config)
+    """Data in, cleaning, embeddings, network, package: writes `model.zip`.
+
+    Under torchrun every process runs this; the leader reads the data and writes the files.
+    """
+    chosen = _device(config)
+    group = join(chosen)
+    device = group.device(chosen)
+    data = group.share(prepare(config, raw_source_data, output, progress, places) if group.leads else None)
+    dataset = data.dataset
+    progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
+
     transformer = find_transformer(config.transformer)
+    bfloat16 = choose_bfloat16(config.precision, device)
+    encoder = Encoder(transformer, device, config.embedding_batch_size, bfloat16=bfloat16)
+    embeddings = embed(dataset.texts, encoder, places.embedding_cache, progress, group)
+    trained = train_network(dataset, embeddings, config, device, progress, group)
+
+    model = output / "model.zip"
+    if group.leads:
+        with progress.phase("package", 1) as phase:
+            write_model(model, trained, dataset.classes, _answers(config, data, transformer))
+            phase.advance()
+    group.leave()
+    return Outcome(
+        files=[model],
+        inputs=[
+            Input("transformer", transformer.name, transformer.sha256),
+            python_environment(),
+            *(_input_of(snapshot) for snapshot in data.snapshots.values()),
+        ],
+        metrics={"loss": round(trained.loss, 6), "accuracy": round(trained.accuracy, 6)},
+        counts=dataset.counts,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run, once everything was read."""
+
+    dataset: Dataset
+    vague_terms: frozenset[str]
+    vague_patterns: tuple[str, ...]
+    references: dict[str, str]
+    snapshots: dict[str, Snapshot]
+
+
+def prepare(
+    config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
+) -> Prepared:
+    """Unpack, snapshot, read, clean, merge."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
         unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
@@ -104,33 +152,8 @@ def train(
         sources = read_and_clean(config, lookup, snapshots, progress)
         patterns = read_patterns(config, lookup)
     dataset = merge(sources)
-    progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
-
-    encoder = Encoder(
-        transformer,
-        device,
-        config.embedding_batch_size,
-        bfloat16=choose_bfloat16(config.precision, device),
-    )
-    embeddings = embed(dataset.texts, encoder, places.embedding_cache, progress)
-    trained = train_network(dataset, embeddings, config, device, progress)
-
-    model = output / "model.zip"
-    with progress.phase("package", 1) as phase:
-        write_model(
-            model, trained, dataset.classes, _answers(config, dataset, sources, patterns, transformer)
-        )
-        phase.advance()
-    return Outcome(
-        files=[model],
-        inputs=[
-            Input("transformer", transformer.name, transformer.sha256),
-            python_environment(),
-            *(_input_of(snapshot) for snapshot in snapshots.values()),
-        ],
-        metrics={"loss": round(trained.loss, 6), "accuracy": round(trained.accuracy, 6)},
-        counts=dataset.counts,
-    )
+    vague, references = _known_answers(sources, set(dataset.classes))
+    return Prepared(dataset, vague, patterns, references, snapshots)
 
 
 def verify(
@@ -269,14 +292,8 @@ def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:
     return patterns
 
 
-def _answers(
-    config: SearchConfig,
-    dataset: Dataset,
-    sources: list[CleanedSource],
-    patterns: tuple[str, ...],
-    transformer: Transformer,
-) -> Answers:
-    classes = set(dataset.classes)
+def _known_answers(sources: list[CleanedSource], classes: set[str]) -> tuple[frozenset[str], dict[str, str]]:
+    """The vague terms, and the search references whose codes are classes."""
     vague: set[str] = set()
     references: dict[str, str] = {}
     for source in sources:
@@ -287,8 +304,17 @@ def _answers(
             for description, code in pairs.iter_rows():
                 if code in classes:
                     references.setdefault(normalised(description), code)
+    return frozenset(vague), references
+
+
+def _answers(config: SearchConfig, data: Prepared, transformer: Transformer) -> Answers:
     return Answers(
-        transformer.name, transformer.sha256, config.digits, frozenset(vague), patterns, references
+        transformer.name,
+        transformer.sha256,
+        config.digits,
+        data.vague_terms,
+        data.vague_patterns,
+        data.references,
     )
 
 

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 
 from training.config import VAGUE_CODE, SearchConfig
 from training.dataset import Dataset
+from training.distributed import Group
 from training.embeddings import Embeddings
 from training.errors import FailureCode, TrainingError
 from training.network import Network, Sizes, choose_bfloat16
 from training.progress import Progress
+
+ALONE: Final = Group()
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,12 @@ class Trained:
 
 
 def train_network(
-    dataset: Dataset, embeddings: Embeddings, config: SearchConfig, device: str, progress: Progress
+    dataset: Dataset,
+    embeddings: Embeddings,
+    config: SearchConfig,
+    device: str,
+    progress: Progress,
+    group: Group = ALONE,
 ) -> Trained:
     """Embeddings (texts, dimension) are those of `dataset.texts`. Same input, same machine: same bytes."""
     deterministic(config.seed)
@@ -42,6 +51,10 @@ def train_network(
         dropout_layer_2_percentage=config.model_dropout_layer_2_percentage,
     )
     network = Network(sizes).to(target).train()
+    if not group.leads:
+        # The leader's weights hold for all, but rows on different processes drop different numbers out.
+        torch.manual_seed(config.seed + group.rank)
+    parallel = group.parallel(network)
     # Kept once for each text; a batch gathers its rows by index, on the device.
     table = torch.from_numpy(np.ascontiguousarray(embeddings)).to(target)
     text_of = torch.from_numpy(dataset.text_of).to(target)
@@ -65,21 +78,23 @@ def train_network(
             total_loss = torch.zeros((), dtype=torch.float64, device=target)
             correct = torch.zeros((), dtype=torch.float64, device=target)
             shuffled = torch.randperm(pairs, generator=order).to(target)
-            for batch in torch.split(shuffled, config.model_batch_size):
+            for whole in torch.split(shuffled, config.model_batch_size):
+                batch = group.part_of(whole)
                 inputs = table[text_of[batch]] * config.embedding_scale
                 with torch.autocast(target.type, torch.bfloat16, enabled=bfloat16):
-                    logits = network(inputs)
+                    logits = parallel(inputs)
                 each = loss_of(logits.float(), class_of[batch])
-                weighted = (each * weight[batch]).mean()
+                # Processes average their gradients: times their number, that is the whole mean.
+                weighted = (each * weight[batch]).sum() * (group.size / len(whole))
                 optimiser.zero_grad(set_to_none=True)
                 weighted.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
-                total_loss += weighted.detach() * len(batch)
+                total_loss += weighted.detach() * (len(whole) / group.size)
                 correct += ((logits.detach().argmax(1) == class_of[batch]) * weight[batch]).sum()
-                phase.advance(len(batch))
-            loss = float(total_loss) / pairs
-            accuracy = float(correct) / float(weight.sum(dtype=torch.float64))
+                phase.advance(len(whole))
+            loss = group.total(total_loss) / pairs
+            accuracy = group.total(correct) / float(weight.sum(dtype=torch.float64))
             if not math.isfinite(loss):
                 raise TrainingError(
                     FailureCode.DIVERGED,

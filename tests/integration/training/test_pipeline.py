@@ -165,6 +165,47 @@ def test_a_worktree_elsewhere_trains_with_its_own_code(build: Path, tmp_path: Pa
     assert run(build, "other", worktree).returncode == 77
 
 
+def weights(build: Path) -> dict[str, torch.Tensor]:
+    with zipfile.ZipFile(build / "output" / "model.zip") as archive:
+        content = io.BytesIO(archive.read("target/model.pt"))
+    loaded: dict[str, torch.Tensor] = torch.load(content, weights_only=True)
+    return loaded
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    """By torchrun and gloo, as several GPUs would by nccl; without dropout, which each process draws."""
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        write_inputs(folder)
+        config = CONFIG.replace("max_epochs = 30", "max_epochs = 5").replace("rate = 0.01", "rate = 0.001")
+        config = config.replace(
+            "digits = 6",
+            "digits = 6\nmodel_dropout_layer_1_percentage = 0.0\nmodel_dropout_layer_2_percentage = 0.0\n"
+            f'precision = "float32"\nprocesses = {processes}',
+        )
+        (folder / "search-config.toml").write_text(config)
+        done = run(folder, "train")
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (weights(tmp_path / name) for name in ("1", "2"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
+    for key in ("loss", "accuracy"):
+        alone, together = (result(tmp_path / name, "train")["metrics"][key] for name in ("1", "2"))
+        assert together == pytest.approx(alone, abs=1e-3)
+    lines = (tmp_path / "2" / "train" / "progress.jsonl").read_text().splitlines()
+    phases = dict.fromkeys(json.loads(line)["phase"] for line in lines)
+    assert list(phases) == ["clean", "embed", "train", "package"]
+
+
+def test_a_failure_under_torchrun_keeps_its_exit_status(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    config = CONFIG.replace("vague_terms.csv", "vaguer_terms.csv")
+    config = config.replace("digits = 6", "digits = 6\nprocesses = 2")
+    (tmp_path / "search-config.toml").write_text(config)
+    assert run(tmp_path, "train").returncode == 3
+    assert result(tmp_path, "train")["code"] == "missing_source"
+
+
 def test_classify_by_hand(build: Path) -> None:
     options = ["--config", str(build / "search-config.toml"), "--output", str(build / "output")]
     done = subprocess.run(

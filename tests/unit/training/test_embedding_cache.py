@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.distributed import Group
 from training.embedding_cache import FolderStore, embed, open_store, pack_embeddings, unpack_embeddings
 from training.embeddings import Embeddings, Encoder
 from training.progress import Progress
@@ -32,9 +33,9 @@ class Lengths:
 def run(
     texts: Sequence[str], place: Path | str | None, encoder: Lengths | None = None
 ) -> tuple[Embeddings, Lengths]:
-    encoder = encoder or Lengths()
-    log = Progress(log=io.StringIO())
-    return embed(texts, cast("Encoder", encoder), None if place is None else str(place), log), encoder
+    chosen = encoder or Lengths()
+    named = None if place is None else str(place)
+    return embed(texts, cast("Encoder", chosen), named, Progress(log=io.StringIO()), Group()), chosen
 
 
 def test_a_second_run_embeds_what_is_new_alone(tmp_path: Path) -> None:
