@@ -1,5 +1,6 @@
 """A simulated cloud for each module, back at its seeds for each test, and clients of it."""
 
+import functools
 import io
 import subprocess
 import time
@@ -51,33 +52,38 @@ def cloud(running_cloud: SimCloud) -> Iterator[SimCloud]:
     running_cloud.reset()
 
 
-def _arguments(cloud: SimCloud) -> dict[str, Any]:
-    return {
-        "endpoint_url": cloud.endpoint_url,
-        "region_name": cloud.region,
-        "aws_access_key_id": "any",
-        "aws_secret_access_key": "any",
-        "config": Config(retries={"total_max_attempts": 1}, signature_version="s3v4"),
-    }
+@pytest.fixture(scope="module")
+def client_of(running_cloud: SimCloud) -> Callable[[str], Any]:
+    """boto3 clients that never retry, made once: to make one takes longer than most calls."""
+
+    @functools.cache
+    def client(service: str) -> Any:
+        signature = "s3v4" if service == "s3" else None
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=running_cloud.endpoint_url,
+            region_name=running_cloud.region,
+            aws_access_key_id="any",
+            aws_secret_access_key="any",
+            config=Config(retries={"total_max_attempts": 1}, signature_version=signature),
+        )
+
+    return client
 
 
 @pytest.fixture
-def ec2(cloud: SimCloud) -> "EC2Client":
-    arguments = _arguments(cloud)
-    arguments["config"] = Config(retries={"total_max_attempts": 1})
-    return boto3.client("ec2", **arguments)
+def ec2(cloud: SimCloud, client_of: Callable[[str], "EC2Client"]) -> "EC2Client":
+    return client_of("ec2")
 
 
 @pytest.fixture
-def s3(cloud: SimCloud) -> "S3Client":
-    return boto3.client("s3", **_arguments(cloud))
+def s3(cloud: SimCloud, client_of: Callable[[str], "S3Client"]) -> "S3Client":
+    return client_of("s3")
 
 
 @pytest.fixture
-def secrets(cloud: SimCloud) -> "SecretsManagerClient":
-    arguments = _arguments(cloud)
-    arguments["config"] = Config(retries={"total_max_attempts": 1})
-    return boto3.client("secretsmanager", **arguments)
+def secrets(cloud: SimCloud, client_of: Callable[[str], "SecretsManagerClient"]) -> "SecretsManagerClient":
+    return client_of("secretsmanager")
 
 
 @pytest.fixture
