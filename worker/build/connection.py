@@ -1,0 +1,85 @@
+"""The way in: the private key, and an SSH connection that is known to be the instance's."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+import paramiko
+
+from app.aws import CloudNotFound, translated
+from app.registry.runs import RunView
+from app.words import StepName
+from worker.build.instance import AwaitAddress, LaunchInstance, require_alive
+from worker.build.remote import Endpoint, Remote, RemoteLost, load_key
+from worker.build.step import Output, Step, StepFailed, output_of
+from worker.build.workbench import Workbench
+
+
+class Key(Output):
+    """Which key it is. The key itself is never stored: whoever needs it fetches it."""
+
+    secret: str
+    secret_version: str
+    fingerprint: str
+
+
+class Connection(Output):
+    """The host key that later connections must show again, and the login user's home folder."""
+
+    host_key: str
+    home: str
+
+
+def fetch_key(work: Workbench) -> tuple[paramiko.PKey, str]:
+    """The private key of the launch's key pair, and the version of the secret. Raises StepFailed, CloudError."""
+    name = work.settings.ssh_key_secret
+    try:
+        with translated():
+            secret = work.cloud.secrets.get_secret_value(SecretId=name)
+    except CloudNotFound as exc:
+        message = f"Secrets Manager has no secret {name!r} in {work.cloud.region}. Set REGISTRY_SSH_KEY_SECRET."
+        raise StepFailed("no_key", message) from exc
+    try:
+        return load_key(secret["SecretString"]), secret["VersionId"]
+    except (KeyError, ValueError) as exc:
+        message = f"The secret {name!r} holds no private key: {exc}."
+        raise StepFailed("no_key", message) from exc
+
+
+class FetchKey(Step[Key]):
+    name: ClassVar = StepName.FETCH_KEY
+    deadline: ClassVar = timedelta(minutes=10)
+    output: ClassVar = Key
+
+    def act(self, run: RunView, work: Workbench) -> Key:
+        key, version = fetch_key(work)
+        return Key(secret=work.settings.ssh_key_secret, secret_version=version, fingerprint=key.fingerprint)
+
+
+class ValidateConnection(Step[Connection]):
+    """The first connection: remembers the host key, and that commands and files work."""
+
+    name: ClassVar = StepName.VALIDATE_CONNECTION
+    deadline: ClassVar = timedelta(minutes=10)
+    output: ClassVar = Connection
+
+    def act(self, run: RunView, work: Workbench) -> Connection:
+        remote = work.remote(lambda: _connect(run, work, None))
+        remote.run("true", timeout_s=30)
+        return Connection(host_key=remote.host_key, home=remote.home())
+
+
+def connect(run: RunView, work: Workbench) -> Remote:
+    """The connection to the build's instance. Raises RemoteLost, RemoteRefused, StepFailed (instance lost)."""
+    return work.remote(lambda: _connect(run, work, output_of(run, ValidateConnection).host_key))
+
+
+def _connect(run: RunView, work: Workbench, host_key: str | None) -> Remote:
+    settings = work.settings
+    key, _ = fetch_key(work)
+    address = output_of(run, AwaitAddress).address
+    try:
+        return Remote(Endpoint(address, settings.ssh_port, settings.ssh_user, host_key), key)
+    except RemoteLost:
+        # Worth another try only while there is a machine behind the address.
+        require_alive(work.cloud, output_of(run, LaunchInstance).instance_id)
+        raise

@@ -1,0 +1,47 @@
+"""Where things lie on the training machine; docs/training-machine.md is the contract."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the image provides, below the login user's home folder."""
+
+    home: str
+
+    @property
+    def clone(self) -> str:
+        return f"{self.home}/training/repository"
+
+    @property
+    def python(self) -> str:
+        return f"{self.home}/training/environment/bin/python"
+
+    def build(self, build_id: UUID) -> "BuildFolder":
+        return BuildFolder(f"{self.home}/builds/{build_id}")
+
+
+@dataclass(frozen=True)
+class BuildFolder:
+    """What a build makes there."""
+
+    path: str
+
+    @property
+    def repository(self) -> str:
+        return f"{self.path}/repository"
+
+    @property
+    def config(self) -> str:
+        return f"{self.path}/search-config.toml"
+
+    @property
+    def output(self) -> str:
+        return f"{self.path}/output"
+
+    def input(self, name: str) -> str:
+        return f"{self.path}/inputs/{name}"
+
+    def job(self, command: str) -> str:
+        return f"{self.path}/{command}"

@@ -1,0 +1,48 @@
+"""Which machine image the instance is made from."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+from app.aws import translated
+from app.registry import runs
+from app.registry.runs import InputRecord, RunView
+from app.words import StepName
+from worker.build.step import Output, Step, StepFailed
+from worker.build.workbench import Workbench
+
+
+class Image(Output):
+    image_id: str
+    name: str
+    created: str
+
+
+class FindImage(Step[Image]):
+    """The newest available image whose name matches."""
+
+    name: ClassVar = StepName.FIND_IMAGE
+    deadline: ClassVar = timedelta(minutes=10)
+    output: ClassVar = Image
+
+    def act(self, run: RunView, work: Workbench) -> Image:
+        settings = work.settings
+        pattern, owners = settings.image_name_pattern, list(settings.image_owners)
+        with translated():
+            pages = work.cloud.ec2.get_paginator("describe_images").paginate(
+                Owners=owners,
+                Filters=[{"Name": "name", "Values": [pattern]}, {"Name": "state", "Values": ["available"]}],
+            )
+            found = [image for page in pages for image in page["Images"]]
+        if not found:
+            message = (
+                f"There is no available machine image named {pattern!r} of owner {', '.join(owners)} "
+                f"in {work.cloud.region}. Make one with Packer (.packer/)."
+            )
+            raise StepFailed("no_image", message)
+        # The id breaks a tie: dates have one second's resolution.
+        newest = max(found, key=lambda image: (image["CreationDate"], image["ImageId"]))
+        image = Image(image_id=newest["ImageId"], name=newest["Name"], created=newest["CreationDate"])
+        origin = f"aws:{work.cloud.region}:{image.image_id}"
+        with work.transaction() as session:
+            runs.record_inputs(session, run.lease, [InputRecord("machine_image", image.name, origin=origin)])
+        return image

@@ -1,0 +1,92 @@
+"""The data: pinned by digest in the bucket, and brought to the instance."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from app.aws import CloudNotFound
+from app.registry import runs
+from app.registry.runs import InputRecord, RunView
+from app.storage import keys
+from app.storage.bucket import FileDigest, KeyTaken, digest_of
+from app.words import StepName
+from worker.build.connection import ValidateConnection, connect
+from worker.build.folders import Machine
+from worker.build.remote import Remote
+from worker.build.step import Output, Step, StepFailed, output_of
+from worker.build.workbench import Workbench
+
+_KINDS = {keys.RAW_SOURCE_DATA: "raw_data", keys.BENCHMARKING_DATA: "benchmark_data"}
+
+
+class PinnedInput(Output):
+    """An input under its content's address, where it stays."""
+
+    key: str
+    sha256: str
+    size_bytes: int
+
+
+class Loaded(Output):
+    """By the name that each has in the bucket's root."""
+
+    inputs: dict[str, PinnedInput]
+    config_sha256: str
+
+
+class LoadInputs(Step[Loaded]):
+    """What the root of the bucket holds now is what the model is made from, whatever is put there later."""
+
+    name: ClassVar = StepName.LOAD_INPUTS
+    deadline: ClassVar = timedelta(hours=1)
+    output: ClassVar = Loaded
+
+    def act(self, run: RunView, work: Workbench) -> Loaded:
+        remote = connect(run, work)
+        folder = Machine(output_of(run, ValidateConnection).home).build(run.id)
+        pinned: dict[str, PinnedInput] = {}
+        records = []
+        for name, kind in _KINDS.items():
+            local = work.scratch / name
+            content = pin(work, name, local)
+            work.check()
+            target = folder.input(name)
+            remote.put_file(local, target)
+            self._verify(remote, target, content)
+            local.unlink()
+            pinned[name] = PinnedInput(
+                key=keys.input_key(content.sha256), sha256=content.sha256, size_bytes=content.size_bytes
+            )
+            origin = f"s3://{work.cloud.bucket.name}/{pinned[name].key}"
+            records.append(InputRecord(kind, name, content.sha256, content.size_bytes, origin))
+        config = work.scratch / keys.SEARCH_CONFIG
+        config.write_text(run.search_config)
+        remote.put_file(config, folder.config)
+        digest = digest_of(config)
+        records.append(InputRecord("config", keys.SEARCH_CONFIG, digest.sha256, digest.size_bytes))
+        with work.transaction() as session:
+            runs.record_inputs(session, run.lease, records)
+        return Loaded(inputs=pinned, config_sha256=digest.sha256)
+
+    def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
+        found = remote.run(f"sha256sum '{path}'", timeout_s=300).split()[0]
+        if found != content.sha256:
+            message = f"{path} has the sha256 {found} on the instance, {content.sha256} in the bucket. Post again."
+            raise StepFailed("corrupt_transfer", message)
+
+
+def pin(work: Workbench, name: str, local: Path) -> FileDigest:
+    """Fetch an input of the bucket's root, and keep it under its content's address. Raises StepFailed."""
+    bucket = work.cloud.bucket
+    try:
+        content = bucket.download(name, local)
+    except CloudNotFound as exc:
+        message = f"The bucket {bucket.name} has no {name} in its root any more. Put it there, then post again."
+        raise StepFailed("missing_input", message) from exc
+    key = keys.input_key(content.sha256)
+    try:
+        bucket.put_once(key, local, content, content_type="application/zip")
+    except KeyTaken as exc:
+        message = f"s3://{bucket.name}/{key} does not hold what its name says. Look into it before anything is built."
+        raise StepFailed("corrupt_input", message) from exc
+    return content

@@ -1,0 +1,233 @@
+"""A build's instance over SSH: commands and files. Every loss of the connection is a RemoteLost."""
+
+import base64
+import contextlib
+import io
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import paramiko
+
+_CONNECT_S = 15
+# Keepalive alone does not notice a dead peer; the kernel's own time-out on unacknowledged data does.
+_DEAD_PEER_MS = 10_000
+_BLOCK = 1 << 16
+
+
+class RemoteLost(Exception):
+    """The machine cannot be reached, or the connection broke. What was under way may or may not have happened."""
+
+
+class RemoteRefused(Exception):
+    """The machine answered, and refused the key or shows another host key."""
+
+
+class CommandFailed(Exception):
+    """A command ended with a status other than 0."""
+
+    def __init__(self, command: str, status: int, output: str) -> None:
+        super().__init__(f"`{command}` ended with status {status}: {output.strip()[-2000:]}")
+        self.status = status
+        self.output = output
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an instance listens, and who logs in. `host_key` is `type base64`; None trusts the first one seen."""
+
+    address: str
+    port: int
+    user: str
+    host_key: str | None
+
+
+def load_key(pem: str) -> paramiko.PKey:
+    """A private key of any kind that EC2 makes. Raises ValueError."""
+    for kind in (paramiko.Ed25519Key, paramiko.RSAKey, paramiko.ECDSAKey):
+        with contextlib.suppress(paramiko.SSHException, ValueError, IndexError):
+            return kind.from_private_key(io.StringIO(pem))
+    message = "not an unencrypted Ed25519, RSA or ECDSA private key in PEM form"
+    raise ValueError(message)
+
+
+class Remote:
+    """One SSH connection. Not for several threads at once."""
+
+    def __init__(self, endpoint: Endpoint, key: paramiko.PKey) -> None:
+        """Connects. Raises RemoteLost, RemoteRefused."""
+        self.endpoint = endpoint
+        self._client = paramiko.SSHClient()
+        name = f"[{endpoint.address}]:{endpoint.port}" if endpoint.port != 22 else endpoint.address
+        if endpoint.host_key is None:
+            self._client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        else:
+            kind, _, blob = endpoint.host_key.partition(" ")
+            pinned = paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
+            self._client.get_host_keys().add(name, kind, pinned)
+            self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        self._sftp: paramiko.SFTPClient | None = None
+        try:
+            self._client.connect(
+                endpoint.address,
+                endpoint.port,
+                endpoint.user,
+                pkey=key,
+                sock=_open_socket(endpoint),
+                look_for_keys=False,
+                allow_agent=False,
+                timeout=_CONNECT_S,
+                banner_timeout=_CONNECT_S,
+                auth_timeout=_CONNECT_S,
+                channel_timeout=_CONNECT_S,
+            )
+        except (paramiko.AuthenticationException, paramiko.BadHostKeyException) as exc:
+            self.close()
+            raise RemoteRefused(str(exc)) from exc
+        except (paramiko.SSHException, OSError, EOFError) as exc:
+            self.close()
+            message = f"{endpoint.address}:{endpoint.port}: {exc or type(exc).__name__}"
+            raise RemoteLost(message) from exc
+
+    @property
+    def host_key(self) -> str:
+        transport = self._client.get_transport()
+        assert transport is not None  # noqa: S101 - connected in __init__
+        key = transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
+
+    def run(self, command: str, *, timeout_s: float, stdin: bytes = b"") -> str:
+        """The command's standard output. Raises CommandFailed, RemoteLost (also when it takes too long)."""
+        ends = time.monotonic() + timeout_s
+        with _lost():
+            transport = self._client.get_transport()
+            if transport is None or not transport.is_active():
+                message = "the connection is closed"
+                raise RemoteLost(message)
+            channel = transport.open_session(timeout=_CONNECT_S)
+            with contextlib.closing(channel):
+                channel.settimeout(min(timeout_s, 5))
+                channel.set_combine_stderr(combine=True)
+                channel.exec_command(command)
+                channel.sendall(stdin)
+                channel.shutdown_write()
+                found = bytearray()
+                while True:
+                    try:
+                        block = channel.recv(_BLOCK)
+                    except TimeoutError:
+                        if time.monotonic() > ends:
+                            message = f"`{command}` did not end within {timeout_s:.0f} s"
+                            raise RemoteLost(message) from None
+                        continue
+                    if not block:
+                        break
+                    found += block
+                status = channel.recv_exit_status() if channel.status_event.wait(10) else -1
+        output = found.decode(errors="replace")
+        if status == -1:
+            message = f"`{command}`: the connection ended before its exit status came"
+            raise RemoteLost(message)
+        if status != 0:
+            raise CommandFailed(command, status, output)
+        return output
+
+    def put_file(self, source: Path, target: str) -> None:
+        """Write the file beside its place, then rename: a file that is there is complete."""
+        with _lost():
+            sftp = self._open_sftp()
+            beside = f"{target}.partial"
+            sftp.put(str(source), beside, confirm=True)
+            sftp.posix_rename(beside, target)
+
+    def put_text(self, text: str, target: str) -> None:
+        with _lost():
+            sftp = self._open_sftp()
+            beside = f"{target}.partial"
+            with sftp.open(beside, "wb") as file:
+                file.write(text.encode())
+            sftp.posix_rename(beside, target)
+
+    def get_file(self, source: str, target: Path) -> None:
+        """Raises FileNotFoundError."""
+        with _lost():
+            self._open_sftp().get(source, str(target))
+
+    def read(self, source: str, offset: int = 0, limit: int = 4 << 20) -> bytes | None:
+        """Up to `limit` bytes from `offset` on; None when there is no such file."""
+        with _lost():
+            sftp = self._open_sftp()
+            try:
+                size = sftp.stat(source).st_size or 0
+                if size <= offset:
+                    return b""
+                with sftp.open(source, "rb") as file:
+                    file.seek(offset)
+                    wanted = min(limit, size - offset)
+                    file.prefetch(size) if wanted > _BLOCK else None
+                    return file.read(wanted)
+            except FileNotFoundError:
+                return None
+
+    def is_folder(self, path: str) -> bool:
+        with _lost():
+            try:
+                return stat.S_ISDIR(self._open_sftp().stat(path).st_mode or 0)
+            except FileNotFoundError:
+                return False
+
+    def home(self) -> str:
+        with _lost():
+            return self._open_sftp().normalize(".")
+
+    def _open_sftp(self) -> paramiko.SFTPClient:
+        if self._sftp is None:
+            transport = self._client.get_transport()
+            if transport is None or not transport.is_active():
+                message = "the connection is closed"
+                raise RemoteLost(message)
+            self._sftp = self._client.open_sftp()
+            channel = self._sftp.get_channel()
+            if channel is not None:
+                channel.settimeout(60)
+        return self._sftp
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (paramiko.SSHException, OSError, EOFError) as exc:
+        raise RemoteLost(str(exc) or type(exc).__name__) from exc
+
+
+def _open_socket(endpoint: Endpoint) -> socket.socket:
+    opened = socket.create_connection((endpoint.address, endpoint.port), timeout=_CONNECT_S)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
+    return opened
+
+
+
+

@@ -1,0 +1,48 @@
+"""Before anything costs money: the bucket has what the build needs, and not yet what it makes."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+from app.registry.runs import RunView
+from app.storage import keys
+from app.words import StepName
+from worker.build.step import Output, Step, StepFailed
+from worker.build.workbench import Workbench
+
+
+class Needed(Output):
+    """`reason` is why a model is built; the sizes are of the bucket's inputs, in bytes."""
+
+    reason: str
+    raw_source_data_bytes: int
+    benchmarking_data_bytes: int
+
+
+class NeedsModel(Step[Needed]):
+    """The decision was made when CI posted; what is left is whether it can be carried out."""
+
+    name: ClassVar = StepName.NEEDS_MODEL
+    deadline: ClassVar = timedelta(minutes=10)
+    output: ClassVar = Needed
+
+    def act(self, run: RunView, work: Workbench) -> Needed:
+        bucket = work.cloud.bucket
+        sizes = {}
+        for key in (keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA):
+            found = bucket.head(key)
+            if found is None:
+                message = f"The bucket {bucket.name} has no {key} in its root. Put it there, then post the build again."
+                raise StepFailed("missing_input", message)
+            sizes[key] = found.size_bytes
+        taken = bucket.head(keys.artifact_key(run.prefix, keys.MODEL_ZIP))
+        if taken is not None and taken.build_id is None:
+            message = (
+                f"The bucket {bucket.name} has a {taken.key} that this registry did not write. "
+                "Raise the version in search-config.toml, or move the object away."
+            )
+            raise StepFailed("prefix_taken", message)
+        return Needed(
+            reason="the version has risen, or the build was forced",
+            raw_source_data_bytes=sizes[keys.RAW_SOURCE_DATA],
+            benchmarking_data_bytes=sizes[keys.BENCHMARKING_DATA],
+        )
