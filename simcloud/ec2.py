@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class Compute:
                     region=instance.region_name,
                     image_id=instance.image_id,
                     key_name=instance.key_name,
-                    launched_at=instance.launch_time,
+                    launched_at=instance.launch_time.replace(tzinfo=UTC),
                     tags={tag["key"]: tag["value"] for tag in instance.get_tags()},
                     frozen=machine.frozen if machine else False,
                 )
