@@ -5,7 +5,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-
 # The figures that tell a model at a glance; GET /models/{prefix} has all.
 _FIGURES = {
     "top_1": "right first",

@@ -37,7 +37,10 @@ class BringCode(Step[Code]):
         machine = Machine(output_of(run, ValidateConnection).home)
         folder = machine.build(run.id)
         if not remote.is_folder(machine.clone):
-            message = f"The image has no clone of the training repository at {machine.clone}; see docs/training-machine.md."
+            message = (
+                f"The image has no clone of the training repository at {machine.clone}; "
+                "see docs/training-machine.md."
+            )
             raise StepFailed("invalid_image", message)
         git = f"git -C {shlex.quote(machine.clone)}"
         remote.run(f"mkdir -p {shlex.quote(folder.path)}/inputs {shlex.quote(folder.output)}", timeout_s=60)

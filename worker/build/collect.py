@@ -23,7 +23,7 @@ class Collected(Output):
 
 
 class Collect(Step[Collected]):
-    """Fetch the files, compare them with the digests that the machine reported, and stage them in the bucket."""
+    """Fetch the files, compare them with the digests that the machine reported, and stage them."""
 
     name: ClassVar = StepName.COLLECT
     deadline: ClassVar = timedelta(hours=1)
@@ -36,7 +36,9 @@ class Collect(Step[Collected]):
         files = {}
         for name in REQUIRED:
             if name not in reported:
-                message = f"Training reported no {name}. This is a defect of the training code at this commit."
+                message = (
+                    f"Training reported no {name}. This is a defect of the training code at this commit."
+                )
                 raise StepFailed("missing_output", message)
             work.check()
             local = work.scratch / name
@@ -47,7 +49,9 @@ class Collect(Step[Collected]):
                 raise StepFailed("missing_output", message) from exc
             content = digest_of(local)
             if content.sha256 != reported[name].sha256:
-                message = f"{name} has the sha256 {content.sha256}, and training reported {reported[name].sha256}."
+                message = (
+                    f"{name} has the sha256 {content.sha256}, and training reported {reported[name].sha256}."
+                )
                 raise StepFailed("corrupt_transfer", message)
             work.cloud.bucket.replace(
                 keys.staged_key(run.id, name),

@@ -30,13 +30,15 @@ class Connection(Output):
 
 
 def fetch_key(work: Workbench) -> tuple[paramiko.PKey, str]:
-    """The private key of the launch's key pair, and the version of the secret. Raises StepFailed, CloudError."""
+    """The launch's private key, and the version of its secret. Raises StepFailed, CloudError."""
     name = work.settings.ssh_key_secret
     try:
         with translated():
             secret = work.cloud.secrets.get_secret_value(SecretId=name)
     except CloudNotFound as exc:
-        message = f"Secrets Manager has no secret {name!r} in {work.cloud.region}. Set REGISTRY_SSH_KEY_SECRET."
+        message = (
+            f"Secrets Manager has no secret {name!r} in {work.cloud.region}. Set REGISTRY_SSH_KEY_SECRET."
+        )
         raise StepFailed("no_key", message) from exc
     try:
         return load_key(secret["SecretString"]), secret["VersionId"]
@@ -69,7 +71,7 @@ class ValidateConnection(Step[Connection]):
 
 
 def connect(run: RunView, work: Workbench) -> Remote:
-    """The connection to the build's instance. Raises RemoteLost, RemoteRefused, StepFailed (instance lost)."""
+    """The connection to the build's instance. Raises RemoteLost, RemoteRefused, StepFailed."""
     return work.remote(lambda: _connect(run, work, output_of(run, ValidateConnection).host_key))
 
 

@@ -71,7 +71,9 @@ class LoadInputs(Step[Loaded]):
     def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
         found = remote.run(f"sha256sum '{path}'", timeout_s=300).split()[0]
         if found != content.sha256:
-            message = f"{path} has the sha256 {found} on the instance, {content.sha256} in the bucket. Post again."
+            message = (
+                f"{path} has the sha256 {found} on the instance, {content.sha256} in the bucket. Post again."
+            )
             raise StepFailed("corrupt_transfer", message)
 
 
@@ -81,12 +83,14 @@ def pin(work: Workbench, name: str, local: Path) -> FileDigest:
     try:
         content = bucket.download(name, local)
     except CloudNotFound as exc:
-        message = f"The bucket {bucket.name} has no {name} in its root any more. Put it there, then post again."
+        message = (
+            f"The bucket {bucket.name} has no {name} in its root any more. Put it there, then post again."
+        )
         raise StepFailed("missing_input", message) from exc
     key = keys.input_key(content.sha256)
     try:
         bucket.put_once(key, local, content, content_type="application/zip")
     except KeyTaken as exc:
-        message = f"s3://{bucket.name}/{key} does not hold what its name says. Look into it before anything is built."
+        message = f"s3://{bucket.name}/{key} does not hold what its name says. Find out why first."
         raise StepFailed("corrupt_input", message) from exc
     return content

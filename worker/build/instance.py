@@ -130,7 +130,7 @@ class LaunchInstance(Step[Launched]):
         ]
         with translated():
             answer = work.cloud.ec2_launch.run_instances(
-                # The tags of an instance are seen late now and then: the token keeps a second try from a second one.
+                # Tags are seen late now and then: the token keeps a second try from a second instance.
                 ClientToken=launch_token(run.id, network.subnet_id, settings.instance_type),
                 ImageId=image.image_id,
                 InstanceType=settings.instance_type,  # type: ignore[arg-type]
@@ -181,7 +181,9 @@ class AwaitReady(Step[Ready]):
         instance_id = output_of(run, LaunchInstance).instance_id
         while True:
             with translated():
-                statuses = work.cloud.ec2.describe_instance_status(InstanceIds=[instance_id])["InstanceStatuses"]
+                statuses = work.cloud.ec2.describe_instance_status(InstanceIds=[instance_id])[
+                    "InstanceStatuses"
+                ]
             checks = [
                 (status["SystemStatus"]["Status"], status["InstanceStatus"]["Status"]) for status in statuses
             ]

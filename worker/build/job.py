@@ -5,7 +5,7 @@ import shlex
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from app.registry import runs
 from app.registry.runs import InputRecord, RunView
@@ -55,10 +55,10 @@ class JobResult(BaseModel):
     """`result.json`, as docs/training-machine.md has it."""
 
     outcome: str
-    files: dict[str, FileRef] = {}
-    inputs: list[JobInput] = []
-    metrics: dict[str, Any] = {}
-    counts: dict[str, Any] = {}
+    files: dict[str, FileRef] = Field(default_factory=dict)
+    inputs: list[JobInput] = Field(default_factory=list)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    counts: dict[str, Any] = Field(default_factory=dict)
     code: str = ""
     message: str = ""
 
@@ -67,9 +67,9 @@ class JobState(Output):
     """While the job runs, how many bytes of its log were taken over; at its end, what it reported."""
 
     log_bytes: int = 0
-    files: dict[str, FileRef] = {}
-    metrics: dict[str, Any] = {}
-    counts: dict[str, Any] = {}
+    files: dict[str, FileRef] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    counts: dict[str, Any] = Field(default_factory=dict)
 
 
 class RunJob(Step[JobState]):
@@ -92,7 +92,9 @@ class RunJob(Step[JobState]):
         result = self._result(remote, job, status)
         if result.outcome != "succeeded" or status != 0:
             code = result.code or "crashed"
-            raise StepFailed(code, result.message or f"{self.command} ended with status {status}; see the build's log.")
+            raise StepFailed(
+                code, result.message or f"{self.command} ended with status {status}; see the build's log."
+            )
         with work.transaction() as session:
             runs.record_inputs(
                 session, run.lease, [InputRecord(item.kind, item.name, item.sha256) for item in result.inputs]
@@ -122,7 +124,10 @@ class RunJob(Step[JobState]):
         remote.run(_START.format(**quoted), timeout_s=60)
 
     def _follow(self, work: Workbench, remote: Remote, job: str, log_bytes: int) -> tuple[int, int]:
-        """Take log and progress over until the job has ended; its exit status, and the log's size in bytes."""
+        """Take log and progress over until the job has ended.
+
+        Returns its exit status, and how many bytes of its log were taken over.
+        """
         progress_bytes = 0
         quiet = 0
         while True:
@@ -178,8 +183,12 @@ class RunJob(Step[JobState]):
     def _result(self, remote: Remote, job: str, status: int) -> JobResult:
         content = remote.read(f"{job}/result.json")
         if content is None:
-            return JobResult(outcome="failed", code="crashed", message=f"{self.command} ended with status {status} "
-                             "and without a result; see the build's log.")
+            return JobResult(
+                outcome="failed",
+                code="crashed",
+                message=f"{self.command} ended with status {status} "
+                "and without a result; see the build's log.",
+            )
         try:
             return JobResult.model_validate_json(content)
         except ValidationError as exc:

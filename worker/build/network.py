@@ -33,8 +33,8 @@ class FindNetwork(Step[Network]):
             )["Subnets"]
         if len(subnets) != 1:
             message = (
-                f"{len(subnets)} subnets have the CIDR {settings.subnet_cidr} in {work.cloud.region}, and it must be "
-                "one. Set REGISTRY_SUBNET_CIDR."
+                f"{len(subnets)} subnets have the CIDR {settings.subnet_cidr} in {work.cloud.region}; "
+                "it must be one. Set REGISTRY_SUBNET_CIDR."
             )
             raise StepFailed("no_network", message)
         subnet = subnets[0]

@@ -32,7 +32,7 @@ class Published(Output):
 
 
 class Publish(Step[Published]):
-    """Every artifact first, with its digest checked; the record last: its presence tells that all are complete."""
+    """Every artifact first, its digest checked; the record last: its presence says that all are there."""
 
     name: ClassVar = StepName.PUBLISH
     deadline: ClassVar = timedelta(hours=1)

@@ -21,7 +21,7 @@ _BLOCK = 1 << 16
 
 
 class RemoteLost(Exception):
-    """The machine cannot be reached, or the connection broke. What was under way may or may not have happened."""
+    """No connection, or it broke: what was under way may or may not have happened."""
 
 
 class RemoteRefused(Exception):
@@ -39,7 +39,10 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an instance listens, and who logs in. `host_key` is `type base64`; None trusts the first one seen."""
+    """Where an instance listens, and who logs in.
+
+    `host_key` is `type base64`; None trusts the first one seen.
+    """
 
     address: str
     port: int
@@ -227,7 +230,3 @@ def _open_socket(endpoint: Endpoint) -> socket.socket:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
     return opened
-
-
-
-

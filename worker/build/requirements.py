@@ -31,7 +31,7 @@ class NeedsModel(Step[Needed]):
         for key in (keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA):
             found = bucket.head(key)
             if found is None:
-                message = f"The bucket {bucket.name} has no {key} in its root. Put it there, then post the build again."
+                message = f"The bucket {bucket.name} has no {key} in its root. Put it there, then post again."
                 raise StepFailed("missing_input", message)
             sizes[key] = found.size_bytes
         taken = bucket.head(keys.artifact_key(run.prefix, keys.MODEL_ZIP))

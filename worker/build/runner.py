@@ -100,7 +100,9 @@ class Runner:
             # A defect of ours must end the build, and its instance, like any other failure does.
             _log.exception("build_id=%s step=%s", work.lease.build_id, step.name)
             work.log(traceback.format_exc())
-            failure = Failure(step.name, "internal_error", f"{type(exc).__name__}: {exc}. The build's log has more.")
+            failure = Failure(
+                step.name, "internal_error", f"{type(exc).__name__}: {exc}. The build's log has more."
+            )
         else:
             self._tidy(step, run, work)
             return True
@@ -136,7 +138,7 @@ class Runner:
                 # Without a deadline, nothing that AWS says is an answer but success.
                 reason = str(exc)
             except RemoteRefused as exc:
-                message = f"The instance refused the connection: {exc}. Compare REGISTRY_KEY_NAME with the secret's key."
+                message = f"The instance refused us ({exc}). Compare REGISTRY_KEY_NAME with the secret's key."
                 raise StepFailed("connection_refused", message) from exc
             except CommandFailed as exc:
                 raise StepFailed("command_failed", f"On the instance, {exc}") from exc
@@ -162,8 +164,9 @@ def _failure_of(exc: CloudError) -> StepFailed:
     if isinstance(exc, NoCapacity):
         return StepFailed("no_capacity", f"AWS has no such machine now ({exc}). Post the build again later.")
     if isinstance(exc, QuotaExceeded):
-        return StepFailed("quota_exceeded", f"The account's limit is reached ({exc}). Raise it, then post again.")
+        return StepFailed(
+            "quota_exceeded", f"The account's limit is reached ({exc}). Raise it, then post again."
+        )
     if isinstance(exc, CloudAuthError):
         return StepFailed("cloud_auth", f"AWS refused the worker's credentials ({exc}). Check its IAM role.")
     return StepFailed("cloud_error", f"AWS answered {exc}")
-

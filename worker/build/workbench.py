@@ -128,7 +128,7 @@ class Workbench:
         self._ends = None if remaining is None else time.monotonic() + remaining.total_seconds()
 
     def check(self) -> None:
-        """To be called again and again by whatever lasts. Raises LeaseLost, HandOver, StepFailed (deadline)."""
+        """Whatever lasts calls this again and again. Raises LeaseLost, HandOver, StepFailed (deadline)."""
         if self._heartbeat.lost:
             message = f"the lease on build {self.lease.build_id} ran out"
             raise LeaseLost(message)
