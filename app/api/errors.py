@@ -98,12 +98,15 @@ def install(app: FastAPI) -> None:
         return respond(exc.status, exc.type, exc.title(), exc.detail, headers, **exc.facts)
 
     @app.exception_handler(RequestValidationError)
-    def invalid_request(_: Request, exc: RequestValidationError) -> JSONResponse:
+    def invalid_request(request: Request, exc: RequestValidationError) -> JSONResponse:
         found = [
             {"where": ".".join(str(part) for part in error["loc"]), "message": error["msg"]}
             for error in exc.errors()
         ]
         detail = "; ".join(f"{problem['where']}: {problem['message']}" for problem in found)
+        if request.method != "GET" and "json" not in request.headers.get("Content-Type", ""):
+            # What curl sends unless told otherwise is taken for a form.
+            detail += ". Send JSON, and the header `Content-Type: application/json`."
         return respond(422, "invalid-request", "The request's content is not valid", detail, problems=found)
 
     @app.exception_handler(HTTPException)

@@ -29,8 +29,10 @@ class EmbeddedPostgres:
     breaks when a process is killed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        """`durable=False` is for tests: faster, and a crash of the machine may lose the data."""
         self.folder = folder.resolve()
+        self._durable = durable
         self._server: Any = None
 
     def start(self) -> str:
@@ -57,8 +59,11 @@ class EmbeddedPostgres:
             atexit.unregister(server._cleanup)  # noqa: SLF001
             url = server.get_uri()
             try:
-                with psycopg.connect(url, connect_timeout=5) as connection:
+                with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
                     connection.execute("SELECT 1")
+                    if not self._durable:
+                        connection.execute("ALTER SYSTEM SET fsync = off")
+                        connection.execute("SELECT pg_reload_conf()")
             except psycopg.OperationalError:
                 # get_server believed a process id that now is another process's.
                 _forget(PostgresServer, self.folder)

@@ -216,11 +216,12 @@ class Promotion(Base):
 
     __tablename__ = "promotions"
 
+    # The key begins with the stage: its newest promotion is the last row of its part of the key's index.
+    stage: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     model_id: Mapped[UUID]
     # The model's own version, held equal by the foreign key: "latest of a version" walks one index.
     version: Mapped[str]
-    stage: Mapped[str]
     promoted_by: Mapped[str]
     note: Mapped[str | None]
     override: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -231,7 +232,6 @@ class Promotion(Base):
     __table_args__ = (
         CheckConstraint(_one_of("stage", Stage), name="stage"),
         ForeignKeyConstraint(["model_id", "version"], ["models.id", "models.version"], ondelete="RESTRICT"),
-        Index("ix_promotions_stage_latest", "stage", text("id DESC")),
         Index("ix_promotions_stage_version_latest", "stage", "version", text("id DESC")),
         Index("ix_promotions_model", "model_id", "stage"),
     )

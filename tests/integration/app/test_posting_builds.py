@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.db.session import Database
@@ -136,9 +136,9 @@ BAD = [
 
 @pytest.mark.parametrize(("changes", "kind", "says"), BAD, ids=lambda value: str(value)[:40])
 def test_bad_input_is_refused_with_what_to_do_and_leaves_nothing(
-    api: TestClient, registry: Registry, changes: dict[str, Any], kind: str, says: list[str]
+    unchanged_api: TestClient, unchanged: Registry, changes: dict[str, Any], kind: str, says: list[str]
 ) -> None:
-    answer = api.post("/builds", json=registry.body() | changes)
+    answer = unchanged_api.post("/builds", json=unchanged.body() | changes)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -146,7 +146,7 @@ def test_bad_input_is_refused_with_what_to_do_and_leaves_nothing(
     for text in says:
         assert text in problem["detail"]
     assert isinstance(problem.get("problems", []), list)
-    assert set(registry.counts().values()) == {0}
+    assert set(unchanged.counts().values()) == {0}
 
 
 def test_a_problem_of_the_configuration_names_key_and_line(api: TestClient, registry: Registry) -> None:
@@ -155,11 +155,13 @@ def test_a_problem_of_the_configuration_names_key_and_line(api: TestClient, regi
     assert [(found["key"], found["line"]) for found in problem["problems"]] == [("hidden_size", 4)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=200))
-def test_no_configuration_is_an_unexpected_error(api: TestClient, registry: Registry, text: str) -> None:
-    answer = api.post("/builds", json=registry.body() | {"search_config": text, "base_search_config": text})
-    assert answer.status_code == 422
+def test_no_configuration_is_an_unexpected_error(
+    unchanged_api: TestClient, unchanged: Registry, text: str
+) -> None:
+    body = unchanged.body() | {"search_config": text, "base_search_config": text}
+    assert unchanged_api.post("/builds", json=body).status_code == 422
 
 
 def at_the_same_moment(api: TestClient, bodies: list[dict[str, Any]]) -> list[Any]:

@@ -1,0 +1,123 @@
+"""GET /models and GET /models/{prefix}: filters, and pages without gaps or doubles."""
+
+import random
+
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.db.session import Database
+from app.registry import models
+from app.registry.pages import Cursor
+from app.words import Stage
+from tests.integration.app.registry import Registry, listening
+
+DEVELOPMENT, STAGING, PRODUCTION = Stage
+
+
+def prefixes(api: TestClient, **filters: str) -> list[str]:
+    return [item["prefix"] for item in api.get("/models", params=filters).json()["items"]]
+
+
+def test_a_model_is_shown_whole(api: TestClient, registry: Registry) -> None:
+    prefix = registry.model("1.0.0", branch="feature/x", stages=(DEVELOPMENT, STAGING))
+    shown = api.get(f"/models/{prefix}").json()
+    assert shown["branch"] == "feature/x"
+    assert shown["metrics"] == {"everyday": {"count": 200, "top_1": 0.62}}
+    assert shown["stages"] == ["development", "staging"]
+    assert [promotion["stage"] for promotion in shown["promotions"]] == ["development", "staging"]
+    assert [artifact["name"] for artifact in shown["artifacts"]] == ["model.zip"]
+    assert shown["published_at"].endswith("Z")
+
+
+def test_a_prefix_without_a_model_is_not_found(api: TestClient) -> None:
+    answer = api.get("/models/1.0.0-abcdef1")
+    assert answer.status_code == 404
+    assert "GET /builds?prefix=1.0.0-abcdef1" in answer.json()["detail"]
+
+
+def test_models_are_listed_by_version_branch_and_stage(api: TestClient, registry: Registry) -> None:
+    a = registry.model("1.0.0", branch="main", stages=(DEVELOPMENT,))
+    b = registry.model("1.0.0", branch="feature", stages=(DEVELOPMENT, STAGING))
+    c = registry.model("1.1.0", branch="feature")
+    assert prefixes(api) == [c, b, a]
+    assert prefixes(api, version="1.0.0") == [b, a]
+    assert prefixes(api, branch="feature") == [c, b]
+    assert prefixes(api, stage="development") == [b, a]
+    assert prefixes(api, stage="staging", version="1.0.0", branch="feature") == [b]
+    assert prefixes(api, stage="production") == []
+    # Promoted again and again, it is still one model.
+    registry.promote(a, DEVELOPMENT)
+    assert prefixes(api, stage="development") == [b, a]
+
+
+def test_a_page_takes_three_statements_however_many_models_are_on_it(
+    database: Database, registry: Registry
+) -> None:
+    for _ in range(5):
+        registry.model(stages=(DEVELOPMENT,))
+    with database.transaction() as session, listening(database) as statements:
+        assert len(models.find(session, limit=50).items) == 5
+    assert len(statements.seen) == 3
+
+
+def test_the_last_page_has_no_cursor(api: TestClient, registry: Registry) -> None:
+    assert api.get("/models").json() == {"items": [], "next": None}
+    all_ = [registry.model() for _ in range(4)]
+    first = api.get("/models", params={"limit": 2}).json()
+    last = api.get("/models", params={"limit": 2, "cursor": first["next"]}).json()
+    assert last["next"] is None
+    assert [item["prefix"] for item in first["items"] + last["items"]] == all_[::-1]
+
+
+def insert(registry: Registry, number: int, second: int) -> None:
+    """A model published at that second of an hour: several may share one."""
+    registry.execute(
+        """
+        WITH made AS (
+            INSERT INTO builds (prefix, version, sha, branch, search_config, requested_by, state, finished_at)
+            VALUES ('1.0.0-' || lpad(to_hex(CAST(:n AS int)), 7, '0'), '1.0.0',
+                    lpad(to_hex(CAST(:n AS int)), 7, '0'), 'main', '', 'x', 'succeeded', now())
+            RETURNING *)
+        INSERT INTO models
+               (prefix, version, sha, branch, build_id, metrics, verdict, verdict_reason, published_at)
+        SELECT prefix, version, sha, branch, id, '{}', 'passed', '',
+               timestamptz '2026-01-01' + CAST(:s AS int) * interval '1 second'
+          FROM made
+        """,
+        n=number,
+        s=second,
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seconds=st.lists(st.integers(0, 5), max_size=12),
+    limit=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+)
+def test_pages_have_no_gaps_or_doubles_while_models_are_added(
+    registry: Registry, seconds: list[int], limit: int, seed: int
+) -> None:
+    registry.execute("DELETE FROM models")
+    registry.execute("DELETE FROM builds")
+    for number, second in enumerate(seconds):
+        insert(registry, number, second)
+    expected = registry.values("SELECT prefix FROM models ORDER BY published_at DESC, id DESC")
+    chance = random.Random(seed)
+    seen: list[str] = []
+    cursor: Cursor | None = None
+    number = len(seconds)
+    while True:
+        with registry.database.transaction() as session:
+            page = models.find(session, limit=limit, cursor=cursor)
+        seen += [model.prefix for model in page.items]
+        assert len(page.items) <= limit
+        if page.next is None:
+            break
+        cursor = Cursor.parse(str(page.next))
+        if chance.random() < 0.5:
+            # Newer than everything: it belongs before the first page.
+            insert(registry, number, 3600)
+            number += 1
+    assert seen == expected

@@ -1,0 +1,65 @@
+"""The OpenAPI document: the committed snapshot, and what every operation must tell."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.app.snapshot import SNAPSHOT, document
+
+
+def operations() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{method} {path}", operation)
+        for path, methods in document()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_the_snapshot_is_the_document() -> None:
+    how = "The API changed. If that was meant: python -m tests.integration.app.snapshot"
+    assert json.loads(SNAPSHOT.read_text(encoding="utf-8")) == document(), how
+
+
+@pytest.mark.parametrize(("name", "operation"), operations(), ids=[name for name, _ in operations()])
+def test_an_operation_is_described_to_its_last_parameter(name: str, operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert operation["description"]
+    resource, _, verb = operation["operationId"].partition(":")
+    assert resource == operation["tags"][0]
+    assert verb.isalpha()
+    for parameter in operation.get("parameters", []):
+        assert parameter["description"], parameter["name"]
+    for status, response in operation["responses"].items():
+        assert response["description"] != "Successful Response" or status.startswith("2")
+        if status.startswith(("4", "5")) and not name.endswith("/readyz"):
+            content = response["content"]
+            assert list(content) == ["application/problem+json"]
+            for example in content["application/problem+json"]["examples"].values():
+                assert example["value"]["status"] == int(status)
+                assert example["value"]["detail"]
+
+
+def test_operation_ids_are_unique() -> None:
+    ids = [operation["operationId"] for _, operation in operations()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_body_and_every_answer_has_an_example() -> None:
+    whole = document()
+
+    def has_example(content: dict[str, Any]) -> bool:
+        schema = content["schema"]
+        named = whole["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], schema)
+        properties = named.get("properties", {}).values()
+        whole_examples = "example" in content or "examples" in content or "examples" in named
+        return whole_examples or (bool(properties) and all("examples" in value for value in properties))
+
+    missing = [
+        (name, status)
+        for name, operation in operations()
+        for status, response in [("body", operation.get("requestBody", {})), *operation["responses"].items()]
+        for content in response.get("content", {}).values()
+        if not has_example(content)
+    ]
+    assert missing == []
