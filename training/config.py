@@ -262,6 +262,11 @@ class SearchConfig(_Section):
 
     # Network.
     hidden_size: Annotated[int, Field(ge=1, le=65536)] = 1024
+    # So many networks are trained, each with its share of the hidden size, and packed as one: the mean of
+    # their logits is one network's whose hidden layer is theirs side by side.
+    ensemble_size: Annotated[int, Field(ge=1, le=64)] = 1
+    # As the weights are stored; float16 halves the model, and loads into the same network.
+    weights_precision: Literal["float32", "float16"] = "float32"
     model_dropout_layer_1_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.1
     model_dropout_layer_2_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.4
     embedding_scale: Annotated[float, Field(gt=0, le=1000)] = 10.0
@@ -285,6 +290,14 @@ class SearchConfig(_Section):
 
     # Benchmark: `[benchmark_floors."*"]` holds for every benchmark, `[benchmark_floors.vague]` for one.
     benchmark_floors: dict[str, dict[Figure, Share]] = {}
+
+    @model_validator(mode="after")
+    def _members_are_alike(self) -> "SearchConfig":
+        if self.hidden_size % self.ensemble_size:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} cannot be split into {self.ensemble_size} networks"
+            )
+        return self
 
     def floor(self, benchmark: str, figure: str) -> float:
         """The share that `figure` must reach in `benchmark`; 0 where nothing is asked for."""

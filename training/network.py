@@ -1,5 +1,6 @@
 """The network: two linear layers over an embedding. Its format is what existing inference code loads."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,6 +45,20 @@ class Network(nn.Module):
         weights = {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
         weights["fc1.weight"] *= embedding_scale
         return weights
+
+
+def side_by_side(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """One network whose logits are the mean of the members'.
+
+    Its hidden layer holds theirs side by side. Nothing mixes them before the last layer, so that is exact.
+    """
+    count = len(members)
+    return {
+        "fc1.weight": torch.cat([member["fc1.weight"] for member in members]),
+        "fc1.bias": torch.cat([member["fc1.bias"] for member in members]),
+        "fc2.weight": torch.cat([member["fc2.weight"] for member in members], dim=1) / count,
+        "fc2.bias": torch.stack([member["fc2.bias"] for member in members]).mean(dim=0),
+    }
 
 
 def choose_device(wanted: str) -> str:

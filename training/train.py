@@ -2,23 +2,26 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.config import VAGUE_CODE, SearchConfig
 from training.dataset import Dataset
 from training.distributed import Group
 from training.embeddings import Embeddings
 from training.errors import FailureCode, TrainingError
-from training.network import Network, Sizes, choose_bfloat16
-from training.progress import Progress
+from training.loss import HierarchicalLoss
+from training.network import Network, Sizes, choose_bfloat16, side_by_side
+from training.progress import Phase, Progress
 
 ALONE: Final = Group()
+# Far apart, so that the seeds of a configuration's next seed are others.
+_SEEDS_APART: Final = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,39 @@ class Trained:
     accuracy: float
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """The dataset on the device.
+
+    table (texts, dimension), one row a text: a batch gathers its rows by index. text_of, class_of, weight
+    (pairs,); the weights have mean 1, so that the learning rate means the same whatever the sources weigh.
+    """
+
+    table: Tensor
+    text_of: Tensor
+    class_of: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, dataset: Dataset, embeddings: Embeddings, device: torch.device) -> Self:
+        weight = dataset.weight / dataset.weight.mean(dtype=np.float64)
+        return cls(
+            torch.from_numpy(embeddings).to(device),
+            torch.from_numpy(dataset.text_of).to(device),
+            torch.from_numpy(dataset.class_of).to(device),
+            torch.from_numpy(weight.astype(np.float32)).to(device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.text_of)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    loss: float
+    accuracy: float
+
+
 def train_network(
     dataset: Dataset,
     embeddings: Embeddings,
@@ -39,109 +75,102 @@ def train_network(
     progress: Progress,
     group: Group = ALONE,
 ) -> Trained:
-    """Embeddings (texts, dimension) are those of `dataset.texts`. Same input, same machine: same bytes."""
-    deterministic(config.seed)
+    """Embeddings (texts, dimension) are those of `dataset.texts`. Same input, same machine: same bytes.
+
+    Trains `ensemble_size` networks and packs them as one.
+    """
     target = torch.device(device)
-    bfloat16 = choose_bfloat16(config.precision, device)
     sizes = Sizes(
         input_size=embeddings.shape[1],
-        hidden_size=config.hidden_size,
+        hidden_size=config.hidden_size // config.ensemble_size,
         output_size=len(dataset.classes),
         dropout_layer_1_percentage=config.model_dropout_layer_1_percentage,
         dropout_layer_2_percentage=config.model_dropout_layer_2_percentage,
     )
-    network = Network(sizes).to(target).train()
-    if not group.leads:
-        # The leader's weights hold for all, but rows on different processes drop different numbers out.
-        torch.manual_seed(config.seed + group.rank)
-    parallel = group.parallel(network)
-    # Kept once for each text; a batch gathers its rows by index, on the device.
-    table = torch.from_numpy(np.ascontiguousarray(embeddings)).to(target)
-    text_of = torch.from_numpy(dataset.text_of).to(target)
-    class_of = torch.from_numpy(dataset.class_of).to(target)
-    # Of mean 1, so that the learning rate means the same whatever the sources weigh.
-    weight = torch.from_numpy(dataset.weight / dataset.weight.mean(dtype=np.float64)).to(
-        target, torch.float32
-    )
-
+    pairs = Pairs.of(dataset, embeddings, target)
     loss_of = HierarchicalLoss(dataset.classes, config, target)
-    pairs = len(text_of)
-    steps = config.max_epochs * math.ceil(pairs / config.model_batch_size)
+    members: list[dict[str, Tensor]] = []
+    with progress.phase("train", len(pairs) * config.max_epochs * config.ensemble_size) as phase:
+        for member in range(config.ensemble_size):
+            seed = config.seed + member * _SEEDS_APART
+            deterministic(seed)
+            network = Network(sizes).to(target).train()
+            if not group.leads:
+                # The leader's weights hold for all, but each process draws its own dropout.
+                torch.manual_seed(seed + group.rank)
+            last = _train_one(network, pairs, loss_of, config, seed, phase, progress, group)
+            members.append(network.folded(config.embedding_scale))
+    weights = side_by_side(members)
+    if VAGUE_CODE in dataset.classes:
+        weights["fc2.bias"][dataset.classes.index(VAGUE_CODE)] += config.vague_bias
+    weights = {name: value.to(getattr(torch, config.weights_precision)) for name, value in weights.items()}
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise TrainingError(FailureCode.DIVERGED, "the weights hold NaN or infinity: lower learning_rate")
+    whole = Sizes(
+        sizes.input_size,
+        config.hidden_size,
+        sizes.output_size,
+        sizes.dropout_layer_1_percentage,
+        sizes.dropout_layer_2_percentage,
+    )
+    return Trained(whole, weights, last.loss, last.accuracy)
+
+
+def _train_one(
+    network: Network,
+    pairs: Pairs,
+    loss_of: HierarchicalLoss,
+    config: SearchConfig,
+    seed: int,
+    phase: Phase,
+    progress: Progress,
+    group: Group,
+) -> Epoch:
+    parallel = group.parallel(network)
+    steps = config.max_epochs * math.ceil(len(pairs) / config.model_batch_size)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warm_up_then_cosine(steps, config.warm_up_share))
-    order = torch.Generator().manual_seed(config.seed)
-    loss = accuracy = math.nan
-    with progress.phase("train", pairs * config.max_epochs) as phase:
-        for epoch in range(1, config.max_epochs + 1):
-            total_loss = torch.zeros((), dtype=torch.float64, device=target)
-            correct = torch.zeros((), dtype=torch.float64, device=target)
-            shuffled = torch.randperm(pairs, generator=order).to(target)
-            for whole in torch.split(shuffled, config.model_batch_size):
-                batch = group.part_of(whole)
-                inputs = table[text_of[batch]] * config.embedding_scale
-                with torch.autocast(target.type, torch.bfloat16, enabled=bfloat16):
-                    logits = parallel(inputs)
-                each = loss_of(logits.float(), class_of[batch])
-                # Processes average their gradients: times their number, that is the whole mean.
-                weighted = (each * weight[batch]).sum() * (group.size / len(whole))
-                optimiser.zero_grad(set_to_none=True)
-                weighted.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-                total_loss += weighted.detach() * (len(whole) / group.size)
-                correct += ((logits.detach().argmax(1) == class_of[batch]) * weight[batch]).sum()
-                phase.advance(len(whole))
-            loss = group.total(total_loss) / pairs
-            accuracy = group.total(correct) / float(weight.sum(dtype=torch.float64))
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    FailureCode.DIVERGED,
-                    f"the loss is {loss} in epoch {epoch}: lower learning_rate ({config.learning_rate}) or "
-                    f"embedding_scale ({config.embedding_scale})",
-                )
-            phase.advance(0, epoch=epoch, loss=loss, accuracy=accuracy)
-            progress.say(f"epoch {epoch} of {config.max_epochs}: loss {loss:.4f}, accuracy {accuracy:.4f}")
-    weights = network.folded(config.embedding_scale)
-    if VAGUE_CODE in dataset.classes:
-        weights["fc2.bias"][dataset.classes.index(VAGUE_CODE)] += config.vague_bias
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise TrainingError(FailureCode.DIVERGED, "the weights hold NaN or infinity: lower learning_rate")
-    return Trained(sizes, weights, loss, accuracy)
-
-
-class HierarchicalLoss:
-    """Cross-entropy of the codes and, by `hierarchy_weight`, of their chapters and headings.
-
-    A chapter's probability is the sum of its codes': a wrong code of the right heading costs less than one of
-    another chapter. The vague class is a chapter and a heading of its own.
-    """
-
-    def __init__(self, classes: Sequence[str], config: SearchConfig, device: torch.device) -> None:
-        self._label_smoothing = config.label_smoothing
-        self._weight = config.hierarchy_weight
-        self._levels: list[tuple[Tensor, int]] = []
-        for digits in (2, 4) if self._weight else ():
-            above = sorted({code[:digits] for code in classes})
-            index = {code: position for position, code in enumerate(above)}
-            group_of = torch.tensor([index[code[:digits]] for code in classes], device=device)
-            self._levels.append((group_of, len(above)))
-
-    def __call__(self, logits: Tensor, class_of: Tensor) -> Tensor:
-        """Logits (batch, classes) float32 and class_of (batch,) → the loss of each row (batch,)."""
-        loss = nn.functional.cross_entropy(
-            logits, class_of, reduction="none", label_smoothing=self._label_smoothing
+    device = pairs.table.device
+    bfloat16 = choose_bfloat16(config.precision, str(device))
+    order = torch.Generator().manual_seed(seed)
+    last = Epoch(math.nan, math.nan)
+    for epoch in range(1, config.max_epochs + 1):
+        total_loss = torch.zeros((), dtype=torch.float64, device=device)
+        correct = torch.zeros((), dtype=torch.float64, device=device)
+        shuffled = torch.randperm(len(pairs), generator=order).to(device)
+        for whole in torch.split(shuffled, config.model_batch_size):
+            batch = group.part_of(whole)
+            classes, weight = pairs.class_of[batch], pairs.weight[batch]
+            # Scaled here and not in the table: at millions of texts a second table would not fit.
+            inputs = pairs.table[pairs.text_of[batch]] * config.embedding_scale
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                logits = parallel(inputs)
+            # Processes average their gradients: times their number, that is the whole mean.
+            loss = (loss_of(logits.float(), classes) * weight).sum() * (group.size / len(whole))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            total_loss += loss.detach() * (len(whole) / group.size)
+            correct += ((logits.detach().argmax(1) == classes) * weight).sum()
+            phase.advance(len(whole))
+        last = Epoch(
+            group.total(total_loss) / len(pairs),
+            group.total(correct) / float(pairs.weight.sum(dtype=torch.float64)),
         )
-        if not self._levels:
-            return loss
-        chances = torch.softmax(logits, dim=1)
-        for group_of, groups in self._levels:
-            sums = chances.new_zeros(len(chances), groups).index_add(1, group_of, chances)
-            right = sums.gather(1, group_of[class_of].unsqueeze(1)).squeeze(1)
-            # A sum that underflowed to 0 has no logarithm: a chance of 1e-8 is as wrong.
-            loss = loss - self._weight * torch.log(right.clamp_min(1e-8))
-        return loss
+        if not math.isfinite(last.loss):
+            raise TrainingError(
+                FailureCode.DIVERGED,
+                f"the loss is {last.loss} in epoch {epoch}: lower learning_rate ({config.learning_rate}) or "
+                f"embedding_scale ({config.embedding_scale})",
+            )
+        phase.advance(0, epoch=epoch, loss=last.loss, accuracy=last.accuracy)
+        progress.say(
+            f"epoch {epoch} of {config.max_epochs}: loss {last.loss:.4f}, accuracy {last.accuracy:.4f}"
+        )
+    return last
 
 
 def deterministic(seed: int) -> None:

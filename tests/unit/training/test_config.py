@@ -169,6 +169,12 @@ def test_floors_hold_for_one_benchmark_or_for_all() -> None:
     )
 
 
+def test_networks_of_an_ensemble_share_the_hidden_size_evenly() -> None:
+    assert parse_config(MINIMAL + "hidden_size = 12\nensemble_size = 4\n").ensemble_size == 4
+    ((_, _, message),) = problems(MINIMAL + "hidden_size = 10\nensemble_size = 4\n")
+    assert "hidden_size 10 cannot be split into 4 networks" in message
+
+
 @given(st.text())
 def test_any_text_gives_a_configuration_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):

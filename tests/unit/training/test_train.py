@@ -13,10 +13,11 @@ import torch
 from training.config import VAGUE_CODE, SearchConfig, parse_config
 from training.dataset import Dataset
 from training.errors import FailureCode, TrainingError
-from training.network import Network, Sizes, choose_device, load_network
+from training.loss import HierarchicalLoss
+from training.network import Network, Sizes, choose_device, load_network, side_by_side
 from training.package import Answers, read_model, write_model
 from training.progress import Progress
-from training.train import HierarchicalLoss, Trained, train_network, warm_up_then_cosine
+from training.train import Trained, train_network, warm_up_then_cosine
 
 QUIET = Progress(log=io.StringIO())
 
@@ -102,6 +103,27 @@ def test_the_loss_counts_chapters_and_headings(hierarchy_weight: float) -> None:
     first = -math.log(0.1) - hierarchy_weight * (math.log(0.1 + 0.2 + 0.3) + math.log(0.1 + 0.2))
     second = -math.log(0.7) * (1 + 2 * hierarchy_weight)
     assert got == pytest.approx([first, second], rel=1e-5)
+
+
+def test_networks_side_by_side_give_the_mean_of_their_logits() -> None:
+    torch.manual_seed(0)
+    networks = [Network(Sizes(4, 3, 2, 0.1, 0.4)).eval() for _ in range(3)]
+    one = load_network(Sizes(4, 9, 2, 0.1, 0.4), side_by_side([network.folded(1.0) for network in networks]))
+    inputs = torch.randn(5, 4)
+    mean = torch.stack([network(inputs) for network in networks]).mean(dim=0)
+    assert torch.allclose(one(inputs), mean, atol=1e-6)
+
+
+def test_an_ensemble_is_packed_as_one_network_and_float16_halves_it() -> None:
+    data, embeddings = clusters()
+    changes = {"ensemble_size": 4, "weights_precision": "float16", "max_epochs": 10}
+    trained = train_network(data, embeddings, config(**changes), "cpu", QUIET)
+    assert trained.sizes.hidden_size == 16
+    assert {value.dtype for value in trained.weights.values()} == {torch.float16}
+    with torch.inference_mode():
+        logits = load_network(trained.sizes, trained.weights)(torch.from_numpy(embeddings))
+    assert logits.dtype == torch.float32
+    assert (logits.argmax(1).numpy() == data.class_of).mean() == 1.0
 
 
 def test_the_vague_bias_is_folded_into_the_vague_class_alone() -> None:
