@@ -1,5 +1,6 @@
 """Migrations from code: one migrator at a time, and whether the schema is the code's."""
 
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ from sqlalchemy import Connection
 from app.db.session import Database
 
 ROOT = Path(__file__).resolve().parents[2]
+# Alembic keeps what it works on in globals; the lock in the database is for other processes.
+_alembic = threading.Lock()
 
 
 def alembic_config(database: Database) -> Config:
@@ -24,11 +27,13 @@ def alembic_config(database: Database) -> Config:
 
 def upgrade(database: Database, revision: str = "head") -> None:
     """Bring the schema to a revision. Several at once wait for each other."""
-    command.upgrade(alembic_config(database), revision)
+    with _alembic:
+        command.upgrade(alembic_config(database), revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
-    command.downgrade(alembic_config(database), revision)
+    with _alembic:
+        command.downgrade(alembic_config(database), revision)
 
 
 def head() -> str | None:

@@ -1,0 +1,153 @@
+"""The bucket: written once, never over anything else by accident."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.aws import CloudError, CloudNotFound, CloudUnavailable
+from app.settings import Settings
+from app.storage.bucket import Bucket, FileDigest, KeyTaken, digest_of
+from simcloud.server import SimCloud
+
+KEY = "1.0.0-abcdef1/model.zip"
+UNREACHED_S3 = Settings.model_validate(
+    {"database_url": "postgresql://nowhere/none", "aws_endpoint_url": "http://127.0.0.1:1"}
+)
+
+
+@pytest.fixture
+def bucket(cloud: SimCloud) -> Bucket:
+    return Bucket.of(UNREACHED_S3.model_copy(update={"aws_endpoint_url": cloud.endpoint_url}))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"a model" * 1000)
+    return path
+
+
+def put(bucket: Bucket, file: Path, content: FileDigest | None = None, build_id: str = "b1") -> None:
+    bucket.put_once(KEY, file, content or digest_of(file), content_type="application/zip", build_id=build_id)
+
+
+def test_an_object_is_written_with_its_digest_and_owner(bucket: Bucket, file: Path, tmp_path: Path) -> None:
+    assert bucket.head(KEY) is None
+    put(bucket, file)
+    there = bucket.head(KEY)
+    assert there is not None
+    assert there.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (there.size_bytes, there.build_id) == (7000, "b1")
+    assert bucket.download(KEY, tmp_path / "copy") == digest_of(file)
+    assert list(bucket.list("1.0.0-")) == [(KEY, 7000)]
+
+
+def test_writing_the_same_again_changes_nothing(bucket: Bucket, file: Path) -> None:
+    put(bucket, file)
+    before = bucket.head(KEY)
+    put(bucket, file, build_id="b2")
+    assert bucket.head(KEY) == before
+
+
+def test_other_content_is_not_overwritten(bucket: Bucket, file: Path) -> None:
+    put(bucket, file)
+    before = bucket.head(KEY)
+    file.write_bytes(b"another model")
+    with pytest.raises(KeyTaken) as taken:
+        put(bucket, file, build_id="b2")
+    assert (taken.value.key, taken.value.owner) == (KEY, "b1")
+    assert bucket.head(KEY) == before
+    bucket.replace(KEY, file, digest_of(file), content_type="application/zip")
+    after = bucket.head(KEY)
+    assert after is not None
+    assert after.size_bytes == len(b"another model")
+
+
+def test_an_object_of_somebody_else_has_no_owner(bucket: Bucket, file: Path) -> None:
+    bucket.put_marker(KEY)
+    with pytest.raises(KeyTaken) as taken:
+        put(bucket, file)
+    assert taken.value.owner is None
+
+
+def test_a_write_whose_answer_was_lost_has_happened(bucket: Bucket, file: Path, cloud: SimCloud) -> None:
+    fault = cloud.faults.add("s3", "PutObject", lose="answer")
+    put(bucket, file)
+    assert fault.hits == 1
+    there = bucket.head(KEY)
+    assert there is not None
+    assert there.sha256 == digest_of(file).sha256
+
+
+def test_what_arrives_otherwise_than_it_was_sent_is_refused(bucket: Bucket, file: Path) -> None:
+    claimed = FileDigest(hashlib.sha256(b"something else").hexdigest(), 7000)
+    with pytest.raises(CloudError):
+        put(bucket, file, claimed)
+    assert bucket.head(KEY) is None
+
+
+@pytest.mark.parametrize("action", ["PutObject", "HeadObject", "GetObject"])
+def test_an_s3_that_is_slow_for_long_is_unavailable(
+    bucket: Bucket, file: Path, cloud: SimCloud, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    put(bucket, file)
+    cloud.faults.add("s3", action, code="SlowDown", status=503, times=None)
+    calls: dict[str, Callable[[], object]] = {
+        "PutObject": lambda: bucket.put_marker("other"),
+        "HeadObject": lambda: bucket.head(KEY),
+        "GetObject": lambda: bucket.download(KEY, file),
+    }
+    with pytest.raises(CloudUnavailable):
+        calls[action]()
+
+
+def test_an_s3_that_is_not_there_is_unavailable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    with pytest.raises(CloudUnavailable, match="EndpointConnectionError"):
+        put(Bucket.of(UNREACHED_S3), file)
+
+
+def test_what_is_not_there_cannot_be_downloaded(bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(CloudNotFound):
+        bucket.download(KEY, tmp_path / "copy")
+
+
+def test_markers_and_deletions_can_be_repeated(bucket: Bucket) -> None:
+    for _ in range(2):
+        bucket.put_marker("1.0.0-abcdef1/development")
+    assert list(bucket.list()) == [("1.0.0-abcdef1/development", 0)]
+    for _ in range(2):
+        bucket.delete("1.0.0-abcdef1/development")
+    assert list(bucket.list()) == []
+
+
+def test_the_listing_goes_on_after_its_first_page(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
+    written = [f"many/{number}" for number in range(8)]
+    for key in written:
+        bucket.put_marker(key)
+    assert [key for key, _ in bucket.list("many/")] == written
+
+
+def test_a_signed_url_is_good_for_anybody_and_the_same_for_a_while(bucket: Bucket, file: Path) -> None:
+    put(bucket, file)
+    url = bucket.presign(KEY, 600)
+    assert httpx.get(url).content == file.read_bytes()
+    assert bucket.presign(KEY, 600) == url
+
+
+def test_a_signed_url_is_good_for_half_of_its_lifetime_at_least(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000_000.0
+    monkeypatch.setattr("app.storage.bucket.time.time", lambda: now)
+    first = bucket.presign(KEY, 600)
+    now += 299
+    assert bucket.presign(KEY, 600) == first
+    now += 2
+    monkeypatch.setattr("app.storage.bucket.Bucket._presign_in_period", lambda *_: "")
+    assert bucket.presign(KEY, 600) is not first

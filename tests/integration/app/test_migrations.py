@@ -1,0 +1,98 @@
+"""The schema: up, the code's own, down, and up again; any number of migrators at once."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from procrastinate import __version__ as procrastinate_version
+from procrastinate.schema import SchemaManager
+
+from app.db import migrate
+from app.db.session import Database
+
+_OBJECTS = """
+    SELECT format('%s %s', relkind, relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT format('function %s', proname) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT format('type %s', typname) FROM pg_type WHERE typnamespace = 'public'::regnamespace
+    UNION ALL SELECT format('trigger %s', tgname) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT format('constraint %s %s', conname, pg_get_constraintdef(oid)) FROM pg_constraint
+     WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL SELECT format('column %s.%s %s %s %s', table_name, column_name, data_type,
+                            column_default, is_nullable)
+      FROM information_schema.columns WHERE table_schema = 'public'
+"""
+
+
+def objects(database: Database) -> list[str]:
+    with psycopg.connect(database.conninfo) as connection:
+        return sorted(row[0] for row in connection.execute(_OBJECTS))
+
+
+@pytest.fixture
+def empty(new_database: Callable[[str], str]) -> Database:
+    return Database(new_database("template0"))
+
+
+def test_the_schema_is_the_one_of_the_tables_in_the_code(database: Database) -> None:
+    command.check(migrate.alembic_config(database))
+
+
+def test_down_leaves_nothing_and_up_makes_the_same_again(empty: Database, database: Database) -> None:
+    migrate.upgrade(empty)
+    assert objects(empty) == objects(database)
+    migrate.downgrade(empty, "base")
+    left = [name for name in objects(empty) if "alembic_version" not in name]
+    assert left == []
+    migrate.upgrade(empty)
+    assert objects(empty) == objects(database)
+    empty.close()
+
+
+def test_every_revision_can_be_undone_on_its_own(database: Database) -> None:
+    revisions = ["0004", "0003", "0002", "0001"]
+    for revision in revisions:
+        migrate.downgrade(database, revision)
+        with database.engine.connect() as connection:
+            assert migrate.current(connection) == revision
+            assert migrate.compare(revision) == "behind"
+    migrate.upgrade(database)
+    with database.engine.connect() as connection:
+        assert migrate.compare(migrate.current(connection)) == "same"
+
+
+def test_migrators_at_the_same_moment_wait_for_each_other(empty: Database, database: Database) -> None:
+    script = "import sys; from app.db import migrate, session; migrate.upgrade(session.Database(sys.argv[1]))"
+    migrators = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, empty.conninfo],
+            cwd=migrate.ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    said = [migrator.communicate(timeout=60)[1] for migrator in migrators]
+    assert [migrator.returncode for migrator in migrators] == [0, 0, 0], said
+    assert objects(empty) == objects(database)
+    empty.close()
+
+
+def test_threads_of_one_process_can_migrate_side_by_side(empty: Database, database: Database) -> None:
+    """Alembic itself is not made for it."""
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: migrate.upgrade(empty), range(2)))
+    assert objects(empty) == objects(database)
+    empty.close()
+
+
+def test_the_frozen_schema_of_the_queue_is_the_installed_librarys() -> None:
+    """When this fails, the pin was changed: add a revision with the SQL that the library ships for it."""
+    frozen = Path(migrate.ROOT / "migrations" / "queue" / "procrastinate-3.10.0.sql").read_text()
+    assert procrastinate_version == "3.10.0"
+    assert frozen == SchemaManager.get_schema()
