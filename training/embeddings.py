@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Embeddings = npt.NDArray[np.float32]
 
 # A batch of longer texts has fewer of them: so many tokens fill a batch, about.
-_TOKENS_OF_A_BATCH = 1024
+_TOKENS_OF_A_BATCH = 512
 _TOKENISED_AT_ONCE = 8192
 
 

@@ -47,7 +47,7 @@ top_1 = 0.5
 def write_inputs(folder: Path) -> None:
     texts = "".join(f'{code}0000,{code}00,"{names[0]}"\n' for code, names in GOODS.items())
     trade = "".join(f'{code}00,"{names[1]}"\n' for code, names in GOODS.items())
-    everyday = "".join(f'"{names[2]}",{code}\n' for code, names in GOODS.items())
+    everyday = "".join(f'"{names[2]}",{code}0000\n' for code, names in GOODS.items())
     raw = {
         "reference_data/cn_self_text.csv": f"CNKEY,CN_CODE,NAME_EN\n{texts}",
         "reference_data/vague_terms.csv": "description\ngoods\nmisc items\nblue large\n",
@@ -156,6 +156,18 @@ def test_a_second_run_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
                 again.writestr(name, archive.read(name))
     assert run(tmp_path, "train", PYTHONHASHSEED="7").returncode == 0
     assert result(tmp_path, "train")["files"] == result(build, "train")["files"]
+
+
+def test_8_digits_have_classes_and_a_benchmark_of_their_own(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    (tmp_path / "search-config.toml").write_text(CONFIG.replace("digits = 6", "digits = 8"))
+    for command in ("train", "benchmark"):
+        done = run(tmp_path, command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(tmp_path / "output" / "model.zip") as archive:
+        classes = json.loads(archive.read("target/subheadings.json"))
+    assert classes == [*(f"{code}00" for code in sorted(GOODS)), "vvvvvvvvvv"]
+    assert result(tmp_path, "benchmark")["metrics"]["everyday"]["top_1"] >= 0.5
 
 
 def test_a_worktree_elsewhere_trains_with_its_own_code(build: Path, tmp_path: Path) -> None:
