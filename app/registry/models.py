@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Text, bindparam, exists, select, text
+from sqlalchemy import ARRAY, BigInteger, Connection, Text, bindparam, exists, select, text
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.types import TypeEngine
 
@@ -113,7 +113,7 @@ LATEST_OF_VERSION = (
 )
 
 
-def latest(session: Session, stage: Stage, version: str | None = None) -> Latest:
+def latest(session: Session | Connection, stage: Stage, version: str | None = None) -> Latest:
     """The model most recently promoted to the stage, of one version if given; one indexed query.
 
     Raises NotFound when there is none.

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 
 from app.db.session import Database
 from app.registry import builds, promotions, runs
@@ -148,14 +148,15 @@ class Statements:
 
 
 @contextmanager
-def listening(database: Database) -> Iterator[Statements]:
+def listening(database: Database, engine: Engine | None = None) -> Iterator[Statements]:
+    engine = engine or database.engine
     statements = Statements()
 
     def note(_c: object, _u: object, statement: str, *_: object) -> None:
         statements.seen.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(engine, "before_cursor_execute", note)
     try:
         yield statements
     finally:
-        event.remove(database.engine, "before_cursor_execute", note)
+        event.remove(engine, "before_cursor_execute", note)

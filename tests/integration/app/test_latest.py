@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
@@ -124,9 +125,23 @@ def test_it_takes_one_statement(database: Database, registry: Registry, version:
 
 def test_a_request_takes_one_statement(api: TestClient, registry: Registry) -> None:
     registry.model(stages=(DEVELOPMENT,))
-    with listening(api.app.state.database) as statements:  # type: ignore[attr-defined]
+    assert isinstance(api.app, FastAPI)
+    database: Database = api.app.state.database
+    with listening(database) as statements, listening(database, database._reader) as read:
         assert api.get("/models/development/latest").status_code == 200
-    assert len(statements.seen) == 1
+    assert (len(statements.seen), len(read.seen)) == (0, 1)
+
+
+def test_a_cut_connection_is_replaced(api: TestClient, registry: Registry) -> None:
+    """As after a restart of Postgres, between two requests."""
+    registry.model(stages=(DEVELOPMENT,))
+    for _ in range(2):
+        assert api.get("/models/development/latest").status_code == 200
+        registry.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert api.get("/models/development/latest").status_code == 200
 
 
 @pytest.fixture

@@ -1,0 +1,214 @@
+"""How fast `GET /models/{stage}/latest` answers, beside an endpoint of the same server that does nothing.
+
+    python -m benchmarks.latest [--seconds 5] [--promotions 10000] [--connections 1 8]
+
+Starts an embedded Postgres in a temporary folder with that many promotions, and the API as
+`tariff-registry api` runs it: a uvicorn process of its own, on uvloop and httptools. Each endpoint is asked
+in turn over keep-alive connections. The yardstick, an endpoint that returns one constant, tells what server,
+framework and client cost on this machine: read the ratio, not the rates.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import uvicorn
+from sqlalchemy import text
+
+from app.db import migrate
+from app.db.embedded import EmbeddedPostgres
+from app.db.session import Database
+from app.main import create_app
+from app.settings import Settings
+
+_ROUNDS = 2
+_HOST = "127.0.0.1"
+_YARDSTICK = "/do-nothing"
+_LATEST = "/models/production/latest"
+
+_FILL = (
+    """
+    INSERT INTO builds (prefix, version, sha, branch, search_config, requested_by, state, finished_at)
+    SELECT v || '-' || left(sha, 7), v, sha, 'main', '', 'benchmark', 'succeeded', now()
+      FROM (SELECT format('1.%s.0', n) AS v, md5(n::text) AS sha FROM generate_series(1, 1000) n) made
+    """,
+    """
+    INSERT INTO models (prefix, version, sha, branch, build_id, metrics, verdict, verdict_reason)
+    SELECT prefix, version, sha, branch, id, '{}', 'passed', '' FROM builds
+    """,
+    """
+    INSERT INTO artifacts (model_id, name, key, sha256, size_bytes, content_type)
+    SELECT id, name, prefix || '/' || name, repeat('a', 64), 50000000, 'application/octet-stream'
+      FROM models, unnest(ARRAY['model.zip', 'search-config.toml', 'benchmark_results.xml',
+                                'benchmark_results.zip', 'provenance.json', 'build.log.gz']) name
+    """,
+    """
+    INSERT INTO promotions (model_id, version, stage, promoted_by)
+    SELECT m.id, m.version, (ARRAY['development', 'staging', 'production'])[1 + n % 3], 'benchmark'
+      FROM generate_series(1, :promotions) n
+      JOIN (SELECT id, version, row_number() OVER (ORDER BY prefix) AS row FROM models) m
+        ON m.row = 1 + n % 1000
+    """,
+    "ANALYZE",
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one endpoint, over all its rounds."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+
+    @classmethod
+    def of(cls, took_s: list[float], seconds: float) -> "Figures":
+        ranked = statistics.quantiles(took_s, n=100)
+        return cls(len(took_s) / seconds, 1000 * ranked[49], 1000 * ranked[98])
+
+
+def serve(port: int) -> None:
+    """The API with the yardstick beside it, configured by the environment."""
+    app = create_app(Settings())
+
+    @app.get(_YARDSTICK, include_in_schema=False)
+    async def do_nothing() -> dict[str, bool]:
+        return {"ok": True}
+
+    uvicorn.run(app, host=_HOST, port=port, loop="uvloop", http="httptools", log_level="warning")
+
+
+async def ask(port: int, path: str, until: float) -> list[float]:
+    """Ask over one keep-alive connection until then; seconds that each answer took."""
+    reader, writer = await asyncio.open_connection(_HOST, port)
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    request = f"GET {path} HTTP/1.1\r\nHost: {_HOST}\r\n\r\n".encode()
+    took = []
+    while (began := time.perf_counter()) < until:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            msg = f"{path}: {head.decode(errors='replace')}"
+            raise RuntimeError(msg)
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length))
+        took.append(time.perf_counter() - began)
+    writer.close()
+    await writer.wait_closed()
+    return took
+
+
+async def measure(port: int, path: str, connections: int, seconds: float) -> list[float]:
+    until = time.perf_counter() + seconds
+    each = await asyncio.gather(*(ask(port, path, until) for _ in range(connections)))
+    return [took for one in each for took in one]
+
+
+def await_server(port: int, server: "subprocess.Popen[bytes]") -> None:
+    for _ in range(300):
+        if server.poll() is not None:
+            msg = f"the server ended with status {server.returncode}"
+            raise RuntimeError(msg)
+        with socket.socket() as probe:
+            if probe.connect_ex((_HOST, port)) == 0:
+                return
+        time.sleep(0.1)
+    msg = "the server did not start"
+    raise RuntimeError(msg)
+
+
+def machine() -> str:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        cpu = names[0] if names else cpu
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{os.cpu_count()} × {cpu}; {platform.platform()}; load before: {load}"
+
+
+def run(seconds: float, promotions: int, connections: list[int]) -> None:
+    print(f"machine   {machine()}")
+    names = ("fastapi", "uvicorn", "uvloop", "sqlalchemy", "psycopg", "pydantic")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder) / "postgres") as postgres:
+        url = postgres.start()
+        database = Database(url)
+        migrate.upgrade(database)
+        with database.engine.begin() as connection:
+            for statement in _FILL:
+                values = {"promotions": promotions} if ":promotions" in statement else {}
+                connection.execute(text(statement), values)
+            server_version = connection.execute(text("SHOW server_version")).scalar_one()
+        database.close()
+        print(f"versions  Python {platform.python_version()}, {versions}, PostgreSQL {server_version}")
+        print(f"data      {promotions:,} promotions of 1,000 models with 6 artifacts each\n")
+        with socket.socket() as probe:
+            probe.bind((_HOST, 0))
+            port: int = probe.getsockname()[1]
+        environment = os.environ | {
+            "DATABASE_URL": url,
+            "AWS_ACCESS_KEY_ID": "benchmark",
+            "AWS_SECRET_ACCESS_KEY": "benchmark",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        command = [sys.executable, "-m", "benchmarks.latest", "--serve", str(port)]
+        with subprocess.Popen(command, env=environment) as server:
+            try:
+                await_server(port, server)
+                report(port, seconds, connections)
+            finally:
+                server.terminate()
+
+
+def report(port: int, seconds: float, connections: list[int]) -> None:
+    for path in (_YARDSTICK, _LATEST):
+        asyncio.run(measure(port, path, max(connections), 0.5))  # warms caches and connections up
+    print(f"{'connections':>11}  {'endpoint':<26} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8}")
+    for number in connections:
+        took: dict[str, list[float]] = {_YARDSTICK: [], _LATEST: []}
+        # In turns, so that a machine that slows down or speeds up does it to both.
+        for _ in range(_ROUNDS):
+            for path, so_far in took.items():
+                so_far.extend(asyncio.run(measure(port, path, number, seconds / _ROUNDS)))
+        figures = {path: Figures.of(of, seconds) for path, of in took.items()}
+        for path, of in figures.items():
+            print(f"{number:>11}  {path:<26} {of.per_second:>10,.0f} {of.p50_ms:>8.2f} {of.p99_ms:>8.2f}")
+        nothing, latest = figures[_YARDSTICK], figures[_LATEST]
+        print(
+            f"{'':>11}  {'latest to do-nothing':<26} {latest.per_second / nothing.per_second:>9.2f}×"
+            f" {latest.p50_ms / nothing.p50_ms:>7.1f}× {latest.p99_ms / nothing.p99_ms:>7.1f}×\n"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="for each endpoint and number of connections"
+    )
+    parser.add_argument("--promotions", type=int, default=10_000)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve is not None:
+        serve(given.serve)
+    else:
+        run(given.seconds, given.promotions, given.connections)
+
+
+if __name__ == "__main__":
+    main()
