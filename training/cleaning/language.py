@@ -37,7 +37,9 @@ def drop_other_languages(rules: LanguageRules) -> Cleaner:
     skip = pl.lit(value=False)
     if rules.partial_skips:
         skip = DESCRIPTION.str.contains_any(list(rules.partial_skips))
-    asked = pl.when(~keep & ~skip).then(DESCRIPTION)
+    # Lingua looks at letters alone, so texts that differ in sizes, numbers and hyphens are one question.
+    letters = DESCRIPTION.str.replace_all(r"[^\p{L}\p{M}]+", " ").str.strip_chars(" ")
+    asked = pl.when(~keep & ~skip).then(letters)
     language = asked.map_batches(lambda texts: _languages(texts, rules), return_dtype=pl.String)
     reason = (
         pl.when(keep)

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lingua import Language, LanguageDetectorBuilder
 
 from training.cleaning.cleaner import Cleaner, clean
 from training.cleaning.codes import code_changes, code_shape, cut, read_changes
@@ -279,6 +280,21 @@ def test_languages_by_the_lists_and_by_lingua() -> None:
     cleaned = clean(rows(*(("01012100", text) for text in texts)), [drop_other_languages(RULES)])
     assert cleaned.kept["description"].to_list() == [texts[0], texts[1], texts[4], texts[5]]
     assert cleaned.reasons == {"term of another language": 1, "language french": 1}
+
+
+WORDS = st.sampled_from(["schuhe", "d'or", "12", "5x", "pour", "-", "(", "shoes", "/b2", "zapatos", "été"])
+
+
+@given(
+    st.lists(st.lists(WORDS).flatmap(lambda words: st.sampled_from([" ", ""]).map(lambda by: by.join(words))))
+)
+def test_lingua_is_asked_about_letters_and_says_what_it_says_of_the_whole(texts: list[str]) -> None:
+    names = ("ENGLISH", "FRENCH", "GERMAN", "SPANISH")
+    detector = LanguageDetectorBuilder.from_languages(*(getattr(Language, name) for name in names))
+    whole = detector.with_minimum_relative_distance(0.7).build()
+    expected = [text for text in texts if whole.detect_language_of(text) in (None, Language.ENGLISH)]
+    rules = LanguageRules(("ENGLISH",), names, 0.7)
+    assert described(drop_other_languages(rules), *texts) == expected
 
 
 def test_languages_of_nothing_to_ask() -> None:
