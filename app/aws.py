@@ -143,7 +143,7 @@ def translated() -> Iterator[None]:
         raise _KINDS.get(code, CloudError)(code, message) from exc
     except (NoCredentialsError, PartialCredentialsError) as exc:
         raise CloudAuthError(
-            type(exc).__name__, f"{exc} Give the process an IAM role or AWS_* variables."
+            type(exc).__name__, f"{exc}. Give the process an IAM role or AWS_* variables."
         ) from exc
     except _PASSING as exc:
         raise CloudUnavailable(type(exc).__name__, str(exc)) from exc

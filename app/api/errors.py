@@ -38,6 +38,13 @@ class DatabaseUnavailable(RegistryError):
     type = "database-unavailable"
 
 
+class CloudTrouble(RegistryError):
+    """AWS refused or did not answer."""
+
+    status = HTTPStatus.BAD_GATEWAY
+    type = "cloud-error"
+
+
 def problems(*kinds: type[RegistryError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint that can raise these, besides what every one can."""
     by_status: dict[int, list[type[RegistryError]]] = {}
@@ -133,7 +140,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(CloudError)
     def no_cloud(_: Request, exc: CloudError) -> JSONResponse:
         _log.error("AWS failed", exc_info=exc)
-        return respond(502, "cloud-error", "AWS refused or did not answer", str(exc))
+        return respond(CloudTrouble.status, CloudTrouble.type, CloudTrouble.title(), str(exc))
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, exc: Exception) -> JSONResponse:

@@ -164,6 +164,10 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         "Send `Authorization: Bearer <token>` with a token that this registry knows (REGISTRY_API_TOKENS).",
         {},
     ),
+    "cloud-error": (
+        "NoCredentialsError: Unable to locate credentials. Give the process an IAM role or AWS_* variables.",
+        {},
+    ),
     "database-unavailable": (
         "The database did not answer. Send the request again: repeating it does no harm.",
         {},

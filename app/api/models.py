@@ -20,7 +20,7 @@ from app.api.deps import (
     SettingsDep,
     Writer,
 )
-from app.api.errors import problems
+from app.api.errors import CloudTrouble, problems
 from app.db.tables import Model, Promotion
 from app.registry import models, promotions
 from app.registry.errors import GateRefused, NotFound, Unauthorized
@@ -179,7 +179,7 @@ def list_models(
             "headers": {"ETag": {"description": "names the promotion", "schema": {"type": "string"}}},
         },
         304: {"description": "Still the promotion of `If-None-Match`"},
-        **problems(NotFound),
+        **problems(NotFound, CloudTrouble),
     },
 )
 def latest(
@@ -242,7 +242,7 @@ def get(prefix: PrefixPath, db: Db) -> ModelOut:
                 }
             },
         },
-        **problems(NotFound),
+        **problems(NotFound, CloudTrouble),
     },
 )
 def artifact(

@@ -187,6 +187,18 @@ def test_a_defect_is_a_problem_document_that_gives_nothing_away(
     assert "hunter2" not in answer.text
 
 
+def test_a_registry_without_aws_credentials_tells_what_it_lacks(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.model(stages=(Stage.DEVELOPMENT,))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with TestClient(create_app(settings)) as client:
+        answer = client.get("/models/development/latest")
+    assert answer.status_code == 502
+    assert answer.json()["type"] == "/problems/cloud-error"
+    assert "IAM role" in answer.json()["detail"]
+
+
 def test_a_database_that_is_away_is_told_to_be_tried_again(settings: Settings) -> None:
     away = settings.model_copy(
         update={"database_url": type(settings.database_url)("postgresql://127.0.0.1:1/x")}
