@@ -98,6 +98,8 @@ def train_network(
             if not group.leads:
                 # The leader's weights hold for all, but each process draws its own dropout.
                 torch.manual_seed(seed + group.rank)
+            if config.ensemble_size > 1:
+                progress.say(f"network {member + 1} of {config.ensemble_size}")
             last = _train_one(network, pairs, loss_of, config, seed, phase, progress, group)
             members.append(network.folded(config.embedding_scale))
     weights = side_by_side(members)
