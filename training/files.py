@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import zipfile
@@ -36,7 +37,7 @@ def sha256_of_folder(folder: Path) -> str:
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A name to write under, beside `path`, which takes its place when the block ends well: fsync, rename."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield beside
         with beside.open("rb+") as file:

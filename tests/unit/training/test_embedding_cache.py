@@ -1,6 +1,7 @@
 import hashlib
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -57,6 +58,19 @@ def test_whatever_part_is_cached_the_embeddings_are_the_same(
     if earlier:
         run(earlier, place)
     assert np.array_equal(run(texts, place)[0], run(texts, None)[0])
+
+
+def test_builds_that_share_a_cache_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    words = [letter * length for letter in "abc" for length in range(1, 9)]
+    wanted = [words[start : start + 12] for start in range(12)] * 2
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda texts: run(texts, tmp_path)[0], wanted))
+    for texts, result in zip(wanted, results, strict=True):
+        assert np.array_equal(result, run(texts, None)[0])
+    assert all(
+        path.stem == hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.rglob("*.pack")
+    )
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pack"]
 
 
 def test_a_damaged_pack_is_passed_over(tmp_path: Path) -> None:
