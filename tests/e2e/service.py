@@ -118,9 +118,14 @@ def step_of(build: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def small_raw_data(rows: int = 120) -> bytes:
-    """Self-texts of the real nomenclature's first subheadings."""
+    """Self-texts of the real nomenclature's first subheadings, and two vague terms."""
     lines = [[f"{found.code}0000", f"{found.code}00", found.own_text] for found in list(subheadings())[:rows]]
-    return _zip({"reference_data/cn_self_text.csv": [["CNKEY", "CN_CODE", "NAME_EN"], *lines]})
+    return _zip(
+        {
+            "reference_data/cn_self_text.csv": [["CNKEY", "CN_CODE", "NAME_EN"], *lines],
+            "reference_data/vague_terms.csv": [["description"], ["assorted items"], ["a gift"]],
+        }
+    )
 
 
 def small_benchmarks() -> bytes:

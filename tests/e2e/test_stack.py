@@ -34,7 +34,6 @@ def source(tmp_path: Path) -> Path:
     """Small inputs, in the folders that the demo takes them from."""
     folder = tmp_path / "data"
     unpack(small_raw_data(), folder)
-    (folder / "reference_data" / "vague_terms.csv").write_text("description\nassorted items\n")
     unpack(small_benchmarks(), folder / "benchmarking_data")
     (folder / "raw_source_data").mkdir()
     (folder / "raw_source_data" / "README").write_text("nothing here")

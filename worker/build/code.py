@@ -97,7 +97,7 @@ def make_pack(repository: Path, sha: str, target: Path) -> str:
     try:
         commit = _git(repository, "rev-parse", "--verify", f"{sha}^{{commit}}")
     except subprocess.CalledProcessError as exc:
-        message = f"The commit {sha} is not in {repository}: {exc.stderr.decode(errors='replace').strip()}"
+        message = f"The commit {sha} is not in {repository}. Bring it there, then post the build again."
         raise StepFailed("unknown_commit", message) from exc
     beside = target.with_suffix(".git")
     _git(repository, "init", "--quiet", "--bare", str(beside))

@@ -1,0 +1,97 @@
+"""`tariff-registry` as CI and the deploy job type it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cli.stack import free_port
+from tests.e2e.service import ROOT, Service, small_config
+
+
+def run(*arguments: str, cwd: Path = ROOT, url: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "REGISTRY_URL": url, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def repository(folder: Path, config: str) -> Path:
+    (folder / "search-config.toml").write_text(config)
+    for command in (
+        ["init", "--quiet", "--initial-branch", "main"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "first"],
+    ):
+        subprocess.run(["git", "-C", folder, *command], check=True)
+    return folder
+
+
+def test_ci_builds_the_checkout_that_it_stands_in(service: Service, head: str) -> None:
+    service.start_worker()
+    # The base is the commit itself: its version has not risen.
+    needless = run("build", "--base", "HEAD", url=service.url)
+    assert needless.returncode == 0, needless.stderr
+    assert "version_unchanged" in needless.stdout
+
+    # This checkout's own configuration, on the test's small data, which has vague terms too.
+    built = run("build", "--branch", "feature/x", "--promote-to", "development", url=service.url)
+    assert built.returncode == 0, built.stdout + built.stderr
+    for words in ("Queued", "✓ train", "✓ publish", "Published", "verdict: passed"):
+        assert words in built.stdout
+    again = run("build", url=service.url)
+    assert again.returncode == 0
+    assert "There is a build already, succeeded" in again.stdout
+
+    latest = run("latest", "development", "--json", url=service.url)
+    found = json.loads(latest.stdout)
+    assert found["sha"] == head
+    assert found["artifacts"]["model.zip"]["url"].startswith("http")
+    promoted = run("promote", found["prefix"], "staging", "--note", "release 42", url=service.url)
+    assert promoted.returncode == 0
+    assert "runs in staging" in promoted.stdout
+
+
+def test_a_failed_build_fails_ci_and_shows_why(service: Service, tmp_path: Path) -> None:
+    service.start_worker()
+    folder = repository(tmp_path, small_config())
+    failed = run("build", cwd=folder, url=service.url)
+    assert failed.returncode == 1
+    assert "unknown_commit" in failed.stdout
+    assert "then post the build again" in failed.stdout
+    # The end of its log.
+    assert "[bring_code] started" in failed.stdout
+
+
+def test_what_is_wrong_with_the_checkout_is_told_from_what_the_registry_refuses(
+    service: Service, tmp_path: Path
+) -> None:
+    outside = run("build", cwd=Path("/"), url=service.url)
+    assert outside.returncode == 2
+    assert "git checkout" in outside.stderr
+    folder = repository(tmp_path, 'name = "x"\nversion = "one"\n')
+    refused = run("build", cwd=folder, url=service.url)
+    assert refused.returncode == 3
+    assert "semantic version" in refused.stderr
+    away = run("latest", "staging", url=f"http://127.0.0.1:{free_port()}")
+    assert away.returncode == 3
+    assert "does not answer" in away.stderr
+    none = run("latest", "staging", url=service.url)
+    assert none.returncode == 3
+    assert "No model was ever promoted to staging" in none.stderr
+
+
+def test_a_service_without_settings_says_which_it_needs() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    for command in ("api", "worker", "migrate"):
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert "DATABASE_URL" in done.stderr
