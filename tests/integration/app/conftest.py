@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -19,10 +20,9 @@ def registry(database: Database) -> Registry:
     return Registry(database)
 
 
-@pytest.fixture(scope="package")
-def unchanged(postgres: str) -> Iterator[Registry]:
-    """An empty registry for all the tests that must leave it empty: it saves each a database of its own."""
-    name = f"unchanged_{secrets.token_hex(6)}"
+@contextmanager
+def _registry(postgres: str) -> Iterator[Registry]:
+    name = f"shared_{secrets.token_hex(6)}"
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template_registry".encode())
     database = Database(make_url(postgres).set(database=name).render_as_string(hide_password=False))
@@ -30,6 +30,20 @@ def unchanged(postgres: str) -> Iterator[Registry]:
     database.close()
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="package")
+def unchanged(postgres: str) -> Iterator[Registry]:
+    """An empty registry for all the tests that must leave it empty: it saves each a database of its own."""
+    with _registry(postgres) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="package")
+def shared(postgres: str) -> Iterator[Registry]:
+    """A registry for tests that look at builds of their own alone, whatever else is in it."""
+    with _registry(postgres) as registry:
+        yield registry
 
 
 @pytest.fixture(scope="package")

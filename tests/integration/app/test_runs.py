@@ -74,23 +74,23 @@ def test_these_are_all_the_functions_that_write_under_a_lease() -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_worker_whose_build_was_taken_over_changes_nothing(registry: Registry, write: str) -> None:
-    lease = lapsed(registry)
-    before = everything(registry)
-    with pytest.raises(LeaseLost, match=str(lease.build_id)), registry.database.transaction() as session:
+def test_a_worker_whose_build_was_taken_over_changes_nothing(shared: Registry, write: str) -> None:
+    lease = lapsed(shared)
+    before = everything(shared)
+    with pytest.raises(LeaseLost, match=str(lease.build_id)), shared.database.transaction() as session:
         WRITES[write](session, lease)
-    assert everything(registry) == before
+    assert everything(shared) == before
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_nothing_is_written_for_a_build_that_has_ended(registry: Registry, write: str) -> None:
-    build_id = registry.queue()
+def test_nothing_is_written_for_a_build_that_has_ended(shared: Registry, write: str) -> None:
+    build_id = shared.queue()
     lease = Lease(build_id, 1)
-    registry.publish(build_id)
-    before = everything(registry)
-    with pytest.raises(LeaseLost), registry.database.transaction() as session:
+    shared.publish(build_id)
+    before = everything(shared)
+    with pytest.raises(LeaseLost), shared.database.transaction() as session:
         WRITES[write](session, lease)
-    assert everything(registry) == before
+    assert everything(shared) == before
 
 
 def test_an_empty_log_line_is_no_write_but_a_lost_lease_is_noticed_at_the_next(registry: Registry) -> None:
@@ -289,7 +289,7 @@ def test_inputs_are_recorded_once_and_the_last_word_counts(registry: Registry) -
     [replace(INPUT, kind="gossip"), replace(INPUT, sha256="abc"), replace(INPUT, sha256=None)],
     ids=["kind", "digest", "unidentified"],
 )
-def test_an_input_that_identifies_nothing_is_refused(registry: Registry, bad: InputRecord) -> None:
-    lease = registry.take(registry.queue())
-    with pytest.raises(IntegrityError, match="ck_build_inputs"), registry.database.transaction() as session:
+def test_an_input_that_identifies_nothing_is_refused(shared: Registry, bad: InputRecord) -> None:
+    lease = shared.take(shared.queue())
+    with pytest.raises(IntegrityError, match="ck_build_inputs"), shared.database.transaction() as session:
         runs.record_inputs(session, lease, [bad])
