@@ -52,7 +52,7 @@ class Classifier:
     """Answers from the lists first (vague terms, then references), then from the network."""
 
     def __init__(self, model: Model, encoder: Encoder, limits: Limits, digits: int) -> None:
-        self._model = model
+        self.model = model
         self._encoder = encoder
         self._limits = limits
         self._digits = digits
@@ -77,7 +77,7 @@ class Classifier:
 
     def _from_lists(self, text: str) -> list[Result] | None:
         """None where no list knows the text. A term on both lists is vague: that is the team's rule."""
-        answers = self._model.answers
+        answers = self.model.answers
         if text in answers.vague_terms or any(pattern.search(text) for pattern in self._patterns):
             return []
         code = answers.references.get(text)
@@ -86,12 +86,12 @@ class Classifier:
     @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:
         # Texts are in lower case when they are looked up, patterns need not be.
-        return [re.compile(pattern, re.IGNORECASE) for pattern in self._model.answers.vague_patterns]
+        return [re.compile(pattern, re.IGNORECASE) for pattern in self.model.answers.vague_patterns]
 
     @cached_property
     def _groups(self) -> tuple[list[str], Tensor]:
         """The distinct codes of the asked digits, sorted, and for each class the index of its code."""
-        codes = [code if code == VAGUE_CODE else code[: self._digits] for code in self._model.classes]
+        codes = [code if code == VAGUE_CODE else code[: self._digits] for code in self.model.classes]
         distinct = sorted(set(codes))
         index = {code: position for position, code in enumerate(distinct)}
         return distinct, torch.tensor([index[code] for code in codes])
@@ -104,7 +104,7 @@ class Classifier:
         with torch.inference_mode():
             for start in range(0, len(embeddings), _ROWS_AT_ONCE):
                 rows = torch.from_numpy(np.ascontiguousarray(embeddings[start : start + _ROWS_AT_ONCE]))
-                logits = log_sum_exp_by_group(self._model.network(rows), group_of, len(codes))
+                logits = log_sum_exp_by_group(self.model.network(rows), group_of, len(codes))
                 top = logits.topk(best, dim=1)
                 scores = torch.softmax(top.values, dim=1)
                 results += [
