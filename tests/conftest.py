@@ -53,7 +53,7 @@ def postgres(testrun_uid: str, worker_id: str) -> Iterator[str]:
     shared = Path(tempfile.gettempdir()) / f"registry-tests-{testrun_uid}"
     shared.mkdir(exist_ok=True)
     users = shared / "users"
-    server = EmbeddedPostgres(shared / "data")
+    server = EmbeddedPostgres(shared / "data", durable=False)
     with FileLock(shared / "lock"):
         url = server.start()
         users.mkdir(exist_ok=True)

@@ -1,22 +1,21 @@
-"""The queue's own tables, from a frozen copy of its library's SQL.
+"""The queue's own tables, as its installed library makes them.
 
-A copy, so that this revision makes the same tables for ever. The library is pinned exactly: an upgrade of
-the pin comes with a further revision, which runs a copy of the SQL that the library ships for the step.
+The library is pinned exactly, and the release whose tables are in place is kept as a comment on the main
+one. An upgrade of the pin comes with a further revision: where the comment names an older release (a new
+database has the new one from here), it runs the SQL that the library ships for the step, and says so there.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from importlib.metadata import version
 
 from alembic import op
+from procrastinate.schema import SchemaManager
 from sqlalchemy import text
 
 revision: str = "0002"
 down_revision: str | None = "0001"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
-
-_RELEASE = "3.10.0"
-_SCHEMA = Path(__file__).resolve().parents[1] / "queue" / f"procrastinate-{_RELEASE}.sql"
 
 # Tables first, then what only they used; a table's row type goes with the table.
 _DROPS = r"""
@@ -37,8 +36,8 @@ def upgrade() -> None:
     # On the driver's own cursor: the SQL is full of % and : that SQLAlchemy would read as parameters.
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
-    connection.execute(_SCHEMA.read_text(encoding="utf-8"))
-    op.execute(f"COMMENT ON TABLE procrastinate_jobs IS 'procrastinate {_RELEASE}'")
+    connection.execute(SchemaManager.get_schema())
+    op.execute(f"COMMENT ON TABLE procrastinate_jobs IS 'procrastinate {version('procrastinate')}'")
 
 
 def downgrade() -> None:
