@@ -73,6 +73,7 @@ class Machine:
         self._accepting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._connections: set[Any] = set()
+        self._sessions: set[asyncio.Task[Any]] = set()
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._timer: asyncio.TimerHandle | None = None
@@ -132,6 +133,7 @@ class Machine:
             home=self.home,
             environment=self.environment,
             connections=self._connections,
+            sessions=self._sessions,
             thawed=self._thawed.wait,
         )
         listener.setblocking(False)  # noqa: FBT003
@@ -167,7 +169,10 @@ class Machine:
         self._thawed.set()
         # Whatever a session started while the first ones were killed; none can start any more.
         killed += await loop.run_in_executor(None, processes.end, self.mark)
-        tasks = [task for task in (*self._tasks, self._accepting) if task is not None]
+        if self._sessions:
+            # Their programs are gone, so they end by themselves.
+            await asyncio.wait(list(self._sessions), timeout=2)
+        tasks = [task for task in (*self._tasks, *self._sessions, self._accepting) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

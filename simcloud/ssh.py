@@ -90,6 +90,9 @@ class Session:
             feeding.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await feeding
+            if process.poll() is None:
+                process.kill()
+                process.wait()
         await self._thawed()
         with contextlib.suppress(OSError):
             if status < 0:
@@ -159,12 +162,20 @@ def options(
     home: Path,
     environment: Mapping[str, str],
     connections: set[Any],
+    sessions: set["asyncio.Task[Any]"],
     thawed: Callable[[], Awaitable[object]],
 ) -> asyncssh.SSHServerConnectionOptions:
     """How a machine talks SSH. An empty `authorized_key` lets nobody in: a launch without a key pair."""
 
     async def run(channel: Any) -> None:
-        await Session(channel, home, environment, thawed).run()
+        # A lost connection forgets its sessions; something must keep them until their programs end.
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        sessions.add(task)
+        try:
+            await Session(channel, home, environment, thawed).run()
+        finally:
+            sessions.discard(task)
 
     return asyncssh.SSHServerConnectionOptions(
         server_factory=lambda: Server(connections),
