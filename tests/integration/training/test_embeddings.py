@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 
 from training.embeddings import Encoder
 from training.progress import Progress
@@ -40,6 +41,18 @@ def test_an_embedding_depends_on_its_text_alone_to_the_last_bit(
         chosen = rng.sample(range(len(texts)), 40)
         part = encoder.encode([texts[index] for index in chosen], QUIET)
         assert np.array_equal(part, whole[chosen])
+
+
+def test_the_number_of_threads_changes_nothing(transformer: Transformer, texts: list[str]) -> None:
+    encoder = Encoder(transformer, "cpu", 16)
+    alone = encoder.encode(texts, QUIET)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert np.array_equal(encoder.encode(texts, QUIET), alone)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_bfloat16_and_single_texts_are_close_to_float32(transformer: Transformer, texts: list[str]) -> None:
