@@ -28,17 +28,25 @@ class Network(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.dropout1 = nn.Dropout(sizes.dropout_layer_1_percentage)
+        # Networks that train beside each other each draw their dropout from a generator of their own.
+        self.generator: torch.Generator | None = None
         self.fc1 = nn.Linear(sizes.input_size, sizes.hidden_size)
         self.activation = nn.LeakyReLU()
-        self.dropout2 = nn.Dropout(sizes.dropout_layer_2_percentage)
         self.fc2 = nn.Linear(sizes.hidden_size, sizes.output_size)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(batch, input_size) → logits (batch, output_size)."""
-        hidden = self.activation(self.fc1(self.dropout1(embeddings)))
-        logits: Tensor = self.fc2(self.dropout2(hidden))
+        kept = self._drop_out(embeddings, self.sizes.dropout_layer_1_percentage)
+        hidden = self._drop_out(self.activation(self.fc1(kept)), self.sizes.dropout_layer_2_percentage)
+        logits: Tensor = self.fc2(hidden)
         return logits
+
+    def _drop_out(self, values: Tensor, share: float) -> Tensor:
+        """As nn.Dropout does: in training, zeros for a share of the values, and the others larger."""
+        if not self.training or share == 0:
+            return values
+        mask = torch.empty_like(values).bernoulli_(1 - share, generator=self.generator)
+        return values * mask / (1 - share)
 
     def folded(self, embedding_scale: float) -> dict[str, Tensor]:
         """The weights for embeddings of length 1, though trained on ones of length `embedding_scale`."""

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,14 +33,17 @@ class Phase:
         self.total = total
         self.done = 0
         self.metrics: dict[str, float] = {}
+        # Networks of an ensemble advance one phase from several threads.
+        self._lock = threading.Lock()
         self._progress = progress
         self._started = progress.clock()
         self._task = progress.add_bar(self)
 
     def advance(self, count: int = 1, **metrics: float) -> None:
-        self.done += count
-        self.metrics |= metrics
-        self._progress.report(self, self._task)
+        with self._lock:
+            self.done += count
+            self.metrics |= metrics
+            self._progress.report(self, self._task)
 
     def finish(self) -> None:
         self._progress.report(self, self._task, last=True)

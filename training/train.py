@@ -2,7 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -26,7 +28,10 @@ _SEEDS_APART: Final = 1_000_003
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights that take embeddings of length 1; loss and accuracy of the last epoch, with dropout."""
+    """Weights that take embeddings of length 1; loss and accuracy of the last epoch, with dropout.
+
+    Of several networks, the mean of theirs.
+    """
 
     sizes: Sizes
     weights: dict[str, Tensor]
@@ -89,19 +94,23 @@ def train_network(
     )
     pairs = Pairs.of(dataset, embeddings, target)
     loss_of = HierarchicalLoss(dataset.classes, config, target)
-    members: list[dict[str, Tensor]] = []
-    with progress.phase("train", len(pairs) * config.max_epochs * config.ensemble_size) as phase:
-        for member in range(config.ensemble_size):
-            seed = config.seed + member * _SEEDS_APART
-            deterministic(seed)
-            network = Network(sizes).to(target).train()
-            if not group.leads:
-                # The leader's weights hold for all, but each process draws its own dropout.
-                torch.manual_seed(seed + group.rank)
-            if config.ensemble_size > 1:
-                progress.say(f"network {member + 1} of {config.ensemble_size}")
-            last = _train_one(network, pairs, loss_of, config, seed, phase, progress, group)
-            members.append(network.folded(config.embedding_scale))
+    networks = []
+    for member in range(config.ensemble_size):
+        seed = config.seed + member * _SEEDS_APART
+        deterministic(seed)
+        network = Network(sizes).to(target).train()
+        # The first process's weights hold for all of them, but each draws its own dropout.
+        network.generator = torch.Generator(target).manual_seed(seed + group.rank)
+        networks.append((network, seed))
+    total = len(pairs) * config.max_epochs * config.ensemble_size
+    with progress.phase("train", total) as phase, _side_by_side(config, target, group) as workers:
+
+        def work(network: Network, seed: int) -> Epoch:
+            return _train_one(network, pairs, loss_of, config, seed, phase, progress, group)
+
+        running = [workers.submit(work, *one) for one in networks]
+        epochs = [one.result() for one in running]
+    members = [network.folded(config.embedding_scale) for network, _ in networks]
     weights = side_by_side(members)
     if VAGUE_CODE in dataset.classes:
         weights["fc2.bias"][dataset.classes.index(VAGUE_CODE)] += config.vague_bias
@@ -115,7 +124,27 @@ def train_network(
         sizes.dropout_layer_1_percentage,
         sizes.dropout_layer_2_percentage,
     )
-    return Trained(whole, weights, last.loss, last.accuracy)
+    count = len(epochs)
+    return Trained(
+        whole, weights, sum(one.loss for one in epochs) / count, sum(one.accuracy for one in epochs) / count
+    )
+
+
+@contextmanager
+def _side_by_side(config: SearchConfig, device: torch.device, group: Group) -> Iterator[ThreadPoolExecutor]:
+    """Where networks train: on a CPU several of them at a time, each on one thread.
+
+    Threads that share one network's arithmetic wait for each other all the time, most of all on a busy
+    machine. Processes that share one network must all train the same one at a time.
+    """
+    threads = torch.get_num_threads()
+    at_a_time = min(threads, config.ensemble_size) if device.type == "cpu" and group.size == 1 else 1
+    each = 1 if device.type == "cpu" and config.ensemble_size > 1 else threads
+    try:
+        with ThreadPoolExecutor(at_a_time, initializer=torch.set_num_threads, initargs=(each,)) as workers:
+            yield workers
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train_one(

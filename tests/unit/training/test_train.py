@@ -126,6 +126,30 @@ def test_an_ensemble_is_packed_as_one_network_and_float16_halves_it() -> None:
     assert (logits.argmax(1).numpy() == data.class_of).mean() == 1.0
 
 
+def test_an_ensemble_is_the_same_however_many_threads_train_it() -> None:
+    data, embeddings = clusters()
+    threads = torch.get_num_threads()
+    weights = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            trained = train_network(data, embeddings, config(ensemble_size=4, max_epochs=5), "cpu", QUIET)
+            weights.append(trained.weights)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    network = Network(Sizes(1000, 3, 2, 0.4, 0.0)).train()
+    network.generator = torch.Generator().manual_seed(0)
+    dropped = network._drop_out(torch.ones(100, 1000), 0.4)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.4, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
+    assert torch.equal(network.eval()._drop_out(torch.ones(2, 1000), 0.4), torch.ones(2, 1000))
+
+
 def test_the_vague_bias_is_folded_into_the_vague_class_alone() -> None:
     data, embeddings = clusters()
     data.classes[2] = VAGUE_CODE
