@@ -7,8 +7,8 @@ from rich.table import Table
 
 # The figures that tell a model at a glance; GET /models/{prefix} has all.
 _FIGURES = {
-    "top_1": "right first",
-    "top_5": "right in 5",
+    "top_1": "top 1",
+    "top_5": "top 5",
     "chapter": "chapter",
     "heading": "heading",
     "no_result": "no result",
@@ -17,7 +17,7 @@ _FIGURES = {
 
 def show_metrics(console: Console, metrics: dict[str, dict[str, Any]]) -> None:
     """One row a benchmark; shares as percentages."""
-    table = Table("benchmark", "descriptions", *_FIGURES.values())
+    table = Table("benchmark", "count", *_FIGURES.values())
     for benchmark, of in sorted(metrics.items()):
         cells = [f"{of[name]:.1%}" if isinstance(of.get(name), int | float) else "" for name in _FIGURES]
         table.add_row(benchmark, str(of.get("count", "")), *cells)
