@@ -1,15 +1,17 @@
 """What the instance made, brought to where its end does not reach it."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import ClassVar
 
 from app.registry.runs import RunView
 from app.storage import keys
-from app.storage.bucket import digest_of
+from app.storage.bucket import FileDigest, KeyTaken, digest_of
 from app.words import StepName
 from worker.build.connection import ValidateConnection, connect
 from worker.build.folders import Machine
-from worker.build.job import Benchmark, FileRef, Train
+from worker.build.job import Benchmark, FileRef, JobInput, Train
+from worker.build.remote import Remote
 from worker.build.step import Output, Step, StepFailed, output_of
 from worker.build.workbench import Workbench
 
@@ -23,7 +25,10 @@ class Collected(Output):
 
 
 class Collect(Step[Collected]):
-    """Fetch the files, compare them with the digests that the machine reported, and stage them."""
+    """Fetch the files, compare them with the digests that the machine reported, and stage them.
+
+    Snapshots of additional sources are kept with the other inputs.
+    """
 
     name: ClassVar = StepName.COLLECT
     deadline: ClassVar = timedelta(hours=1)
@@ -31,8 +36,11 @@ class Collect(Step[Collected]):
 
     def act(self, run: RunView, work: Workbench) -> Collected:
         remote = connect(run, work)
-        folder = Machine(output_of(run, ValidateConnection).home).build(run.id)
-        reported = output_of(run, Train).files | output_of(run, Benchmark).files
+        output = Machine(output_of(run, ValidateConnection).home).build(run.id).output
+        trained = output_of(run, Train)
+        reported = trained.files | output_of(run, Benchmark).files
+        for snapshot in trained.snapshots:
+            self._keep(work, remote, output, snapshot)
         files = {}
         for name in REQUIRED:
             if name not in reported:
@@ -40,19 +48,7 @@ class Collect(Step[Collected]):
                     f"Training reported no {name}. This is a defect of the training code at this commit."
                 )
                 raise StepFailed("missing_output", message)
-            work.check()
-            local = work.scratch / name
-            try:
-                remote.get_file(f"{folder.output}/{name}", local)
-            except FileNotFoundError as exc:
-                message = f"{name} is not on the instance, though training reported it."
-                raise StepFailed("missing_output", message) from exc
-            content = digest_of(local)
-            if content.sha256 != reported[name].sha256:
-                message = (
-                    f"{name} has the sha256 {content.sha256}, and training reported {reported[name].sha256}."
-                )
-                raise StepFailed("corrupt_transfer", message)
+            local, content = self._fetch(work, remote, f"{output}/{name}", reported[name].sha256)
             work.cloud.bucket.replace(
                 keys.staged_key(run.id, name),
                 local,
@@ -63,3 +59,30 @@ class Collect(Step[Collected]):
             local.unlink()
             files[name] = FileRef(sha256=content.sha256, size_bytes=content.size_bytes)
         return Collected(files=files)
+
+    def _keep(self, work: Workbench, remote: Remote, output: str, snapshot: JobInput) -> None:
+        """What an additional source answered will not be had again: it stays, like every other input."""
+        local, content = self._fetch(work, remote, f"{output}/{snapshot.file}", snapshot.sha256)
+        key = keys.input_key(content.sha256)
+        try:
+            work.cloud.bucket.put_once(key, local, content, content_type="application/octet-stream")
+        except KeyTaken as exc:
+            message = (
+                f"s3://{work.cloud.bucket.name}/{key} does not hold what its name says. Find out why first."
+            )
+            raise StepFailed("corrupt_input", message) from exc
+        local.unlink()
+
+    def _fetch(self, work: Workbench, remote: Remote, path: str, sha256: str) -> tuple[Path, FileDigest]:
+        work.check()
+        local = work.scratch / Path(path).name
+        try:
+            remote.get_file(path, local)
+        except FileNotFoundError as exc:
+            message = f"{path} is not on the instance, though training reported it."
+            raise StepFailed("missing_output", message) from exc
+        content = digest_of(local)
+        if content.sha256 != sha256:
+            message = f"{path} has the sha256 {content.sha256}, and training reported {sha256}."
+            raise StepFailed("corrupt_transfer", message)
+        return local, content

@@ -44,11 +44,16 @@ class FileRef(BaseModel):
 
 
 class JobInput(BaseModel):
-    """Something that shaped the model and that only the machine knew."""
+    """Something that shaped the model and that only the machine knew.
+
+    A snapshot of an additional source has the `url` that it was taken from, and is a `file` of the output.
+    """
 
     kind: str
     name: str
     sha256: str
+    url: str | None = None
+    file: str | None = None
 
 
 class JobResult(BaseModel):
@@ -70,6 +75,7 @@ class JobState(Output):
     files: dict[str, FileRef] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     counts: dict[str, Any] = Field(default_factory=dict)
+    snapshots: list[JobInput] = Field(default_factory=list)
 
 
 class RunJob(Step[JobState]):
@@ -97,9 +103,17 @@ class RunJob(Step[JobState]):
             )
         with work.transaction() as session:
             runs.record_inputs(
-                session, run.lease, [InputRecord(item.kind, item.name, item.sha256) for item in result.inputs]
+                session,
+                run.lease,
+                [InputRecord(item.kind, item.name, item.sha256, origin=item.url) for item in result.inputs],
             )
-        return JobState(log_bytes=log_bytes, files=result.files, metrics=result.metrics, counts=result.counts)
+        return JobState(
+            log_bytes=log_bytes,
+            files=result.files,
+            metrics=result.metrics,
+            counts=result.counts,
+            snapshots=[item for item in result.inputs if item.file is not None],
+        )
 
     def _start(self, run: RunView, remote: Remote, machine: Machine, folder: BuildFolder, job: str) -> None:
         remote.run(f"mkdir -p {shlex.quote(job)}", timeout_s=60)

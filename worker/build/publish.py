@@ -129,8 +129,12 @@ class Publish(Step[Published]):
             return False
         if owner == str(run.id):
             return True
+        try:
+            build_id = UUID(owner)
+        except ValueError:
+            return False
         with work.transaction() as session:
-            state = runs.state_of(session, UUID(owner))
+            state = runs.state_of(session, build_id)
         return state in (BuildState.FAILED, BuildState.CANCELLED)
 
 
