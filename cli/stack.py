@@ -43,11 +43,10 @@ class Stack:
     Raises StackError when one does not start.
     """
 
-    def __init__(self, state: Path, console: Console, *, port: int = 8000, quick: bool = True) -> None:
+    def __init__(self, state: Path, console: Console, *, port: int = 8000) -> None:
         self.state = state.resolve()
         self._console = console
         self._port = port
-        self._quick = quick
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._exit = ExitStack()
         self._interrupted = threading.Event()
@@ -172,9 +171,6 @@ class Stack:
         except KeyboardInterrupt:
             pass
         self._console.print("Stopping …")
-
-    def process_ids(self) -> dict[str, int]:
-        return {name: child.pid for name, child in self._children.items()}
 
     def _stop_children(self) -> None:
         # The worker first: it hands its builds over while the database and the cloud still answer.

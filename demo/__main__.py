@@ -6,10 +6,8 @@ from typing import Annotated
 import boto3
 import typer
 
+from app.storage.keys import BENCHMARKING_DATA, RAW_SOURCE_DATA
 from demo import inputs
-
-RAW_SOURCE_DATA = "raw_source_data.zip"
-BENCHMARKING_DATA = "benchmarking_data.zip"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

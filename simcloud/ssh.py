@@ -62,7 +62,6 @@ class Session:
         self._home = home
         self._environment = environment
         self._thawed = thawed
-        self._process: subprocess.Popen[bytes] | None = None
 
     async def run(self) -> None:
         command = self._channel.command
@@ -76,7 +75,6 @@ class Session:
             env={**self._environment, "USER": user, "LOGNAME": user},
             start_new_session=True,
         )
-        self._process = process
         feeding = asyncio.create_task(self._feed(process))
         try:
             # The session lasts as long as anything holds its output open, as with sshd: a program in the

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
-from app.db.tables import HOLDS_PREFIX, Build, BuildLogChunk, BuildStep, Model
+from app.db.tables import HOLDS_PREFIX, Build, BuildLogChunk, BuildStep
 from app.queue import enqueue_build
 from app.registry.errors import Conflict, Invalid, InvalidConfig, NotFound, PrefixCollision
 from app.registry.pages import Cursor, Page, paginate
@@ -197,8 +197,3 @@ def _whole_characters(text: bytearray, limit_bytes: int) -> bytes:
     while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
         end -= 1
     return bytes(text[:end])
-
-
-def model_of(session: Session, build_id: UUID) -> Model | None:
-    """What the build published."""
-    return session.scalar(select(Model).where(Model.build_id == build_id))

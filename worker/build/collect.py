@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from app.registry.runs import RunView
 from app.storage import keys
-from app.storage.bucket import FileDigest, KeyTaken, digest_of
+from app.storage.bucket import FileDigest, digest_of
 from app.words import StepName
 from worker.build.connection import ValidateConnection, connect
 from worker.build.folders import Machine
+from worker.build.inputs import keep_input
 from worker.build.job import Benchmark, FileRef, JobInput, Train
 from worker.build.remote import Remote
 from worker.build.step import Output, Step, StepFailed, output_of
@@ -63,14 +64,7 @@ class Collect(Step[Collected]):
     def _keep(self, work: Workbench, remote: Remote, output: str, snapshot: JobInput) -> None:
         """What an additional source answered will not be had again: it stays, like every other input."""
         local, content = self._fetch(work, remote, f"{output}/{snapshot.file}", snapshot.sha256)
-        key = keys.input_key(content.sha256)
-        try:
-            work.cloud.bucket.put_once(key, local, content, content_type="application/octet-stream")
-        except KeyTaken as exc:
-            message = (
-                f"s3://{work.cloud.bucket.name}/{key} does not hold what its name says. Find out why first."
-            )
-            raise StepFailed("corrupt_input", message) from exc
+        keep_input(work, local, content, content_type="application/octet-stream")
         local.unlink()
 
     def _fetch(self, work: Workbench, remote: Remote, path: str, sha256: str) -> tuple[Path, FileDigest]:

@@ -87,10 +87,15 @@ def pin(work: Workbench, name: str, local: Path) -> FileDigest:
             f"The bucket {bucket.name} has no {name} in its root any more. Put it there, then post again."
         )
         raise StepFailed("missing_input", message) from exc
-    key = keys.input_key(content.sha256)
+    keep_input(work, local, content, content_type="application/zip")
+    return content
+
+
+def keep_input(work: Workbench, local: Path, content: FileDigest, *, content_type: str) -> None:
+    """Write a file under its content's address, where it stays. Raises StepFailed, CloudError."""
+    bucket, key = work.cloud.bucket, keys.input_key(content.sha256)
     try:
-        bucket.put_once(key, local, content, content_type="application/zip")
+        bucket.put_once(key, local, content, content_type=content_type)
     except KeyTaken as exc:
         message = f"s3://{bucket.name}/{key} does not hold what its name says. Find out why first."
         raise StepFailed("corrupt_input", message) from exc
-    return content
