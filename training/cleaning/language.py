@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from training.cleaning.cleaner import DESCRIPTION, Cleaner
+from training.cleaning.ngrams import answers_by_ngrams
 
 if TYPE_CHECKING:
     from lingua import LanguageDetector
@@ -40,30 +41,33 @@ def drop_other_languages(rules: LanguageRules) -> Cleaner:
     # Lingua looks at letters alone, so texts that differ in sizes, numbers and hyphens are one question.
     letters = DESCRIPTION.str.replace_all(r"[^\p{L}\p{M}]+", " ").str.strip_chars(" ")
     asked = pl.when(~keep & ~skip).then(letters)
-    language = asked.map_batches(lambda texts: _languages(texts, rules), return_dtype=pl.String)
+    # Named once: polars calls the function again for every mention of what it gives.
+    foreign = asked.map_batches(lambda texts: _foreign(texts, rules), return_dtype=pl.String)
     reason = (
-        pl.when(keep)
-        .then(None)
-        .when(skip)
+        pl.when(~keep & skip)
         .then(pl.lit("term of another language"))
-        .when(language.is_not_null() & ~language.is_in(list(rules.preferred)))
-        .then(pl.concat_str(pl.lit("language "), language.str.to_lowercase()))
+        .otherwise(pl.lit("language ") + foreign.str.to_lowercase())
     )
     return Cleaner("language", reason=reason)
 
 
-def _languages(texts: pl.Series, rules: LanguageRules) -> pl.Series:
-    """The language of each text, null where undecided or not asked. Each distinct text is looked at once."""
+def _foreign(texts: pl.Series, rules: LanguageRules) -> pl.Series:
+    """The language of each text, null where preferred, undecided or not asked.
+
+    Each distinct text is looked at once.
+    """
     distinct = texts.drop_nulls().unique().sort()
-    found: list[str | None] = []
     detector = _detector(rules.detected, rules.minimum_relative_distance)
-    for start in range(0, len(distinct), _CHUNK):
-        chunk: list[str] = distinct.slice(start, _CHUNK).to_list()
+    known = answers_by_ngrams(distinct, detector, rules.detected, rules.minimum_relative_distance)
+    open_ = distinct.filter(~distinct.is_in(known["text"].implode()))
+    found: list[str | None] = []
+    for start in range(0, len(open_), _CHUNK):
+        chunk: list[str] = open_.slice(start, _CHUNK).to_list()
         languages = detector.detect_languages_in_parallel_of(chunk)
         found += [None if language is None else language.name for language in languages]
-    return texts.replace_strict(
-        distinct, pl.Series(found, dtype=pl.String), default=None, return_dtype=pl.String
-    )
+    asked = pl.DataFrame({"text": open_, "language": pl.Series(found, dtype=pl.String)})
+    foreign = pl.concat([known, asked]).filter(~pl.col("language").is_in(rules.preferred))
+    return texts.replace_strict(foreign["text"], foreign["language"], default=None, return_dtype=pl.String)
 
 
 @cache

@@ -297,6 +297,19 @@ def test_lingua_is_asked_about_letters_and_says_what_it_says_of_the_whole(texts:
     assert described(drop_other_languages(rules), *texts) == expected
 
 
+def test_lingua_is_asked_once_about_each_distinct_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Undecided:
+        def detect_languages_in_parallel_of(self, texts: list[str]) -> list[None]:
+            asked.extend(texts)
+            return [None] * len(texts)
+
+    monkeypatch.setattr("training.cleaning.language._detector", lambda *_: Undecided())
+    described(drop_other_languages(RULES), "cups 20 cm", "pendant", "cups 30 cm", "lids")
+    assert asked == ["cups cm", "lids"]
+
+
 def test_languages_of_nothing_to_ask() -> None:
     assert described(drop_other_languages(RULES)) == []
     assert described(drop_other_languages(RULES), "pendant") == ["pendant"]
