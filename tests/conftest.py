@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from filelock import FileLock
+from hypothesis import settings as hypothesis
 from sqlalchemy import make_url
 
 from app.db import migrate
@@ -24,6 +25,10 @@ from simcloud.server import SimCloud
 from simcloud.settings import Settings as CloudSettings
 
 ROOT = Path(__file__).resolve().parents[1]
+# No test is timed: on a busy machine a single example takes long, and says nothing by it.
+hypothesis.register_profile("untimed", deadline=None)
+hypothesis.load_profile("untimed")
+
 ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 # No test ever reaches the developer's own account.

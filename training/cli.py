@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training import pipeline
-from training.distributed import is_leader
+from training.distributed import is_leader, leave
 from training.errors import FailureCode, TrainingError
 from training.job import RESULT, Command, Job, exit_status_of, follow, read_job, run
 from training.progress import Progress
@@ -101,7 +101,9 @@ def train(
     def work(job: Job, progress: Progress) -> pipeline.Outcome:
         raw = _needed(job.raw_source_data, "raw_source_data")
         places = pipeline.Places(job.embedding_cache or embedding_cache, job.snapshots or snapshots)
-        return do(pipeline.read_config(job.config, overrides), raw, job.output, progress, places)
+        outcome = do(pipeline.read_config(job.config, overrides), raw, job.output, progress, places)
+        leave()
+        return outcome
 
     by_hand = Job(schema_=1, config=config, raw_source_data=raw_source_data, output=output)
     processes = _processes(job, by_hand)

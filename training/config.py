@@ -124,6 +124,8 @@ class SourceConfig(_Section):
     code: str | None = None
     cleaning: Annotated[tuple[CleaningStep, ...], Field(strict=False)] = ("lower", "strip")
     weight: Annotated[float, Field(gt=0, le=1000)] = 1
+    # So many shorter forms of each description, with words left out, are learned beside it.
+    variants: Annotated[int, Field(ge=0, le=100)] = 0
     authoritative: bool = False
     creates_codes: bool = False
     enabled: bool = True
@@ -155,6 +157,7 @@ DEFAULT_SOURCES: Final = (
         description_column=0,
         cleaning=("lower", "strip"),
         weight=5,
+        variants=8,
         authoritative=True,
     ),
     SourceConfig(
@@ -184,6 +187,7 @@ DEFAULT_SOURCES: Final = (
         description_column=1,
         cleaning=("pad", "basic"),
         weight=5,
+        variants=8,
         authoritative=True,
     ),
     SourceConfig(
@@ -270,13 +274,19 @@ class SearchConfig(_Section):
     model_dropout_layer_1_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.1
     model_dropout_layer_2_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.4
     embedding_scale: Annotated[float, Field(gt=0, le=1000)] = 10.0
+    # 1 makes embeddings vary alike in all directions, 0 leaves them as they are; in between, half-way.
+    embedding_whitening: Share = 0.5
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.001
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # Counts the chapter's and the heading's probability in the loss, beside the code's.
     hierarchy_weight: Annotated[float, Field(ge=0, le=10)] = 0.3
+    # How often, in an epoch, a variant stands for a description that has some.
+    variant_share: Share = 0.5
     # Added to the logit of the vague class: below 0, less is refused and more is answered.
     vague_bias: Annotated[float, Field(ge=-20, le=20)] = 0.0
+    # The logits are divided by it: above 1, scores are less sure and lists longer; the best result stays.
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
     warm_up_share: Share = 0.05
     max_epochs: Annotated[int, Field(ge=1, le=10000)] = 8
     model_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256

@@ -12,8 +12,7 @@ from training.cleaning.pipelines import CleaningLists, cleaners_for
 from training.config import SourceConfig
 from training.errors import FailureCode, TrainingError
 from training.sources.read import SourceRows
-
-Indices = npt.NDArray[np.int64]
+from training.variants import Indices, Variants, make_variants
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Dataset:
     """Distinct pairs of text and class, each with the weight that its sources give it.
 
     texts and classes are sorted; pair i is texts[text_of[i]] with classes[class_of[i]], weight[i] > 0. Pairs
-    are sorted by text, then class. `conflicts` are the rows of authoritative sources that another one
-    overruled: description, source, code, winner, winning_codes. `unknown` are the pairs whose code no source
-    created: source, code, description.
+    are sorted by text, then class. `variants` are shorter forms of texts, with their classes. `conflicts` are
+    the rows of authoritative sources that another one overruled: description, source, code, winner,
+    winning_codes. `unknown` are the pairs whose code no source created: source, code, description.
     """
 
     texts: list[str]
@@ -38,21 +37,28 @@ class Dataset:
     text_of: Indices
     class_of: Indices
     weight: npt.NDArray[np.float32]
+    variants: Variants
     conflicts: pl.DataFrame
     unknown: pl.DataFrame
     counts: dict[str, int]
+
+    @property
+    def embedded(self) -> list[str]:
+        """What the network is trained on: the texts, then their variants."""
+        return self.texts + self.variants.texts
 
 
 def clean_source(rows: SourceRows, digits: int, lists: CleaningLists) -> CleanedSource:
     return CleanedSource(rows.source, rows, clean(rows.frame, cleaners_for(rows.source, digits, lists)))
 
 
-def merge(sources: Sequence[CleanedSource]) -> Dataset:
+def merge(sources: Sequence[CleanedSource], seed: int = 0) -> Dataset:
     """Apply what the sources are worth to each other. Earlier sources outrank later ones.
 
     - The classes are the codes of the sources that create codes; rows with other codes are left out.
     - For a description that authoritative sources name, the codes of the first of them hold: what other
       sources say of it counts for these codes.
+    - The seed is that of the variants.
     """
     rows = _distinct(sources)
     classes = sorted(rows.filter(pl.col("creates_codes"))["code"].unique().to_list())
@@ -72,6 +78,8 @@ def merge(sources: Sequence[CleanedSource]) -> Dataset:
     texts = pairs["description"].unique().sort()
     text_of = pairs["description"].replace_strict(texts, pl.int_range(len(texts), eager=True))
     class_of = pairs["code"].replace_strict(classes, list(range(len(classes))))
+    wanted = known.group_by("description").agg(pl.col("variants").max()).sort("description")
+    variants = make_variants(texts.to_list(), wanted["variants"].to_list(), seed)
     conflicts = _conflicts(overruled, winners)
     return Dataset(
         texts=texts.to_list(),
@@ -79,6 +87,7 @@ def merge(sources: Sequence[CleanedSource]) -> Dataset:
         text_of=text_of.to_numpy().astype(np.int64),
         class_of=class_of.to_numpy().astype(np.int64),
         weight=pairs["weight"].to_numpy().astype(np.float32),
+        variants=variants,
         conflicts=conflicts,
         unknown=unknown,
         counts={
@@ -89,6 +98,7 @@ def merge(sources: Sequence[CleanedSource]) -> Dataset:
             "overruled": overruled.height,
             "conflicts": conflicts["description"].n_unique(),
             "texts": len(texts),
+            "variants": len(variants.texts),
             "classes": len(classes),
             "pairs": pairs.height,
             "samples": round(float(pairs["weight"].sum())),
@@ -105,6 +115,7 @@ def _distinct(sources: Sequence[CleanedSource]) -> pl.DataFrame:
             rank=pl.lit(rank, dtype=pl.Int64),
             source=pl.lit(source.source.name),
             weight=pl.lit(float(source.source.weight)),
+            variants=pl.lit(source.source.variants, dtype=pl.Int64),
             authoritative=pl.lit(source.source.authoritative),
             creates_codes=pl.lit(source.source.creates_codes),
         )

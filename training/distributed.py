@@ -1,28 +1,25 @@
 """Several processes on one machine, one a GPU, as torchrun starts them; alone, every call is a no-op.
 
-All of them run the same pipeline. The leader reads and cleans the data and writes the files; texts to embed
-are split between all, and so is each batch of the head's training.
+All of them run the same pipeline. The leader reads and cleans the data, has it embedded by a process pool on
+everyone's devices, and writes the files; each batch of the head's training is split between all.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.embeddings import Embeddings, Encoder
-from training.progress import Progress
+from training.embeddings import Embeddings
 
 Shared = TypeVar("Shared")
 
-# The leader may clean and read for long while the others wait.
-TIMEOUT: Final = timedelta(hours=2)
+# The leader may read, clean and embed for long while the others wait. When one dies, torchrun ends the rest.
+TIMEOUT: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,11 @@ class Group:
     def leads(self) -> bool:
         return self.rank == 0
 
-    def device(self, chosen: str) -> str:
-        """This process's own GPU, where there are several."""
-        return f"cuda:{self.rank}" if chosen == "cuda" and self.size > 1 else chosen
+    def devices(self, chosen: str) -> list[str]:
+        """Each process's own GPU, where there are several."""
+        if chosen == "cuda" and self.size > 1:
+            return [f"cuda:{rank}" for rank in range(self.size)]
+        return [chosen] * self.size
 
     def share(self, value: Shared | None) -> Shared:
         """What the leader has, for all; the others give None."""
@@ -50,19 +49,15 @@ class Group:
             raise AssertionError("the leader had nothing to share")
         return value
 
-    def encode(self, texts: Sequence[str], encoder: Encoder, progress: Progress) -> Embeddings:
-        """(len(texts), dimension): each process embeds its part. All must ask for the same texts."""
+    def share_embeddings(self, embeddings: Embeddings | None) -> Embeddings:
+        """As `share`, but straight from memory to memory: pickled, a million take some gigabytes more."""
         if self.size == 1:
-            return encoder.encode(texts, progress)
-        # By length and dealt out in turn, so that all are busy for as long.
-        dealt = sorted(range(len(texts)), key=lambda index: (len(texts[index]), index))
-        own = encoder.encode([texts[index] for index in dealt[self.rank :: self.size]], progress)
-        parts: list[Embeddings | None] = [None] * self.size
-        dist.all_gather_object(parts, own)
-        out = np.empty((len(texts), own.shape[1]), dtype=np.float32)
-        for rank, part in enumerate(parts):
-            out[dealt[rank :: self.size]] = part
-        return out
+            return self.share(embeddings)
+        shape = self.share(None if embeddings is None else embeddings.shape)
+        table = torch.empty(shape) if embeddings is None else torch.from_numpy(embeddings)
+        dist.broadcast(table, src=0)
+        shared: Embeddings = table.numpy()
+        return shared
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """The network, with gradients averaged over the processes."""
@@ -78,13 +73,9 @@ class Group:
             dist.all_reduce(value)
         return float(value)
 
-    def leave(self) -> None:
-        if self.size > 1:
-            dist.destroy_process_group()
-
 
 def join(device: str) -> Group:
-    """The processes that torchrun started this one with, or this one alone."""
+    """The processes that torchrun started this one with, or this one alone: a group until they `leave`."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Group()
@@ -92,9 +83,17 @@ def join(device: str) -> Group:
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(rank)
-    # gloo carries objects and CPU tensors, nccl what lies on GPUs.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+    # Not a second time: processes that meet again by the same store find each other's old addresses in it.
+    if not dist.is_initialized():
+        # gloo carries objects and CPU tensors, nccl what lies on GPUs.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     return Group(rank, size)
+
+
+def leave() -> None:
+    """At the end of the work, as nccl wants it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def is_leader() -> bool:

@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from training.distributed import Group
 from training.embeddings import Embeddings, Encoder
 from training.files import written_whole
 from training.progress import Progress
@@ -85,27 +84,21 @@ def open_store(place: str, encoder: Encoder) -> PackStore:
     return FolderStore(Path(place).expanduser() / encoder.fingerprint)
 
 
-def embed(
-    texts: Sequence[str], encoder: Encoder, place: str | None, progress: Progress, group: Group
-) -> Embeddings:
-    """(len(texts), dimension) float32. A cache that fails costs time, not the run.
-
-    Of several processes, the leader alone reads and writes the cache; all embed what it misses.
-    """
+def embed(texts: Sequence[str], encoder: Encoder, place: str | None, progress: Progress) -> Embeddings:
+    """(len(texts), dimension) float32. A cache that fails costs time, not the run."""
     if place is None:
-        return group.encode(texts, encoder, progress)
+        return encoder.encode(texts, progress)
     keys = [_key(text) for text in texts]
-    store, found = _opened(place, encoder, keys, progress) if group.leads else (None, {})
-    missed = [index for index, key in enumerate(keys) if key not in found]
-    missing = group.share(missed if group.leads else None)
+    store, found = _opened(place, encoder, keys, progress)
+    missing = [index for index, key in enumerate(keys) if key not in found]
     progress.say(f"embedding cache: {len(texts) - len(missing):,} of {len(texts):,} texts are there")
-    fresh = group.encode([texts[index] for index in missing], encoder, progress) if missing else None
+    fresh = encoder.encode([texts[index] for index in missing], progress) if missing else None
     if store and fresh is not None:
         try:
             _write(store, [keys[index] for index in missing], fresh)
         except Exception as exc:
             progress.say(f"the embedding cache at {place} cannot be written: {exc}")
-    return group.share(_gather(keys, found, missing, fresh) if group.leads else None)
+    return _gather(keys, found, missing, fresh)
 
 
 def _opened(

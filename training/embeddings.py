@@ -1,8 +1,8 @@
 """Texts → unit-length embeddings.
 
 An embedding depends on its text alone, to the last bit: texts are grouped by their number of tokens, so
-that none is padded, and every group runs in batches of one shape, whatever else is in them. So a cache may
-serve any part.
+that none is padded, and every group runs in batches of one shape, whatever else is in them and whichever
+process runs them. So a cache may serve any part.
 """
 
 import hashlib
@@ -10,20 +10,22 @@ import platform
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from training.embedding_pool import Pool
 from training.progress import Phase, Progress
+from training.threads import workers
 from training.transformer import Transformer
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from training.unpadded import Unpadded
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -31,33 +33,48 @@ Embeddings = npt.NDArray[np.float32]
 _TOKENS_OF_A_BATCH = 512
 _TOKENISED_AT_ONCE = 8192
 _BATCHES_AHEAD = 32
+# Each has an open file from when its process is done until the call ends, of which a process may have 1,024.
+_BATCHES_OF_A_POOL_CALL = 128
 
 
 class Encoder:
-    """A loaded sentence-transformer on one device."""
+    """A loaded sentence-transformer: on one device, or in a process pool on several of the same kind."""
 
     def __init__(
-        self, transformer: Transformer, device: str, batch_size: int, *, bfloat16: bool = False
+        self,
+        transformer: Transformer,
+        device: str,
+        batch_size: int,
+        *,
+        bfloat16: bool = False,
+        pool: Sequence[str] = (),
     ) -> None:
         self.transformer = transformer
         self.device = torch.device(device)
         self._bfloat16 = bfloat16
         self._batch_size = batch_size
+        self._pool = pool
 
     @cached_property
-    def model(self) -> "SentenceTransformer":
+    def model(self) -> "Unpadded":
         # Imported here: it takes seconds, and a run whose embeddings are all cached needs none of it.
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
+        from training.unpadded import Unpadded  # noqa: PLC0415
+
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        folder = str(self.transformer.folder)
-        return SentenceTransformer(folder, device=str(self.device), local_files_only=True).eval()
+        # A pool's processes take it from here to their devices.
+        device = "cpu" if self._pool else str(self.device)
+        model = Unpadded(str(self.transformer.folder), device=device, local_files_only=True).eval()
+        model.in_bfloat16 = self._bfloat16
+        return model
 
     @cached_property
     def fingerprint(self) -> str:
         """What an embedding depends on besides its text, to the last bit: transformer, libraries, machine."""
-        kind = torch.backends.cpu.get_cpu_capability()
+        has = torch.cpu.get_capabilities()
+        # Matrices are multiplied by other units, in another order, on other makes and where there is AMX.
+        kind = f"{torch.backends.cpu.get_cpu_capability()} {has.get('cpu_name')} {has.get('amx_bf16')}"
         if self.device.type == "cuda":
             kind = torch.cuda.get_device_name(self.device)
         versions = [f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tokenizers")]
@@ -72,30 +89,41 @@ class Encoder:
     def encode(self, texts: Sequence[str], progress: Progress) -> Embeddings:
         """(len(texts), dimension) float32, each row of length 1."""
         out = np.empty((len(texts), self.dimension), dtype=np.float32)
-        with progress.phase("embed", len(texts)) as phase, self._workers() as workers:
+        with progress.phase("embed", len(texts)) as phase:
+            if self._pool:
+                self._encode_in_pool(texts, out, phase)
+            else:
+                self._encode_here(texts, out, phase)
+        return out
+
+    def _encode_in_pool(self, texts: Sequence[str], out: Embeddings, phase: Phase) -> None:
+        """A call a length, so that every batch of the pool is whole, and none of its texts is padded."""
+        _, groups = self._by_length(texts)
+        if not groups:
+            return
+        with Pool(self.model, self._pool) as pool:
+            for rows, group in groups:
+                for indices in _parts(group, rows * _BATCHES_OF_A_POOL_CALL):
+                    out[indices] = pool.encode([texts[index] for index in indices], rows)
+                    phase.advance(len(indices))
+
+    def _encode_here(self, texts: Sequence[str], out: Embeddings, phase: Phase) -> None:
+        with self._workers() as executor:
             waiting: deque[tuple[list[int], Future[Embeddings]]] = deque()
             for indices, tokens in self._batches(texts):
-                waiting.append((indices, workers.submit(self._run, tokens, len(indices))))
+                waiting.append((indices, executor.submit(self._run, tokens, len(indices))))
                 if len(waiting) > _BATCHES_AHEAD:
                     self._take(waiting.popleft(), out, phase)
             while waiting:
                 self._take(waiting.popleft(), out, phase)
-        return out
 
-    @contextmanager
-    def _workers(self) -> Iterator[ThreadPoolExecutor]:
+    def _workers(self) -> AbstractContextManager[ThreadPoolExecutor]:
         """On a CPU one thread a core, each with batches of its own, none sharing a batch's arithmetic.
 
         Threads that share it wait for each other at every layer: on a machine with one other busy process
         that is ten times slower. It also would let the number of cores into the last bit.
         """
-        threads = torch.get_num_threads()
-        count = threads if self.device.type == "cpu" else 1
-        try:
-            with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-                yield workers
-        finally:
-            torch.set_num_threads(threads)
+        return workers(torch.get_num_threads() if self.device.type == "cpu" else 1, threads=1)
 
     @staticmethod
     def _take(batch: tuple[list[int], Future[Embeddings]], out: Embeddings, phase: Phase) -> None:
@@ -105,41 +133,42 @@ class Encoder:
 
     def encode_one(self, text: str) -> Embeddings:
         """(dimension,) float32: one text, at its own length."""
-        (tokens,) = self._tokenise([text])
+        (tokens,) = self.model.tokenise([text])
         one: Embeddings = self._run(tokens[None, :].astype(np.int64), 1)[0]
         return one
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], npt.NDArray[np.int64]]]:
         """Indices of texts of one length, and their tokens (rows, length); rows is a function of length."""
-        by_length: dict[int, list[int]] = defaultdict(list)
-        tokens: list[npt.NDArray[np.int32]] = []
-        for start in range(0, len(texts), _TOKENISED_AT_ONCE):
-            tokens += self._tokenise(texts[start : start + _TOKENISED_AT_ONCE])
-        for index, ids in enumerate(tokens):
-            by_length[len(ids)].append(index)
-        # Long ones first: what does not fit into memory fails at once.
-        for length in sorted(by_length, reverse=True):
-            rows = max(1, min(self._batch_size, _TOKENS_OF_A_BATCH // length))
-            group = by_length[length]
-            for start in range(0, len(group), rows):
-                indices = group[start : start + rows]
+        tokens, groups = self._by_length(texts)
+        for rows, group in groups:
+            for indices in _parts(group, rows):
                 filled = indices + [indices[-1]] * (rows - len(indices))
                 yield indices, np.stack([tokens[index] for index in filled]).astype(np.int64)
 
-    def _tokenise(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
-        tokenizer: Any = self.model.tokenizer
-        encoded = tokenizer(
-            list(texts), truncation=True, max_length=self.model.max_seq_length, return_attention_mask=False
-        )
-        return [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+    def _by_length(
+        self, texts: Sequence[str]
+    ) -> tuple[list[npt.NDArray[np.int32]], list[tuple[int, list[int]]]]:
+        """The tokens of the texts; and for each length the rows of its batches, and its texts' indices."""
+        tokens: list[npt.NDArray[np.int32]] = []
+        for start in range(0, len(texts), _TOKENISED_AT_ONCE):
+            tokens += self.model.tokenise(texts[start : start + _TOKENISED_AT_ONCE])
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for index, ids in enumerate(tokens):
+            by_length[len(ids)].append(index)
+        # Long ones first: what does not fit into memory fails at once.
+        return tokens, [
+            (max(1, min(self._batch_size, _TOKENS_OF_A_BATCH // length)), by_length[length])
+            for length in sorted(by_length, reverse=True)
+        ]
 
     def _run(self, tokens: npt.NDArray[np.int64], count: int) -> Embeddings:
         """Tokens (rows, length) → (count, dimension), for the first `count` rows."""
-        ids = torch.from_numpy(tokens).to(self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
-        with torch.inference_mode(), autocast:
-            features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            vectors = self.model(features)["sentence_embedding"][:count]
-            unit = torch.nn.functional.normalize(vectors.float(), dim=1)
-        result: Embeddings = unit.cpu().numpy()
+        with torch.inference_mode():
+            ids = torch.from_numpy(tokens).to(self.model.device)
+            result: Embeddings = self.model({"input_ids": ids})["sentence_embedding"][:count].cpu().numpy()
         return result
+
+
+def _parts(indices: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]

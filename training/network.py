@@ -48,11 +48,8 @@ class Network(nn.Module):
         mask = torch.empty_like(values).bernoulli_(1 - share, generator=self.generator)
         return values * mask / (1 - share)
 
-    def folded(self, embedding_scale: float) -> dict[str, Tensor]:
-        """The weights for embeddings of length 1, though trained on ones of length `embedding_scale`."""
-        weights = {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
-        weights["fc1.weight"] *= embedding_scale
-        return weights
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
 
 
 def side_by_side(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -79,13 +76,17 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_bfloat16(wanted: str, device: str) -> bool:
-    """Whether matrices are multiplied in bfloat16: `auto` says yes where the hardware has units for it."""
+    """Whether matrices are multiplied in bfloat16: `auto` says yes where the hardware has units for it.
+
+    Besides GPUs that is AMX, and AVX-512's BF16: 3 times float32's multiplications a second, where measured.
+    """
     if wanted != "auto":
         return wanted == "bfloat16"
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return kind == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    has = torch.cpu.get_capabilities() if kind == "cpu" else {}
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
 def load_network(sizes: Sizes, weights: dict[str, Any]) -> Network:

@@ -16,7 +16,7 @@ from training.cleaning.report import report, write_report
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
 from training.dataset import CleanedSource, Dataset, clean_source, merge
-from training.distributed import join
+from training.distributed import is_leader, join
 from training.embedding_cache import embed
 from training.embeddings import Encoder
 from training.errors import FailureCode, TrainingError
@@ -27,7 +27,7 @@ from training.progress import Progress
 from training.sources.read import files_of, read_source
 from training.sources.rows import read_lines
 from training.sources.snapshot import Snapshot, take_snapshot
-from training.train import train_network
+from training.train import fix_cublas_workspace, train_network
 from training.transformer import Transformer, find_transformer
 
 
@@ -98,17 +98,23 @@ def train(
 
     Under torchrun every process runs this; the leader reads the data and writes the files.
     """
+    # Before the embeddings, which are the first to use a GPU unless all of them are cached.
+    fix_cublas_workspace()
     chosen = _device(config)
     group = join(chosen)
-    device = group.device(chosen)
+    devices = group.devices(chosen)
+    device = devices[group.rank]
     data = group.share(prepare(config, raw_source_data, output, progress, places) if group.leads else None)
     dataset = data.dataset
     progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
 
     transformer = find_transformer(config.transformer)
     bfloat16 = choose_bfloat16(config.precision, device)
-    encoder = Encoder(transformer, device, config.embedding_batch_size, bfloat16=bfloat16)
-    embeddings = embed(dataset.texts, encoder, places.embedding_cache, progress, group)
+    pool = devices if group.size > 1 else ()
+    encoder = Encoder(transformer, device, config.embedding_batch_size, bfloat16=bfloat16, pool=pool)
+    embeddings = group.share_embeddings(
+        embed(dataset.embedded, encoder, places.embedding_cache, progress) if group.leads else None
+    )
     trained = train_network(dataset, embeddings, config, device, progress, group)
 
     model = output / "model.zip"
@@ -116,7 +122,6 @@ def train(
         with progress.phase("package", 1) as phase:
             write_model(model, trained, dataset.classes, _answers(config, data, transformer))
             phase.advance()
-    group.leave()
     return Outcome(
         files=[model],
         inputs=[
@@ -151,7 +156,7 @@ def prepare(
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
         sources = read_and_clean(config, lookup, snapshots, progress)
         patterns = read_patterns(config, lookup)
-    dataset = merge(sources)
+    dataset = merge(sources, config.seed)
     vague, references = _known_answers(sources, set(dataset.classes))
     return Prepared(dataset, vague, patterns, references, snapshots)
 
@@ -159,12 +164,17 @@ def prepare(
 def verify(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> Outcome:
-    """Train twice, the second time without a cache, and compare. Raises `crashed` for other bytes."""
+    """Train twice, the second time without a cache, and compare. Raises `crashed` for other bytes.
+
+    Of several processes the leader compares: it alone has the files.
+    """
     outcome = train(config, raw_source_data, output, progress, places)
     taken = output / "snapshots"
     with tempfile.TemporaryDirectory(prefix=".verify-", dir=output) as folder:
         again = Places(snapshots=taken if taken.is_dir() else places.snapshots)
         second = train(config, raw_source_data, Path(folder), progress, again)
+        if not is_leader():
+            return outcome
         digests = [sha256_of_file(path) for path in (*outcome.files, *second.files)]
     if len(set(digests)) > 1:
         raise TrainingError(
@@ -214,7 +224,7 @@ def clean_report(
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
         sources = read_and_clean(config, Lookup(unpacked, Path.cwd()), snapshots, progress)
     title = f"Cleaning of {config.name} {config.version}, {config.digits} digits"
-    return write_report(output, report(sources, merge(sources)), title)
+    return write_report(output, report(sources, merge(sources, config.seed)), title)
 
 
 def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list[list[Result]]:

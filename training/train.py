@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -17,9 +17,12 @@ from training.dataset import Dataset
 from training.distributed import Group
 from training.embeddings import Embeddings
 from training.errors import FailureCode, TrainingError
+from training.inputs import InputMap
 from training.loss import HierarchicalLoss
 from training.network import Network, Sizes, choose_bfloat16, side_by_side
 from training.progress import Phase, Progress
+from training.threads import workers
+from training.variants import VariantDraw
 
 ALONE: Final = Group()
 # Far apart, so that the seeds of a configuration's next seed are others.
@@ -43,27 +46,31 @@ class Trained:
 class Pairs:
     """The dataset on the device.
 
-    table (texts, dimension), one row a text: a batch gathers its rows by index. text_of, class_of, weight
-    (pairs,); the weights have mean 1, so that the learning rate means the same whatever the sources weigh.
+    table (texts and variants, dimension): a batch gathers its rows by index, and maps them by inputs_of. draw
+    says which row stands for which pair. class_of, weight (pairs,); the weights have mean 1, so that the
+    learning rate means the same whatever the sources weigh.
     """
 
     table: Tensor
-    text_of: Tensor
+    inputs_of: InputMap
+    draw: VariantDraw
     class_of: Tensor
     weight: Tensor
 
     @classmethod
-    def of(cls, dataset: Dataset, embeddings: Embeddings, device: torch.device) -> Self:
+    def of(cls, dataset: Dataset, embeddings: Embeddings, config: SearchConfig, device: torch.device) -> Self:
         weight = dataset.weight / dataset.weight.mean(dtype=np.float64)
+        table = torch.from_numpy(embeddings)
         return cls(
-            torch.from_numpy(embeddings).to(device),
-            torch.from_numpy(dataset.text_of).to(device),
+            table.to(device),
+            InputMap.of(table, config, device),
+            VariantDraw(dataset.variants, dataset.text_of, len(dataset.texts), config.variant_share),
             torch.from_numpy(dataset.class_of).to(device),
             torch.from_numpy(weight.astype(np.float32)).to(device),
         )
 
     def __len__(self) -> int:
-        return len(self.text_of)
+        return len(self.class_of)
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,9 @@ def train_network(
     progress: Progress,
     group: Group = ALONE,
 ) -> Trained:
-    """Embeddings (texts, dimension) are those of `dataset.texts`. Same input, same machine: same bytes.
+    """Embeddings (texts and variants, dimension) are those of `dataset.embedded`.
 
-    Trains `ensemble_size` networks and packs them as one.
+    Trains `ensemble_size` networks and packs them as one. Same input, same machine: same bytes.
     """
     target = torch.device(device)
     sizes = Sizes(
@@ -92,7 +99,7 @@ def train_network(
         dropout_layer_1_percentage=config.model_dropout_layer_1_percentage,
         dropout_layer_2_percentage=config.model_dropout_layer_2_percentage,
     )
-    pairs = Pairs.of(dataset, embeddings, target)
+    pairs = Pairs.of(dataset, embeddings, config, target)
     loss_of = HierarchicalLoss(dataset.classes, config, target)
     networks = []
     for member in range(config.ensemble_size):
@@ -103,17 +110,19 @@ def train_network(
         network.generator = torch.Generator(target).manual_seed(seed + group.rank)
         networks.append((network, seed))
     total = len(pairs) * config.max_epochs * config.ensemble_size
-    with progress.phase("train", total) as phase, _side_by_side(config, target, group) as workers:
+    with progress.phase("train", total) as phase, _workers(config, target, group) as executor:
 
         def work(network: Network, seed: int) -> Epoch:
             return _train_one(network, pairs, loss_of, config, seed, phase, progress, group)
 
-        running = [workers.submit(work, *one) for one in networks]
+        running = [executor.submit(work, *one) for one in networks]
         epochs = [one.result() for one in running]
-    members = [network.folded(config.embedding_scale) for network, _ in networks]
+    members = [pairs.inputs_of.fold(network.weights()) for network, _ in networks]
     weights = side_by_side(members)
     if VAGUE_CODE in dataset.classes:
         weights["fc2.bias"][dataset.classes.index(VAGUE_CODE)] += config.vague_bias
+    for name in ("fc2.weight", "fc2.bias"):
+        weights[name] /= config.temperature
     weights = {name: value.to(getattr(torch, config.weights_precision)) for name, value in weights.items()}
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise TrainingError(FailureCode.DIVERGED, "the weights hold NaN or infinity: lower learning_rate")
@@ -130,8 +139,9 @@ def train_network(
     )
 
 
-@contextmanager
-def _side_by_side(config: SearchConfig, device: torch.device, group: Group) -> Iterator[ThreadPoolExecutor]:
+def _workers(
+    config: SearchConfig, device: torch.device, group: Group
+) -> AbstractContextManager[ThreadPoolExecutor]:
     """Where networks train: on a CPU several of them at a time, each on one thread.
 
     Threads that share one network's arithmetic wait for each other all the time, most of all on a busy
@@ -140,11 +150,7 @@ def _side_by_side(config: SearchConfig, device: torch.device, group: Group) -> I
     threads = torch.get_num_threads()
     at_a_time = min(threads, config.ensemble_size) if device.type == "cpu" and group.size == 1 else 1
     each = 1 if device.type == "cpu" and config.ensemble_size > 1 else threads
-    try:
-        with ThreadPoolExecutor(at_a_time, initializer=torch.set_num_threads, initargs=(each,)) as workers:
-            yield workers
-    finally:
-        torch.set_num_threads(threads)
+    return workers(at_a_time, each)
 
 
 def _train_one(
@@ -171,15 +177,16 @@ def _train_one(
         total_loss = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.float64, device=device)
         shuffled = torch.randperm(len(pairs), generator=order).to(device)
+        row_of = pairs.draw(order).to(device)
         for whole in torch.split(shuffled, config.model_batch_size):
             batch = group.part_of(whole)
             classes, weight = pairs.class_of[batch], pairs.weight[batch]
-            # Scaled here and not in the table: at millions of texts a second table would not fit.
-            inputs = pairs.table[pairs.text_of[batch]] * config.embedding_scale
+            # A batch at a time: at millions of texts a second table would not fit.
+            inputs = pairs.inputs_of(pairs.table[row_of[batch]])
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 logits = parallel(inputs)
             # Processes average their gradients: times their number, that is the whole mean.
-            loss = (loss_of(logits.float(), classes) * weight).sum() * (group.size / len(whole))
+            loss = (loss_of(logits, classes) * weight).sum() * (group.size / len(whole))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -204,10 +211,17 @@ def _train_one(
     return last
 
 
+def fix_cublas_workspace() -> None:
+    """Without a workspace of a fixed size cuBLAS does not repeat itself.
+
+    It looks once a process, at its first use. The processes that this one starts inherit the setting.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def deterministic(seed: int) -> None:
     """One seed for all of torch, and algorithms that repeat themselves, on GPUs too."""
-    # cuBLAS repeats itself with a workspace of a fixed size alone; read when the first GPU operation runs.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    fix_cublas_workspace()
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(mode=True)
 

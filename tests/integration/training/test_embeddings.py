@@ -1,13 +1,22 @@
 """Embeddings by the real transformer."""
 
 import io
+import multiprocessing
+import os
 import random
+import signal
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 
+from training.embedding_pool import Pool
 from training.embeddings import Encoder
+from training.errors import FailureCode, TrainingError
 from training.progress import Progress
 from training.transformer import Transformer, find_transformer
 
@@ -66,9 +75,9 @@ def test_bfloat16_and_single_texts_are_close_to_float32(transformer: Transformer
 def test_the_embeddings_are_those_of_sentence_transformers(
     transformer: Transformer, texts: list[str]
 ) -> None:
-    encoder = Encoder(transformer, "cpu", 16)
-    theirs = encoder.model.encode(texts[:20], normalize_embeddings=True, show_progress_bar=False)
-    assert np.allclose(encoder.encode(texts[:20], QUIET), theirs, atol=1e-5)
+    plain = SentenceTransformer(str(transformer.folder), device="cpu", local_files_only=True)
+    theirs = plain.encode(texts[:20], normalize_embeddings=True, show_progress_bar=False)
+    assert np.allclose(Encoder(transformer, "cpu", 16).encode(texts[:20], QUIET), theirs, atol=1e-5)
 
 
 def test_long_texts_are_cut_and_no_texts_are_none(transformer: Transformer) -> None:
@@ -85,3 +94,84 @@ def test_what_shapes_an_embedding_is_in_the_fingerprint(transformer: Transformer
         Encoder(Transformer("t", transformer.folder, "0" * 64), "cpu", 64).fingerprint,
     }
     assert len(prints) == 4
+
+
+@pytest.mark.parametrize(("batch_size", "bfloat16"), [(16, False), (16, True), (1, False)])
+def test_a_process_pool_embeds_to_the_last_bit_as_one_process_does(
+    transformer: Transformer,
+    texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    bfloat16: bool,
+) -> None:
+    # Two threads would add up one short text in another order: each process has one, whatever is asked for.
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    odd = [*texts, *NOUNS, "word " * 2000, "", "  spaced  out "]
+    alone = Encoder(transformer, "cpu", batch_size, bfloat16=bfloat16)
+    pooled = Encoder(transformer, "cpu", batch_size, bfloat16=bfloat16, pool=["cpu", "cpu"])
+    assert np.array_equal(pooled.encode(odd, QUIET), alone.encode(odd, QUIET))
+    assert pooled.fingerprint == alone.fingerprint
+    assert not multiprocessing.active_children()
+
+
+def test_a_pool_embeds_one_text_and_starts_for_none_at_all(
+    transformer: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pooled = Encoder(transformer, "cpu", 16, pool=["cpu"])
+    one = Encoder(transformer, "cpu", 16).encode(["kettle"], QUIET)
+    assert np.array_equal(pooled.encode(["kettle"], QUIET), one)
+    monkeypatch.setattr(Pool, "__enter__", lambda self: pytest.fail("started for nothing"))
+    assert pooled.encode([], QUIET).shape == (0, 384)
+
+
+def test_a_batch_of_several_lengths_is_refused_by_the_pool(transformer: Transformer) -> None:
+    with (
+        Pool(Encoder(transformer, "cpu", 16, pool=["cpu"]).model, ["cpu"]) as pool,
+        pytest.raises(ValueError, match="same shape"),
+    ):
+        pool.encode(["kettle", "electric kettle"], 2)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_killed_process_of_the_pool_is_an_error_that_names_it(
+    transformer: Transformer, at_work: bool
+) -> None:
+    devices = ["cpu", "cpu"]
+    with Pool(Encoder(transformer, "cpu", 16, pool=devices).model, devices) as pool:
+
+        def work() -> None:
+            while True:
+                pool.encode(["word " * 2000] * 50, 1)
+
+        pool.encode(["kettle"] * 8, 1)
+        victim = multiprocessing.active_children()[0]
+        assert victim.pid
+        if at_work:
+            threading.Timer(0.5, os.kill, (victim.pid, signal.SIGKILL)).start()
+        else:
+            os.kill(victim.pid, signal.SIGKILL)
+            victim.join()
+        with pytest.raises(TrainingError, match="embeds on cpu ended with signal SIGKILL") as caught:
+            work()
+        assert caught.value.reason is FailureCode.CRASHED
+    assert not multiprocessing.active_children()
+
+
+def test_the_pool_ends_with_a_process_that_was_killed() -> None:
+    code = """
+import time
+from training.embedding_pool import Pool
+from training.embeddings import Encoder
+from training.transformer import find_transformer
+model = Encoder(find_transformer("all-MiniLM-L6-v2"), "cpu", 16, pool=["cpu"]).model
+with Pool(model, ["cpu"]) as pool:
+    pool.encode(["kettle"], 1)
+    print("up", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout
+        assert started.stdout.readline() == "up\n"
+        started.kill()
+        # The pool's process has the same standard output: it ends when both have.
+        assert started.communicate(timeout=60)[0] == ""

@@ -197,8 +197,13 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
             f'precision = "float32"\nprocesses = {processes}',
         )
         (folder / "search-config.toml").write_text(config)
-        done = run(folder, "train")
+        done = run(folder, "train", TRAINING_EMBEDDING_CACHE=str(folder / "cache"))
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "leaked" not in done.stderr
+    # A pack is named by its content: the embeddings are the same to the last bit.
+    packs = [sorted(path.name for path in (tmp_path / name).rglob("*.pack")) for name in ("1", "2")]
+    assert len(packs[0]) == 1
+    assert packs[0] == packs[1]
     one, two = (weights(tmp_path / name) for name in ("1", "2"))
     assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
     for key in ("loss", "accuracy"):

@@ -1,10 +1,15 @@
 """The sources and cleaners on the team's real data."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
+from lingua import Language, LanguageDetectorBuilder
 
+from training.cleaning.cleaner import clean
+from training.cleaning.language import drop_other_languages
 from training.cleaning.pipelines import read_lists
 from training.config import VAGUE_CODE, SearchConfig, parse_config
 from training.dataset import CleanedSource, Dataset, clean_source, merge
@@ -99,6 +104,27 @@ def test_little_of_the_tradesets_goes_and_each_for_a_reason(sources: dict[str, C
         "term of another language",
         "empty description",
     }
+
+
+def test_each_description_is_kept_or_dropped_as_lingua_says_of_it_alone(
+    shared_data: Path, sources: dict[str, CleanedSource]
+) -> None:
+    rules = read_lists(configuration(shared_data, 6), Lookup(shared_data, REPOSITORY)).language
+    rules = replace(rules, exact_keeps=frozenset(), partial_keeps=(), partial_skips=())
+    kept = sources["tradesets"].cleaned.kept["description"]
+    text = pl.concat([kept, kept.shuffle(seed=0) + " " + kept.shuffle(seed=1)]).unique()
+    rows = pl.DataFrame({"description": text}).with_columns(code=pl.lit("010121"))
+    builder = LanguageDetectorBuilder.from_languages(*(getattr(Language, name) for name in rules.detected))
+    detector = builder.with_minimum_relative_distance(rules.minimum_relative_distance).build()
+    expected = [
+        description
+        for description, language in zip(
+            text, detector.detect_languages_in_parallel_of(list(text)), strict=True
+        )
+        if language is None or language.name in rules.preferred
+    ]
+    assert clean(rows, [drop_other_languages(rules)]).kept["description"].to_list() == expected
+    assert 0.9 * len(text) < len(expected) < len(text)
 
 
 def test_the_classes_are_the_subheadings_and_the_vague_class(dataset: Dataset) -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.distributed import Group
 from training.embedding_cache import FolderStore, embed, open_store, pack_embeddings, unpack_embeddings
 from training.embeddings import Embeddings, Encoder
 from training.progress import Progress
@@ -36,7 +35,7 @@ def run(
 ) -> tuple[Embeddings, Lengths]:
     chosen = encoder or Lengths()
     named = None if place is None else str(place)
-    return embed(texts, cast("Encoder", chosen), named, Progress(log=io.StringIO()), Group()), chosen
+    return embed(texts, cast("Encoder", chosen), named, Progress(log=io.StringIO())), chosen
 
 
 def test_a_second_run_embeds_what_is_new_alone(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from training.network import Network, Sizes, choose_device, load_network, side_b
 from training.package import Answers, read_model, write_model
 from training.progress import Progress
 from training.train import Trained, train_network, warm_up_then_cosine
+from training.variants import make_variants
 
 QUIET = Progress(log=io.StringIO())
 
@@ -37,6 +38,7 @@ def dataset(class_of: list[int], classes: int, weight: float = 1) -> Dataset:
         text_of=np.arange(count, dtype=np.int64),
         class_of=np.array(class_of, dtype=np.int64),
         weight=np.full(count, weight, dtype=np.float32),
+        variants=make_variants([""] * count, [0] * count, 0),
         conflicts=pl.DataFrame(),
         unknown=pl.DataFrame(),
         counts={},
@@ -51,9 +53,11 @@ def clusters(count: int = 48, classes: int = 3) -> tuple[Dataset, np.typing.NDAr
     return dataset(class_of, classes), points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
-def test_the_weights_take_unit_length_embeddings_whatever_the_scale() -> None:
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_the_weights_take_unit_length_embeddings_whatever_the_inputs_were(whitening: float) -> None:
     data, embeddings = clusters()
-    trained = train_network(data, embeddings, config(embedding_scale=20.0), "cpu", QUIET)
+    settings = config(embedding_scale=20.0, embedding_whitening=whitening)
+    trained = train_network(data, embeddings, settings, "cpu", QUIET)
     with torch.inference_mode():
         logits = load_network(trained.sizes, trained.weights)(torch.from_numpy(embeddings))
     assert (logits.argmax(1).numpy() == data.class_of).mean() == 1.0
@@ -84,6 +88,7 @@ def test_a_heavier_pair_wins_over_a_lighter_one_of_the_same_text() -> None:
         text_of=np.repeat(data.text_of, 2),
         class_of=np.stack([data.class_of, (data.class_of + 1) % 3], axis=1).ravel(),
         weight=np.tile(np.array([5, 1], dtype=np.float32), len(data.texts)),
+        variants=data.variants,
         conflicts=data.conflicts,
         unknown=data.unknown,
         counts={},
@@ -105,10 +110,43 @@ def test_the_loss_counts_chapters_and_headings(hierarchy_weight: float) -> None:
     assert got == pytest.approx([first, second], rel=1e-5)
 
 
+@pytest.mark.parametrize("hierarchy_weight", [0.0, 0.5])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_gradient_of_the_loss_is_what_torch_would_find(
+    hierarchy_weight: float, label_smoothing: float
+) -> None:
+    classes = ["010121", "010129", "010221", "020110", "020120", "999999", VAGUE_CODE]
+    settings = config(hierarchy_weight=hierarchy_weight, label_smoothing=label_smoothing)
+    right, weight = torch.tensor([0, 4, 6, 2]), torch.tensor([1.0, 0.5, 2.0, 0.0])
+    logits = torch.randn(4, len(classes), generator=torch.Generator().manual_seed(1)).requires_grad_()
+    losses = HierarchicalLoss(classes, settings, torch.device("cpu"))(logits, right)
+    (got,) = torch.autograd.grad((losses * weight).sum(), logits)
+
+    expected = torch.nn.functional.cross_entropy(
+        logits, right, reduction="none", label_smoothing=label_smoothing
+    )
+    chances = torch.softmax(logits, dim=1)
+    for digits in (2, 4):
+        same = [[code[:digits] == classes[index][:digits] for code in classes] for index in right.tolist()]
+        expected = expected - hierarchy_weight * torch.log((chances * torch.tensor(same)).sum(dim=1))
+    (gradient,) = torch.autograd.grad((expected * weight).sum(), logits)
+    assert torch.allclose(losses, expected, atol=1e-6)
+    assert torch.allclose(got, gradient, atol=1e-6)
+
+
+def test_a_loss_of_chances_that_underflow_is_finite() -> None:
+    loss_of = HierarchicalLoss(["010121", "020110"], config(hierarchy_weight=0.5), torch.device("cpu"))
+    logits = torch.tensor([[-500.0, 500.0]]).requires_grad_()
+    loss = loss_of(logits, torch.tensor([0])).sum()
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert 1000 < loss.item() < 1100
+    assert gradient.isfinite().all()
+
+
 def test_networks_side_by_side_give_the_mean_of_their_logits() -> None:
     torch.manual_seed(0)
     networks = [Network(Sizes(4, 3, 2, 0.1, 0.4)).eval() for _ in range(3)]
-    one = load_network(Sizes(4, 9, 2, 0.1, 0.4), side_by_side([network.folded(1.0) for network in networks]))
+    one = load_network(Sizes(4, 9, 2, 0.1, 0.4), side_by_side([network.weights() for network in networks]))
     inputs = torch.randn(5, 4)
     mean = torch.stack([network(inputs) for network in networks]).mean(dim=0)
     assert torch.allclose(one(inputs), mean, atol=1e-6)
@@ -159,6 +197,19 @@ def test_the_vague_bias_is_folded_into_the_vague_class_alone() -> None:
     assert difference.tolist() == pytest.approx([0, 0, -2])
 
 
+def test_the_temperature_is_folded_in_and_divides_the_logits() -> None:
+    data, embeddings = clusters()
+    plain, flat = (
+        train_network(data, embeddings, config(max_epochs=2, temperature=temperature), "cpu", QUIET)
+        for temperature in (1.0, 2.0)
+    )
+    with torch.inference_mode():
+        sure, unsure = (
+            load_network(one.sizes, one.weights)(torch.from_numpy(embeddings)) for one in (plain, flat)
+        )
+    assert torch.allclose(unsure * 2, sure, atol=1e-5)
+
+
 def test_nan_in_the_loss_is_an_error_and_no_model() -> None:
     data, embeddings = clusters()
     embeddings[0, 0] = np.nan
@@ -191,7 +242,7 @@ ANSWERS = Answers("t", "00", 6, frozenset({"b", "a"}), (r"^x\d$",), {"kettle": "
 
 def trained(seed: int = 0) -> Trained:
     torch.manual_seed(seed)
-    return Trained(SIZES, Network(SIZES).folded(10.0), 0.5, 0.5)
+    return Trained(SIZES, Network(SIZES).weights(), 0.5, 0.5)
 
 
 def test_a_model_is_packed_in_the_format_that_existing_inference_code_loads(tmp_path: Path) -> None:

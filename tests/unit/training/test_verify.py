@@ -40,3 +40,13 @@ def test_the_same_bytes_twice_are_verified_and_the_second_time_without_the_cache
 def test_other_bytes_are_an_error_with_both_digests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the same inputs gave two models"):
         verify(monkeypatch, tmp_path, iter([b"one", b"other"]))
+
+
+def test_of_several_processes_the_leader_alone_has_models_to_compare(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    without_files = Outcome([tmp_path / "model.zip"], [], {"loss": 0.5})
+    monkeypatch.setattr(pipeline, "train", lambda *arguments: without_files)
+    quiet = Progress(log=io.StringIO())
+    assert pipeline.verify(CONFIG, Path("raw"), tmp_path, quiet, Places()) is without_files

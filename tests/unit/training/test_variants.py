@@ -1,0 +1,77 @@
+import subprocess
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from training.variants import VariantDraw, Variants, make_variants
+
+TEXTS = ["kettle", "steel kettle", "turkey slices smoked 90g", "zw wide leg jeans"]
+
+
+def variants_of(variants: Variants, index: int) -> list[str]:
+    first, count = variants.first[index], variants.count[index]
+    return [variants.texts[member] for member in variants.members[first : first + count]]
+
+
+def test_variants_are_words_of_the_text_in_their_order() -> None:
+    variants = make_variants(TEXTS, [4] * 4, seed=0)
+    assert variants_of(variants, 0) == []
+    for index in (2, 3):
+        words = TEXTS[index].split()
+        allowed = {" ".join(chosen) for kept in (2, 3) for chosen in combinations(words, kept)}
+        found = variants_of(variants, index)
+        assert 1 <= len(found) <= 4
+        assert len(set(found)) == len(found)
+        assert set(found) <= allowed
+
+
+def test_a_text_is_no_variant_of_another() -> None:
+    # The only ones of "steel kettle" are "steel" and "kettle", which has a code of its own.
+    assert variants_of(make_variants(TEXTS, [8] * 4, seed=0), 1) == ["steel"]
+
+
+def test_nobody_gets_variants_who_asked_for_none() -> None:
+    variants = make_variants(TEXTS, [0, 0, 3, 0], seed=0)
+    assert [len(variants_of(variants, index)) for index in range(4)] == [0, 0, 3, 0]
+    assert variants.texts == sorted(variants_of(variants, 2))
+
+
+def test_variants_do_not_depend_on_the_hash_seed_or_the_place_but_on_the_seed() -> None:
+    script = f"from training.variants import make_variants; print(make_variants({TEXTS!r}, [4] * 4, 0).texts)"
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
+    backwards = make_variants(TEXTS[::-1], [4] * 4, seed=0)
+    assert variants_of(backwards, 0) == variants_of(make_variants(TEXTS, [4] * 4, seed=0), 3)
+    assert make_variants(TEXTS, [4] * 4, seed=1).texts != backwards.texts
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_variant_stands_for_its_text_by_the_share(share: float) -> None:
+    variants = make_variants(TEXTS, [4] * 4, seed=0)
+    text_of = np.tile(np.arange(4), 1000)
+    drawn = VariantDraw(variants, text_of, len(TEXTS), share)(torch.Generator().manual_seed(0)).numpy()
+    table = TEXTS + variants.texts
+    own = {text: {text, *variants_of(variants, index)} for index, text in enumerate(TEXTS)}
+    assert all(table[row] in own[TEXTS[text]] for row, text in zip(drawn, text_of, strict=True))
+    assert (drawn[text_of == 0] == 0).all()
+    gave_way = (drawn != text_of)[text_of > 0].mean()
+    assert gave_way == pytest.approx(share, abs=0.05)
+    if share:
+        assert set(drawn) >= set(range(len(TEXTS), len(table)))
+
+
+def test_without_variants_every_text_stands_for_itself() -> None:
+    draw = VariantDraw(make_variants(TEXTS, [0] * 4, 0), np.arange(4), 4, 0.5)
+    assert draw(torch.Generator()).tolist() == [0, 1, 2, 3]

@@ -1,0 +1,72 @@
+"""sentence-transformers' process pool: one process a device, each with batches of its own."""
+
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from training.errors import FailureCode, TrainingError
+
+if TYPE_CHECKING:
+    from training.unpadded import Unpadded
+
+
+class Pool:
+    """The model in a process for each of the devices, for as long as the block lasts."""
+
+    def __init__(self, model: "Unpadded", devices: Sequence[str]) -> None:
+        self._model = model
+        self._devices = devices
+
+    def __enter__(self) -> Self:
+        self._pool: dict[Any, Any] = self._model.start_multi_process_pool(list(self._devices))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._model.stop_multi_process_pool(self._pool)
+
+    def encode(self, texts: Sequence[str], rows: int) -> npt.NDArray[np.float32]:
+        """(len(texts), dimension), for texts of one number of tokens, in whole batches of `rows`.
+
+        The last text fills up the last batch. Raises `crashed` when a process died.
+        """
+        filled = [*texts, *[texts[-1]] * (-len(texts) % rows)]
+        try:
+            # A chunk, which is what a process takes at a time, is one batch.
+            vectors: npt.NDArray[np.float32] = self._model.encode(
+                filled, batch_size=rows, chunk_size=rows, pool=self._pool, show_progress_bar=False
+            )
+        except Exception as exc:
+            # What a death breaks, a pipe or a shared tensor, may be noticed a moment before it.
+            self._all_alive(1.0, exc)
+            raise
+        # The others may have done all of its work, but then the next batches would be theirs too.
+        self._all_alive(0.0)
+        return vectors[: len(texts)]
+
+    def _all_alive(self, seconds: float, cause: Exception | None = None) -> None:
+        """Waits so long for the end of a process. Raises `crashed` for one that ended."""
+        processes = self._pool["processes"]
+        ended = wait([process.sentinel for process in processes], seconds)
+        for process, device in zip(processes, self._devices, strict=True):
+            if process.sentinel in ended:
+                process.join()
+                raise TrainingError(
+                    FailureCode.CRASHED,
+                    f"the process that embeds on {device} ended with {_named(process.exitcode)}: the log may "
+                    "say why; where it does not, memory may have run out: take a larger instance, or lower "
+                    "embedding_batch_size or processes",
+                ) from cause
+
+
+def _named(exit_status: int) -> str:
+    try:
+        return f"signal {signal.Signals(-exit_status).name}"
+    except ValueError:
+        return f"exit status {exit_status}"
