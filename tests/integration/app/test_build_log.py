@@ -31,7 +31,7 @@ def test_the_log_is_utf_8_text_with_where_to_go_on(api: TestClient, build_id: UU
     assert answer.headers["x-log-next-offset"] == answer.headers["x-log-size"] == str(len(WHOLE))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(WHOLE) + 3), st.integers(4, 40))
 def test_any_part_is_the_same_bytes_and_ends_between_characters(
     registry: Registry, build_id: UUID, offset: int, limit: int

@@ -90,7 +90,7 @@ def insert(registry: Registry, number: int, second: int) -> None:
     )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seconds=st.lists(st.integers(0, 5), max_size=12),
     limit=st.integers(1, 5),

@@ -155,7 +155,7 @@ def test_a_problem_of_the_configuration_names_key_and_line(api: TestClient, regi
     assert [(found["key"], found["line"]) for found in problem["problems"]] == [("hidden_size", 4)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_no_configuration_is_an_unexpected_error(
     unchanged_api: TestClient, unchanged: Registry, text: str

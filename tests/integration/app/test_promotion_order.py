@@ -79,6 +79,4 @@ def test_any_order_of_promotions_means_what_it_must(registry: Registry) -> None:
             expected = sorted(f"{p}/{stage}" for stage, of in self.expected.history.items() for p in set(of))
             assert sorted(registry.values("SELECT key FROM outbox")) == expected
 
-    run_state_machine_as_test(
-        Promotions, settings=settings(max_examples=12, stateful_step_count=15, deadline=None)
-    )
+    run_state_machine_as_test(Promotions, settings=settings(max_examples=12, stateful_step_count=15))
