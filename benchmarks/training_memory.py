@@ -62,7 +62,9 @@ def one(texts: int) -> None:
         ]
     dataset = merge(sources)
     del sources
-    embeddings = np.random.default_rng(0).standard_normal((len(dataset.texts), DIMENSION), dtype=np.float32)
+    embeddings = np.random.default_rng(0).standard_normal(
+        (len(dataset.embedded), DIMENSION), dtype=np.float32
+    )
     train_network(dataset, embeddings, config, "cpu", Progress(log=io.StringIO()))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
