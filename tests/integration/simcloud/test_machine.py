@@ -190,7 +190,7 @@ def test_a_background_program_outlives_its_session_and_not_its_machine(
         "setsid nohup bash -c 'sleep 100; echo $? > exit' >/dev/null 2>&1 </dev/null & echo $!", timeout=10
     )
     output.read()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 50  # of the 100 that it sleeps
     client.exec_command("env -i setsid sleep 100 >/dev/null 2>&1 </dev/null &")[1].read()
     client.close()
     mark = f"SIMCLOUD_INSTANCE_ID={made}"
