@@ -66,7 +66,8 @@ class Encoder:
         # A pool's processes take it from here to their devices.
         device = "cpu" if self._pool else str(self.device)
         model = Unpadded(str(self.transformer.folder), device=device, local_files_only=True).eval()
-        model.in_bfloat16 = self._bfloat16
+        if self._bfloat16:
+            model.multiply_in_bfloat16()
         return model
 
     @cached_property

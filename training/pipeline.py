@@ -242,7 +242,8 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
             f"{model.name} was trained with {loaded.answers.transformer} of sha256 "
             f"{loaded.answers.transformer_sha256}; {config.transformer} here is {transformer.sha256}",
         )
-    encoder = Encoder(transformer, "cpu", config.embedding_batch_size)
+    bfloat16 = choose_bfloat16(config.precision, "cpu")
+    encoder = Encoder(transformer, "cpu", config.embedding_batch_size, bfloat16=bfloat16)
     return Classifier(loaded, encoder, Limits.of(config), config.digits)
 
 

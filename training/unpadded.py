@@ -22,7 +22,14 @@ _SECONDS_BETWEEN_LOOKS: Final = 1.0
 class Unpadded(SentenceTransformer):
     """Texts of one number of tokens → embeddings of length 1, float32 whatever multiplies."""
 
-    in_bfloat16 = False
+    _in_bfloat16 = False
+
+    def multiply_in_bfloat16(self) -> None:
+        """From now on. Weights are rounded once instead of by autocast for each batch: the same bits, sooner."""
+        self._in_bfloat16 = True
+        for module in self.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.to(torch.bfloat16)
 
     def tokenise(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
         """The tokens of each text, cut at the model's longest."""
@@ -40,7 +47,7 @@ class Unpadded(SentenceTransformer):
     def forward(self, input: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:  # noqa: A002
         """input_ids (rows, length) int64 → sentence_embedding (rows, dimension) float32."""
         ids = input["input_ids"]
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             vectors = super().forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
             unit = torch.nn.functional.normalize(vectors["sentence_embedding"].float(), dim=1)
         return {"sentence_embedding": unit}
