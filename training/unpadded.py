@@ -25,7 +25,7 @@ class Unpadded(SentenceTransformer):
     _in_bfloat16 = False
 
     def multiply_in_bfloat16(self) -> None:
-        """From now on. Weights are rounded once instead of by autocast for each batch: the same bits, sooner."""
+        """From now on. Weights are rounded once, not by autocast for each batch: the same bits, sooner."""
         self._in_bfloat16 = True
         for module in self.modules():
             if isinstance(module, torch.nn.Linear):
