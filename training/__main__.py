@@ -1,3 +1,5 @@
-from training.cli import app
+import sys
 
-app()
+from training.supervisor import supervise
+
+sys.exit(supervise(sys.argv[1:]))

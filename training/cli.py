@@ -1,7 +1,6 @@
 """What one types: `python -m training train | benchmark | classify`."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,10 @@ from rich.table import Table
 from training import pipeline
 from training.distributed import is_leader, leave
 from training.errors import FailureCode, TrainingError
-from training.job import RESULT, Command, Job, exit_status_of, follow, read_job, run
+from training.job import Command, Job, follow, read_job, run
 from training.progress import Progress
+from training.result import exit_status_of, folder_of, write_failure
+from training.supervisor import DEFAULT_OUTPUT, end_with_parent, why_ended
 
 app = typer.Typer(
     name="training",
@@ -77,7 +78,6 @@ VerifyOption = Annotated[
 ]
 
 _CONFIG = Path("search-config.toml")
-_OUTPUT = Path("output")
 
 
 @app.command()
@@ -85,7 +85,7 @@ def train(
     job: JobOption = None,
     config: ConfigOption = _CONFIG,
     raw_source_data: RawOption = None,
-    output: OutputOption = _OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     embedding_cache: CacheOption = None,
     snapshots: SnapshotsOption = None,
     limit: LimitOption = None,
@@ -108,7 +108,7 @@ def train(
     by_hand = Job(schema_=1, config=config, raw_source_data=raw_source_data, output=output)
     processes = _processes(job, by_hand)
     if processes > 1 and "WORLD_SIZE" not in os.environ:
-        raise typer.Exit(_torchrun(processes, _folder(job, by_hand)))
+        raise typer.Exit(_torchrun("train", processes, folder_of(job, output)))
     raise typer.Exit(_run("train", job, by_hand, work))
 
 
@@ -117,7 +117,7 @@ def benchmark(
     job: JobOption = None,
     config: ConfigOption = _CONFIG,
     benchmarking_data: BenchmarkOption = None,
-    output: OutputOption = _OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     limit: LimitOption = None,
 ) -> None:
     """Output's model.zip → benchmark_results.xml and benchmark_results.zip."""
@@ -135,7 +135,7 @@ def benchmark(
 def clean_report(
     raw_source_data: Annotated[Path, typer.Option("--raw-source-data", help="The zip, or a folder.")],
     config: ConfigOption = _CONFIG,
-    output: OutputOption = _OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     snapshots: SnapshotsOption = None,
     limit: LimitOption = None,
 ) -> None:
@@ -155,7 +155,7 @@ def clean_report(
 def classify(
     descriptions: Annotated[list[str], typer.Argument(help="What the goods are called.")],
     config: ConfigOption = _CONFIG,
-    output: OutputOption = _OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
 ) -> None:
     """The codes of descriptions, by output's model.zip."""
     console = Console()
@@ -175,11 +175,6 @@ def classify(
     console.print(table)
 
 
-def _folder(job_path: Path | None, by_hand: Job) -> Path:
-    """A job's files lie beside its job.json; by hand they lie with the output."""
-    return by_hand.output if job_path is None else job_path.resolve().parent
-
-
 def _run(
     command: Command,
     job_path: Path | None,
@@ -187,7 +182,7 @@ def _run(
     work: Callable[[Job, Progress], pipeline.Outcome],
 ) -> int:
     """Of several processes, the leader alone writes progress and result."""
-    folder = _folder(job_path, by_hand)
+    folder = folder_of(job_path, by_hand.output)
     if not is_leader():
         with Path(os.devnull).open("w") as nowhere, Progress(log=nowhere) as silent:
             return follow(lambda: work(by_hand if job_path is None else read_job(job_path), silent))
@@ -197,8 +192,6 @@ def _run(
             return work(by_hand if job_path is None else read_job(job_path), progress)
 
     folder.mkdir(parents=True, exist_ok=True)
-    # That of an earlier try says nothing of this one.
-    (folder / RESULT).unlink(missing_ok=True)
     return run(command, folder, lead)
 
 
@@ -211,11 +204,24 @@ def _processes(job_path: Path | None, by_hand: Job) -> int:
         return 1
 
 
-def _torchrun(processes: int, folder: Path) -> int:
-    """This command again, by torch's own launcher, which hides exit statuses: result.json knows."""
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "training"]
-    done = subprocess.run([sys.executable, "-m", *launcher, *sys.argv[1:]], check=False)
-    return exit_status_of(folder) if done.returncode else 0
+def _torchrun(command: Command, processes: int, folder: Path) -> int:
+    """This command again, by torch's own launcher; of what its processes died, result.json knows, or it."""
+    # Imported here: few runs have several processes.
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed.run import parse_args  # noqa: PLC0415
+    from torch.distributed.run import run as launch  # noqa: PLC0415
+
+    launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "training.cli"]
+    try:
+        launch(parse_args([*launcher, *sys.argv[1:]]))  # type: ignore[no-untyped-call]
+    except ChildFailedError as exc:
+        status = exit_status_of(folder)
+        if status is not None:
+            return status
+        rank, failure = exc.get_first_failure()
+        reason, why = why_ended(failure.exitcode)
+        return write_failure(folder, command, reason, f"process {rank} of {processes}: {why}")
+    return 0
 
 
 def _needed(path: Path | None, name: str) -> Path:
@@ -225,3 +231,8 @@ def _needed(path: Path | None, name: str) -> Path:
             f"{name} is missing: give it in job.json, or as --{name.replace('_', '-')}",
         )
     return path
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    app(prog_name="python -m training")

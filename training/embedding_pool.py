@@ -1,6 +1,5 @@
 """sentence-transformers' process pool: one process a device, each with batches of its own."""
 
-import signal
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from training.errors import FailureCode, TrainingError
+from training.errors import TrainingError
+from training.supervisor import why_ended
 
 if TYPE_CHECKING:
     from training.unpadded import Unpadded
@@ -34,7 +34,7 @@ class Pool:
     def encode(self, texts: Sequence[str], rows: int) -> npt.NDArray[np.float32]:
         """(len(texts), dimension), for texts of one number of tokens, in whole batches of `rows`.
 
-        The last text fills up the last batch. Raises `crashed` when a process died.
+        The last text fills up the last batch. Raises `crashed` or `out_of_memory` when a process died.
         """
         filled = [*texts, *[texts[-1]] * (-len(texts) % rows)]
         try:
@@ -51,22 +51,11 @@ class Pool:
         return vectors[: len(texts)]
 
     def _all_alive(self, seconds: float, cause: Exception | None = None) -> None:
-        """Waits so long for the end of a process. Raises `crashed` for one that ended."""
+        """Waits so long for the end of a process. Raises for one that ended."""
         processes = self._pool["processes"]
         ended = wait([process.sentinel for process in processes], seconds)
         for process, device in zip(processes, self._devices, strict=True):
             if process.sentinel in ended:
                 process.join()
-                raise TrainingError(
-                    FailureCode.CRASHED,
-                    f"the process that embeds on {device} ended with {_named(process.exitcode)}: the log may "
-                    "say why; where it does not, memory may have run out: take a larger instance, or lower "
-                    "embedding_batch_size or processes",
-                ) from cause
-
-
-def _named(exit_status: int) -> str:
-    try:
-        return f"signal {signal.Signals(-exit_status).name}"
-    except ValueError:
-        return f"exit status {exit_status}"
+                reason, why = why_ended(process.exitcode)
+                raise TrainingError(reason, f"the process that embeds on {device}: {why}") from cause

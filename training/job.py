@@ -6,17 +6,17 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.errors import FailureCode, TrainingError
-from training.files import disk_is_full, written_whole
+from training.files import disk_is_full
 from training.pipeline import Outcome, describe_files
+from training.result import write_failure, write_result
 
 Command = Literal["train", "benchmark"]
-RESULT: Final = "result.json"
 
 
 class Job(BaseModel):
@@ -55,10 +55,9 @@ def read_job(path: Path) -> Job:
 
 def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
     """Do the work, write `result.json` into the folder, and return the exit status."""
-    result: dict[str, Any] = {"schema": 1, "command": command}
     try:
         outcome = work()
-        result |= {
+        result: dict[str, Any] = {
             "outcome": "succeeded",
             "files": describe_files(outcome.files),
             "inputs": [
@@ -68,16 +67,14 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
             "metrics": outcome.metrics,
             "counts": outcome.counts,
         }
-        status = 0
     except Exception as exc:
         failure = failure_of(exc)
         if failure.reason is FailureCode.CRASHED:
             traceback.print_exc()
         sys.stderr.write(f"{failure.reason.code}: {failure.message}\n")
-        result |= {"outcome": "failed", "code": failure.reason.code, "message": failure.message}
-        status = failure.reason.exit_status
-    write_result(folder, result)
-    return status
+        return write_failure(folder, command, failure.reason, failure.message)
+    write_result(folder, command, result)
+    return 0
 
 
 def follow(work: Callable[[], Outcome]) -> int:
@@ -89,21 +86,6 @@ def follow(work: Callable[[], Outcome]) -> int:
         sys.stderr.write(f"{failure.reason.code}: {failure.message}\n")
         return failure.reason.exit_status
     return 0
-
-
-def exit_status_of(folder: Path) -> int:
-    """The exit status of the failure that `result.json` names; 1 where there is none."""
-    try:
-        code = json.loads((folder / RESULT).read_text("utf-8")).get("code")
-    except (OSError, ValueError):
-        code = None
-    return next((reason.exit_status for reason in FailureCode if reason.code == code), 1)
-
-
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / RESULT) as beside:
-        beside.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 def failure_of(error: Exception) -> Failure:

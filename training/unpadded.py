@@ -3,11 +3,9 @@
 Of a module of its own, for the pool's processes find the class by its name; importing it takes seconds.
 """
 
-import os
 import threading
-import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-_SECONDS_BETWEEN_LOOKS: Final = 1.0
+from training.supervisor import end_with_parent
 
 
 class Unpadded(SentenceTransformer):
@@ -59,11 +57,4 @@ class Unpadded(SentenceTransformer):
         torch.set_num_threads(1)
         # The lock of its bars would be one between processes, which those that the pool stops leave behind.
         tqdm.set_lock(threading.RLock())
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """Whoever is killed cannot stop its pool, whose processes would wait for texts forever."""
-    while os.getppid() == parent:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    os._exit(1)
+        end_with_parent()

@@ -151,9 +151,9 @@ def test_a_killed_process_of_the_pool_is_an_error_that_names_it(
         else:
             os.kill(victim.pid, signal.SIGKILL)
             victim.join()
-        with pytest.raises(TrainingError, match="embeds on cpu ended with signal SIGKILL") as caught:
+        with pytest.raises(TrainingError, match="embeds on cpu: killed by SIGKILL") as caught:
             work()
-        assert caught.value.reason is FailureCode.CRASHED
+        assert caught.value.reason is FailureCode.OUT_OF_MEMORY
     assert not multiprocessing.active_children()
 
 

@@ -4,8 +4,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -66,9 +68,9 @@ def write_inputs(folder: Path) -> None:
     (folder / "search-config.toml").write_text(CONFIG)
 
 
-def run(
+def start(
     build: Path, command: str, repository: Path = REPOSITORY, **environment: str
-) -> subprocess.CompletedProcess[str]:
+) -> subprocess.Popen[str]:
     """`python -m training <command> --job …` in a folder of its own, as the contract says."""
     folder = build / command
     folder.mkdir(exist_ok=True)
@@ -83,14 +85,22 @@ def run(
         "output": str(build / "output"),
     }
     (folder / "job.json").write_text(json.dumps(job))
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "training", command, "--job", str(folder / "job.json")],
         cwd=repository,
         env=os.environ | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def run(
+    build: Path, command: str, repository: Path = REPOSITORY, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    with start(build, command, repository, **environment) as process:
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def result(build: Path, command: str) -> dict[str, Any]:
@@ -221,6 +231,40 @@ def test_a_failure_under_torchrun_keeps_its_exit_status(tmp_path: Path) -> None:
     (tmp_path / "search-config.toml").write_text(config)
     assert run(tmp_path, "train").returncode == 3
     assert result(tmp_path, "train")["code"] == "missing_source"
+
+
+def test_a_process_of_several_that_linux_kills_leaves_out_of_memory(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    config = CONFIG.replace("max_epochs = 30", "max_epochs = 10000")
+    (tmp_path / "search-config.toml").write_text(config.replace("digits = 6", "digits = 6\nprocesses = 2"))
+    with start(tmp_path, "train", OF_THIS_TEST=str(tmp_path)) as process:
+        progress = tmp_path / "train" / "progress.jsonl"
+        deadline = time.monotonic() + 120
+        while not progress.is_file() or '"train"' not in progress.read_text():
+            assert time.monotonic() < deadline, "it never trained"
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        for number in pids_with({f"OF_THIS_TEST={tmp_path}", "RANK=1"}):
+            os.kill(number, signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 5, said
+    left = result(tmp_path, "train")
+    assert (left["command"], left["code"]) == ("train", "out_of_memory")
+    assert "process 1 of 2: killed by SIGKILL" in left["message"]
+    assert not pids_with({f"OF_THIS_TEST={tmp_path}"})
+
+
+def pids_with(variables: set[str]) -> list[int]:
+    """Of the processes that were started with these environment variables."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if variables <= set(environment):
+            found.append(int(folder.name))
+    return found
 
 
 def test_classify_by_hand(build: Path) -> None:

@@ -1,0 +1,157 @@
+"""Runs that can no longer say why they ended: killed, as Linux does with what uses too much memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+# Stands in for training.cli, which takes seconds to load: says which process it is, then does as it is told.
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from training.supervisor import end_with_parent
+end_with_parent()
+Path("pid.tmp").write_text(str(os.getpid()))
+Path("pid.tmp").rename("pid")
+{then}
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def worktree(tmp_path: Path) -> Path:
+    """With the real supervisor, and what it stands on."""
+    package = tmp_path / "training"
+    package.mkdir()
+    for name in ("__init__", "__main__", "supervisor", "result", "files", "errors"):
+        (package / f"{name}.py").write_text((REPOSITORY / "training" / f"{name}.py").read_text())
+    return tmp_path
+
+
+def start(worktree: Path, then: str = "", *arguments: str) -> subprocess.Popen[str]:
+    (worktree / "training" / "cli.py").write_text(PROGRAM.format(then=textwrap.dedent(then)))
+    return subprocess.Popen(
+        [sys.executable, "-m", "training", *(arguments or ("train", "--output", "out"))],
+        cwd=worktree,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def running(worktree: Path) -> Iterator[subprocess.Popen[str]]:
+    with start(worktree) as process:
+        pid_of_work(worktree)
+        yield process
+        process.kill()
+
+
+def pid_of_work(worktree: Path) -> int:
+    deadline = time.monotonic() + 30
+    while not (worktree / "pid").exists():
+        assert time.monotonic() < deadline, "it never started"
+        time.sleep(0.02)
+    return int((worktree / "pid").read_text())
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return content
+
+
+def test_a_run_that_linux_kills_leaves_out_of_memory(worktree: Path, running: subprocess.Popen[str]) -> None:
+    os.kill(pid_of_work(worktree), signal.SIGKILL)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 5
+    left = result(worktree / "out")
+    assert (left["command"], left["outcome"], left["code"]) == ("train", "failed", "out_of_memory")
+    assert "larger instance" in left["message"]
+    assert left["message"] in said
+
+
+def test_another_signal_is_a_crash_that_names_it(worktree: Path) -> None:
+    process = start(worktree, "os.abort()", "benchmark", "--output=out")
+    process.communicate(timeout=30)
+    assert process.returncode == 1
+    left = result(worktree / "out")
+    assert (left["command"], left["code"]) == ("benchmark", "crashed")
+    assert "SIGABRT" in left["message"]
+
+
+def test_the_result_of_a_job_lies_beside_it(worktree: Path) -> None:
+    folder = worktree / "job"
+    folder.mkdir()
+    process = start(worktree, "os.kill(os.getpid(), signal.SIGKILL)", "train", "--job", "job/job.json")
+    process.communicate(timeout=30)
+    assert result(folder)["code"] == "out_of_memory"
+
+
+def test_what_an_earlier_try_said_is_gone_before_the_next_begins(worktree: Path) -> None:
+    (worktree / "out").mkdir()
+    (worktree / "out" / "result.json").write_text('{"outcome": "succeeded"}')
+    process = start(worktree, "sys.exit(Path('out/result.json').exists())")
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("status", [0, 3, 77])
+def test_the_exit_status_is_passed_on(worktree: Path, status: int) -> None:
+    process = start(worktree, f"sys.exit({status})")
+    process.communicate(timeout=30)
+    assert process.returncode == status
+    assert not (worktree / "out" / "result.json").exists()
+
+
+def test_a_result_that_was_written_before_the_end_stays(worktree: Path) -> None:
+    process = start(
+        worktree,
+        """
+        os.mkdir("out")
+        Path("out/result.json").write_text('{"outcome": "succeeded"}')
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert result(worktree / "out") == {"outcome": "succeeded"}
+
+
+def test_commands_without_a_result_leave_none(worktree: Path) -> None:
+    process = start(worktree, "os.kill(os.getpid(), signal.SIGKILL)", "classify", "--output", "out", "kettle")
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert not (worktree / "out").exists()
+
+
+def test_the_run_ends_when_it_is_told_to(worktree: Path, running: subprocess.Popen[str]) -> None:
+    running.terminate()
+    running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert "SIGTERM" in result(worktree / "out")["message"]
+
+
+def test_the_run_ends_with_its_supervisor(worktree: Path, running: subprocess.Popen[str]) -> None:
+    work = pid_of_work(worktree)
+    running.kill()
+    deadline = time.monotonic() + 30
+    while alive(work):
+        assert time.monotonic() < deadline, "it went on"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
