@@ -31,7 +31,8 @@ def supervise(arguments: Sequence[str]) -> int:
     if command is not None:
         # That of an earlier try says nothing of this one.
         (folder / RESULT).unlink(missing_ok=True)
-    child = subprocess.Popen([sys.executable, "-m", "training.cli", *arguments])
+    # With the files that this process was given: a lock is then held for as long as either lives.
+    child = subprocess.Popen([sys.executable, "-m", "training.cli", *arguments], close_fds=False)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         child.send_signal(number)

@@ -37,7 +37,7 @@ def worktree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(worktree: Path, then: str = "", *arguments: str) -> subprocess.Popen[str]:
+def start(worktree: Path, then: str = "", *arguments: str, keep: int | None = None) -> subprocess.Popen[str]:
     (worktree / "training" / "cli.py").write_text(PROGRAM.format(then=textwrap.dedent(then)))
     return subprocess.Popen(
         [sys.executable, "-m", "training", *(arguments or ("train", "--output", "out"))],
@@ -45,6 +45,7 @@ def start(worktree: Path, then: str = "", *arguments: str) -> subprocess.Popen[s
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        pass_fds=() if keep is None else (keep,),
     )
 
 
@@ -131,6 +132,15 @@ def test_commands_without_a_result_leave_none(worktree: Path) -> None:
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGKILL
     assert not (worktree / "out").exists()
+
+
+def test_the_work_is_given_the_lock_that_its_supervisor_holds(worktree: Path) -> None:
+    with (worktree / "lock").open("w") as lock:
+        number = lock.fileno()
+        found = f"Path('/proc/self/fd/{number}').resolve() == Path('lock').resolve()"
+        process = start(worktree, f"sys.exit(0 if {found} else 9)", keep=number)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_the_run_ends_when_it_is_told_to(worktree: Path, running: subprocess.Popen[str]) -> None:
