@@ -1,6 +1,7 @@
 """What one types: `python -m training train | benchmark | classify`."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -215,10 +216,13 @@ def _torchrun(command: Command, processes: int, folder: Path) -> int:
     try:
         launch(parse_args([*launcher, *sys.argv[1:]]))  # type: ignore[no-untyped-call]
     except ChildFailedError as exc:
+        # What Linux killed is the cause: the leader may have time to say that a connection is gone, or none.
+        rank, failure = min(
+            exc.failures.items(), key=lambda one: (one[1].exitcode != -signal.SIGKILL, one[1].timestamp)
+        )
         status = exit_status_of(folder)
-        if status is not None:
+        if status is not None and failure.exitcode != -signal.SIGKILL:
             return status
-        rank, failure = exc.get_first_failure()
         reason, why = why_ended(failure.exitcode)
         return write_failure(folder, command, reason, f"process {rank} of {processes}: {why}")
     return 0
