@@ -98,7 +98,7 @@ def trial(config: SearchConfig, split: Split, table: Embeddings, held_out: dict[
     # Of each description: the vague class's lead over the best code, and whether that code is right.
     lead, right = {}, {}
     with torch.inference_mode():
-        logits_of = {name: network(torch.from_numpy(table)) for name, table in held_out.items()}
+        logits_of = {name: network(torch.from_numpy(vectors)) for name, vectors in held_out.items()}
         for name, answers in logits_of.items():
             logits = answers.clone()
             of_vague = logits[:, vague].clone()

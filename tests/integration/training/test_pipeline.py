@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from simcloud.processes import carrying
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 GOODS = {
@@ -237,6 +239,7 @@ def test_a_process_of_several_that_linux_kills_leaves_out_of_memory(tmp_path: Pa
     write_inputs(tmp_path)
     config = CONFIG.replace("max_epochs = 30", "max_epochs = 10000")
     (tmp_path / "search-config.toml").write_text(config.replace("digits = 6", "digits = 6\nprocesses = 2"))
+    mark = f"OF_THIS_TEST={tmp_path}"
     with start(tmp_path, "train", OF_THIS_TEST=str(tmp_path)) as process:
         progress = tmp_path / "train" / "progress.jsonl"
         deadline = time.monotonic() + 120
@@ -244,27 +247,14 @@ def test_a_process_of_several_that_linux_kills_leaves_out_of_memory(tmp_path: Pa
             assert time.monotonic() < deadline, "it never trained"
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
-        for number in pids_with({f"OF_THIS_TEST={tmp_path}", "RANK=1"}):
+        for number in carrying(mark) & carrying("RANK=1"):
             os.kill(number, signal.SIGKILL)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 5, said
     left = result(tmp_path, "train")
     assert (left["command"], left["code"]) == ("train", "out_of_memory")
     assert "process 1 of 2: killed by SIGKILL" in left["message"]
-    assert not pids_with({f"OF_THIS_TEST={tmp_path}"})
-
-
-def pids_with(variables: set[str]) -> list[int]:
-    """Of the processes that were started with these environment variables."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if variables <= set(environment):
-            found.append(int(folder.name))
-    return found
+    assert not carrying(mark)
 
 
 def test_classify_by_hand(build: Path) -> None:

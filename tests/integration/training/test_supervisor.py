@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from simcloud.processes import carrying
+
+MARK = "OF_THIS_TEST"
 REPOSITORY = Path(__file__).parents[3]
 # Stands in for training.cli, which takes seconds to load: says which process it is, then does as it is told.
 PROGRAM = """
@@ -42,6 +45,7 @@ def start(worktree: Path, then: str = "", *arguments: str, keep: int | None = No
     return subprocess.Popen(
         [sys.executable, "-m", "training", *(arguments or ("train", "--output", "out"))],
         cwd=worktree,
+        env=os.environ | {MARK: str(worktree)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -151,17 +155,9 @@ def test_the_run_ends_when_it_is_told_to(worktree: Path, running: subprocess.Pop
 
 
 def test_the_run_ends_with_its_supervisor(worktree: Path, running: subprocess.Popen[str]) -> None:
-    work = pid_of_work(worktree)
+    pid_of_work(worktree)
     running.kill()
     deadline = time.monotonic() + 30
-    while alive(work):
+    while carrying(f"{MARK}={worktree}"):
         assert time.monotonic() < deadline, "it went on"
         time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
