@@ -8,8 +8,8 @@ from app.db.session import Database
 from app.queue import enqueue_build
 from app.registry import runs
 from app.storage import keys
-from worker.build.instance import managed_instances, terminate
-from worker.build.workbench import Cloud
+from worker.clouds import Cloud
+from worker.steps.instance import managed_instances, terminate
 
 _log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from psycopg import OperationalError
 from app.db.session import Database
 from app.queue import BUILDS, UPKEEP
 from app.settings import Settings
-from worker.build.runner import Runner
-from worker.build.workbench import Cloud
+from worker.clouds import Cloud
+from worker.runner import Runner
 from worker.tasks import make_queue
 
 _log = logging.getLogger(__name__)

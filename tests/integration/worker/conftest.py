@@ -17,10 +17,12 @@ from app.registry.runs import Lease, RunView
 from app.settings import Settings
 from app.words import StepName
 from simcloud.server import SimCloud
-from worker.build.flow import FLOW
-from worker.build.runner import Runner
-from worker.build.step import Step
-from worker.build.workbench import Cloud, Heartbeat, Workbench
+from worker.clouds import Cloud
+from worker.flows import FLOW
+from worker.heartbeat import Heartbeat
+from worker.runner import Runner
+from worker.steps.step import Step
+from worker.workbench import Workbench
 
 CONFIG = 'name = "small"\nversion = "{version}"\ndigits = 6\ncn_data_file = "cn.csv"\n'
 

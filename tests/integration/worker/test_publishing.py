@@ -14,10 +14,10 @@ from app.storage.bucket import digest_of
 from app.words import StepName, Verdict
 from simcloud.server import SimCloud
 from tests.integration.worker.conftest import Flow
-from worker.build.job import FileRef, JobInput, JobState
-from worker.build.runner import Runner
-from worker.build.step import StepFailed
-from worker.build.workbench import Cloud
+from worker.clouds import Cloud
+from worker.errors import StepFailed
+from worker.runner import Runner
+from worker.steps.job import FileRef, JobInput, JobState
 
 OUTPUT = {keys.MODEL_ZIP: b"weights", keys.BENCHMARK_XML: b"<testsuites/>", keys.BENCHMARK_ZIP: b"figures"}
 SNAPSHOT = b'{"data": []}'

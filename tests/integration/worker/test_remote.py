@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cli.stack import free_port
 from simcloud.server import SimCloud
 from tests.conftest import skip_or_fail
-from worker.build.remote import CommandFailed, Endpoint, Remote, RemoteLost, RemoteRefused, load_key
+from worker.remote import CommandFailed, Endpoint, Remote, RemoteLost, RemoteRefused, load_key
 
 
 @dataclass

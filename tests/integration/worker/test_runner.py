@@ -13,8 +13,8 @@ from app.db.tables import Build
 from app.registry import builds
 from app.words import BuildState, StepName, StepState
 from simcloud.server import SimCloud
-from worker.build.runner import Busy, Runner
-from worker.build.step import HandOver
+from worker.errors import HandOver
+from worker.runner import Busy, Runner
 
 Post = Callable[..., UUID]
 NewRunner = Callable[[], Runner]
@@ -93,7 +93,7 @@ def test_a_defect_in_a_step_ends_the_machine_too(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("worker.build.code.BringCode.act", broken)
+    monkeypatch.setattr("worker.steps.code.BringCode.act", broken)
     build_id = post()
     new_runner().carry(build_id)
     build = build_of(database, build_id)
@@ -115,7 +115,7 @@ def test_only_one_of_two_workers_carries_a_build(
         leave.wait(30)
         raise ZeroDivisionError
 
-    monkeypatch.setattr("worker.build.image.FindImage.act", waits)
+    monkeypatch.setattr("worker.steps.image.FindImage.act", waits)
     build_id = post()
     first = threading.Thread(target=new_runner().carry, args=(build_id,))
     first.start()
@@ -145,7 +145,7 @@ def test_a_paused_worker_that_wakes_up_changes_nothing(
             raise ZeroDivisionError
         raise LookupError
 
-    monkeypatch.setattr("worker.build.image.FindImage.act", waits)
+    monkeypatch.setattr("worker.steps.image.FindImage.act", waits)
     build_id = post()
     paused = threading.Thread(target=new_runner().carry, args=(build_id,))
     paused.start()

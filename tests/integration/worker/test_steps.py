@@ -14,8 +14,8 @@ from app.storage import keys
 from app.words import StepName
 from simcloud.server import SimCloud
 from tests.integration.worker.conftest import Flow
-from worker.build.instance import MANAGED_BY, launch_token
-from worker.build.step import StepFailed
+from worker.errors import StepFailed
+from worker.steps.instance import MANAGED_BY, launch_token
 
 
 def failure_of(flow: Flow, name: StepName) -> StepFailed:
@@ -96,7 +96,7 @@ def test_two_launches_with_the_same_token_make_one_instance_even_before_its_tags
     flow: Flow, cloud: SimCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow.do_until(StepName.LAUNCH_INSTANCE)
-    monkeypatch.setattr("worker.build.instance.instances_of", lambda *_: [])
+    monkeypatch.setattr("worker.steps.instance.instances_of", lambda *_: [])
     first = flow.act(StepName.LAUNCH_INSTANCE)
     assert flow.act(StepName.LAUNCH_INSTANCE) == first
     assert len(cloud.instances(ended=True)) == 1

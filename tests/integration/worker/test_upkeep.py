@@ -17,8 +17,8 @@ from app.words import StepName
 from simcloud.server import SimCloud
 from tests.integration.worker.conftest import Flow
 from worker import janitor, mirror
-from worker.build.runner import Runner
-from worker.build.workbench import Cloud
+from worker.clouds import Cloud
+from worker.runner import Runner
 
 Post = Callable[..., UUID]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.words import Verdict
-from worker.build.validation import compare
+from worker.steps.validation import compare
 
 shares = st.floats(0, 1)
 

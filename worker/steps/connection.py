@@ -8,10 +8,11 @@ import paramiko
 from app.aws import CloudNotFound, translated
 from app.registry.runs import RunView
 from app.words import StepName
-from worker.build.instance import AwaitAddress, LaunchInstance, require_alive
-from worker.build.remote import Endpoint, Remote, RemoteLost, load_key
-from worker.build.step import Output, Step, StepFailed, output_of
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.remote import Endpoint, Remote, RemoteLost, load_key
+from worker.steps.instance import AwaitAddress, LaunchInstance, require_alive
+from worker.steps.step import Output, Step, output_of
+from worker.workbench import Workbench
 
 
 class Key(Output):

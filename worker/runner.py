@@ -15,11 +15,14 @@ from app.db.session import Database
 from app.registry import runs
 from app.registry.runs import Failure, LeaseLost, RunView
 from app.settings import Settings
-from worker.build.flow import FLOW
-from worker.build.instance import TerminateInstance
-from worker.build.remote import CommandFailed, RemoteLost, RemoteRefused
-from worker.build.step import HandOver, Output, Step, StepFailed
-from worker.build.workbench import Cloud, Heartbeat, Workbench
+from worker.clouds import Cloud
+from worker.errors import HandOver, StepFailed
+from worker.flows import FLOW
+from worker.heartbeat import Heartbeat
+from worker.remote import CommandFailed, RemoteLost, RemoteRefused
+from worker.steps.instance import TerminateInstance
+from worker.steps.step import Output, Step
+from worker.workbench import Workbench
 
 _log = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ from app.registry.runs import InputRecord, RunView
 from app.storage import keys
 from app.storage.bucket import FileDigest, KeyTaken, digest_of
 from app.words import StepName
-from worker.build.connection import ValidateConnection, connect
-from worker.build.folders import Machine
-from worker.build.remote import Remote
-from worker.build.step import Output, Step, StepFailed, output_of
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.remote import Remote
+from worker.steps.connection import ValidateConnection, connect
+from worker.steps.machine import Machine
+from worker.steps.step import Output, Step, output_of
+from worker.workbench import Workbench
 
 _KINDS = {keys.RAW_SOURCE_DATA: "raw_data", keys.BENCHMARKING_DATA: "benchmark_data"}
 

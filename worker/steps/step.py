@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
@@ -10,25 +10,7 @@ from sqlalchemy.orm import Session
 from app.registry import runs
 from app.registry.runs import Lease, RunView
 from app.words import StepName
-
-if TYPE_CHECKING:
-    from worker.build.workbench import Workbench
-
-
-class StepFailed(Exception):
-    """The step cannot succeed: the build fails, after its instance is gone.
-
-    `code` is stable and for programs; `message` says what is wrong and what to do.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-class HandOver(Exception):
-    """This worker is being stopped: another one goes on with the build."""
+from worker.workbench import Workbench
 
 
 class Output(BaseModel):
@@ -53,14 +35,14 @@ class Step(ABC, Generic[StepOutput]):
     output: ClassVar[type[Output]]
 
     @abstractmethod
-    def act(self, run: RunView, work: "Workbench") -> StepOutput:
+    def act(self, run: RunView, work: Workbench) -> StepOutput:
         """Raises StepFailed; CloudUnavailable and RemoteLost are retried until the deadline."""
 
     def apply(self, session: Session, lease: Lease, output: StepOutput) -> None:
         """Store the output. Raises LeaseLost."""
         runs.finish_step(session, lease, self.name, output.model_dump(mode="json"))
 
-    def tidy(self, run: RunView, work: "Workbench") -> None:
+    def tidy(self, run: RunView, work: Workbench) -> None:
         """After the output is stored, remove what only the step's own tries needed. A failure is let pass."""
 
 

@@ -8,13 +8,14 @@ from app.registry.runs import RunView
 from app.storage import keys
 from app.storage.bucket import FileDigest, digest_of
 from app.words import StepName
-from worker.build.connection import ValidateConnection, connect
-from worker.build.folders import Machine
-from worker.build.inputs import keep_input
-from worker.build.job import Benchmark, FileRef, JobInput, Train
-from worker.build.remote import Remote
-from worker.build.step import Output, Step, StepFailed, output_of
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.remote import Remote
+from worker.steps.connection import ValidateConnection, connect
+from worker.steps.inputs import keep_input
+from worker.steps.job import Benchmark, FileRef, JobInput, Train
+from worker.steps.machine import Machine
+from worker.steps.step import Output, Step, output_of
+from worker.workbench import Workbench
 
 REQUIRED = (keys.MODEL_ZIP, keys.BENCHMARK_XML, keys.BENCHMARK_ZIP)
 

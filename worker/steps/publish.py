@@ -15,11 +15,12 @@ from app.registry.runs import InputRecord, Lease, Publication, RunView
 from app.storage import keys
 from app.storage.bucket import FileDigest, KeyTaken, digest_of
 from app.words import BuildState, StepName, Verdict
-from worker.build.collect import Collect
-from worker.build.job import Benchmark, FileRef
-from worker.build.step import Output, Step, StepFailed, output_of
-from worker.build.validation import Validate
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.steps.collect import Collect
+from worker.steps.job import Benchmark, FileRef
+from worker.steps.step import Output, Step, output_of
+from worker.steps.validation import Validate
+from worker.workbench import Workbench
 
 _LOG_BLOCK = 4 << 20
 

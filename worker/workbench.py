@@ -6,91 +6,24 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from app.aws import ec2_client, secrets_client
 from app.db.session import Database
 from app.registry import runs
 from app.registry.runs import Lease, LeaseLost
 from app.settings import Settings
-from app.storage.bucket import Bucket
 from app.words import StepName
-from worker.build.remote import Remote
-from worker.build.step import HandOver, Output, StepFailed
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_secretsmanager import SecretsManagerClient
+from worker.clouds import Cloud
+from worker.errors import HandOver, StepFailed
+from worker.heartbeat import Heartbeat
+from worker.remote import Remote
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """AWS clients of one region, shared by all of a worker's builds (boto3's clients are thread-safe)."""
-
-    ec2: "EC2Client"
-    # One try a call: a capacity error must reach us at once.
-    ec2_launch: "EC2Client"
-    secrets: "SecretsManagerClient"
-    bucket: Bucket
-    region: str
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Cloud":
-        return cls(
-            ec2=ec2_client(settings),
-            ec2_launch=ec2_client(settings, attempts=1),
-            secrets=secrets_client(settings),
-            bucket=Bucket.of(settings),
-            region=settings.region,
-        )
-
-
-class Heartbeat:
-    """Keeps a build's lease while its worker carries it."""
-
-    def __init__(self, database: Database, lease: Lease, duration: timedelta) -> None:
-        self._database = database
-        self._lease = lease
-        self._duration = duration
-        self._ended = threading.Event()
-        self._held_until = time.monotonic() + duration.total_seconds()
-        self._lost = False
-        self._thread = threading.Thread(target=self._beat, name=f"lease-{lease.build_id}", daemon=True)
-
-    def __enter__(self) -> "Heartbeat":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    @property
-    def lost(self) -> bool:
-        # A database that cannot be asked for longer than the lease lasts: another worker may hold it by now.
-        return self._lost or time.monotonic() > self._held_until
-
-    def _beat(self) -> None:
-        period_s = self._duration.total_seconds() / 4
-        while not self._ended.wait(period_s):
-            asked = time.monotonic()
-            try:
-                with self._database.transaction() as session:
-                    runs.renew(session, self._lease, self._duration)
-            except LeaseLost:
-                self._lost = True
-                return
-            except Exception:
-                _log.warning("lease not renewed build_id=%s", self._lease.build_id, exc_info=True)
-            else:
-                self._held_until = asked + self._duration.total_seconds()
 
 
 class Workbench:
@@ -178,7 +111,7 @@ class Workbench:
         with self.transaction() as session:
             runs.append_log(session, self.lease, f"{stamp} [{self._step}] {line}\n")
 
-    def append_log(self, text: str, checkpoint: Output) -> None:
+    def append_log(self, text: str, checkpoint: BaseModel) -> None:
         """Text of the running job, together with how far it has been read."""
         if self._step is None:
             return

@@ -9,11 +9,12 @@ from typing import ClassVar
 from app.registry import runs
 from app.registry.runs import InputRecord, RunView
 from app.words import StepName
-from worker.build.connection import ValidateConnection, connect
-from worker.build.folders import Machine
-from worker.build.remote import CommandFailed, Remote
-from worker.build.step import Output, Step, StepFailed, output_of
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.remote import CommandFailed, Remote
+from worker.steps.connection import ValidateConnection, connect
+from worker.steps.machine import Machine
+from worker.steps.step import Output, Step, output_of
+from worker.workbench import Workbench
 
 _GIT_S = 600
 

@@ -8,10 +8,12 @@ from uuid import UUID
 from app.aws import CloudNotFound, translated
 from app.registry.runs import RunView
 from app.words import StepName
-from worker.build.image import FindImage
-from worker.build.network import FindNetwork
-from worker.build.step import Output, Step, StepFailed, output_of
-from worker.build.workbench import Cloud, Workbench
+from worker.clouds import Cloud
+from worker.errors import StepFailed
+from worker.steps.image import FindImage
+from worker.steps.network import FindNetwork
+from worker.steps.step import Output, Step, output_of
+from worker.workbench import Workbench
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, TagTypeDef

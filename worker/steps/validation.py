@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from app.registry import models
 from app.registry.runs import RunView
 from app.words import StepName, Verdict
-from worker.build.job import Benchmark
-from worker.build.step import Output, Step, output_of
-from worker.build.workbench import Workbench
+from worker.steps.job import Benchmark
+from worker.steps.step import Output, Step, output_of
+from worker.workbench import Workbench
 
 
 class Validated(Output):

@@ -6,8 +6,9 @@ from typing import ClassVar
 from app.registry.runs import RunView
 from app.storage import keys
 from app.words import StepName
-from worker.build.step import Output, Step, StepFailed
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.steps.step import Output, Step
+from worker.workbench import Workbench
 
 
 class Needed(Output):

@@ -11,12 +11,13 @@ from app.registry import runs
 from app.registry.runs import InputRecord, RunView
 from app.storage import keys
 from app.words import StepName
-from worker.build.code import BringCode
-from worker.build.connection import ValidateConnection, connect
-from worker.build.folders import BuildFolder, Machine
-from worker.build.remote import CommandFailed, Remote
-from worker.build.step import Output, Step, StepFailed, output_of
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.remote import CommandFailed, Remote
+from worker.steps.code import BringCode
+from worker.steps.connection import ValidateConnection, connect
+from worker.steps.machine import BuildFolder, Machine
+from worker.steps.step import Output, Step, output_of
+from worker.workbench import Workbench
 
 _POLL_S = 1.0
 # How many polls without news until we ask whether the job still lives.

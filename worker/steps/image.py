@@ -7,8 +7,9 @@ from app.aws import translated
 from app.registry import runs
 from app.registry.runs import InputRecord, RunView
 from app.words import StepName
-from worker.build.step import Output, Step, StepFailed
-from worker.build.workbench import Workbench
+from worker.errors import StepFailed
+from worker.steps.step import Output, Step
+from worker.workbench import Workbench
 
 
 class Image(Output):
