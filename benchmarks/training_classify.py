@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from training_figures import PRESENT, machine
 
-from training.benchmark import read_benchmarks
+from training.evaluation.benchmark import read_benchmarks
 from training.pipeline import Overrides, load_classifier, read_config
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from training_figures import PRESENT, machine
 
-from training.benchmark import measure, read_benchmarks
 from training.config import VAGUE_CODE
+from training.evaluation.benchmark import measure, read_benchmarks
 from training.pipeline import Overrides, load_classifier, read_config
 from training.progress import Progress
 

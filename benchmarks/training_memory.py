@@ -19,11 +19,11 @@ from training_figures import machine
 from training.cleaning.language import LanguageRules
 from training.cleaning.pipelines import CleaningLists
 from training.config import parse_config
-from training.dataset import clean_source, merge
+from training.dataset.merge import clean_source, merge
 from training.files import Lookup
+from training.network.train import train_network
 from training.progress import Progress
 from training.sources.read import files_of, read_source
-from training.train import train_network
 
 CONFIG = """
 name = "memory"

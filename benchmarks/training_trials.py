@@ -25,15 +25,15 @@ import torch
 from training_figures import machine
 
 from training.config import VAGUE_CODE, SearchConfig, parse_config
-from training.dataset import CleanedSource, Dataset, merge
-from training.embedding_cache import embed
-from training.embeddings import Embeddings, Encoder
+from training.dataset.merge import CleanedSource, Dataset, merge
+from training.embedding.cache import embed
+from training.embedding.encoder import Embeddings, Encoder
+from training.embedding.transformer import find_transformer
 from training.files import Lookup
-from training.network import choose_bfloat16, load_network
+from training.network.head import choose_bfloat16, load_network
+from training.network.train import train_network
 from training.pipeline import read_and_clean
 from training.progress import Progress
-from training.train import train_network
-from training.transformer import find_transformer
 
 CONFIG = Path(__file__).parent / "search-config.toml"
 HELD_OUT = {"extra_references": 0.3, "search_references": 0.3, "vague_terms": 0.2}

@@ -1,5 +1,5 @@
 import sys
 
-from training.supervisor import supervise
+from training.job.supervisor import supervise
 
 sys.exit(supervise(sys.argv[1:]))

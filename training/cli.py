@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from training import pipeline
-from training.distributed import is_leader, leave
 from training.errors import FailureCode, TrainingError
-from training.job import Command, Job, follow, read_job, run
+from training.job.request import Command, Job, read_job
+from training.job.result import exit_status_of, folder_of, write_failure
+from training.job.run import follow, run
+from training.job.supervisor import DEFAULT_OUTPUT
+from training.network.distributed import is_leader, leave
+from training.processes import end_with_parent, why_ended
 from training.progress import Progress
-from training.result import exit_status_of, folder_of, write_failure
-from training.supervisor import DEFAULT_OUTPUT, end_with_parent, why_ended
 
 app = typer.Typer(
     name="training",

@@ -4,17 +4,29 @@ The API validates what CI posts with it, so it stands on tomli, pydantic and the
 A configuration that cannot be trained from raises `ConfigError`, which names every problem with key and line.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import tomli
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
-from training.toml_lines import lines_of_keys
+from training.config_checks.lines import lines_of_keys
+from training.config_checks.problems import ConfigError, ConfigProblem, problems_of, shown
+
+__all__ = [
+    "DEFAULT_SOURCES",
+    "SEMANTIC_VERSION",
+    "VAGUE_CODE",
+    "CleaningStep",
+    "ConfigError",
+    "ConfigProblem",
+    "Figure",
+    "Language",
+    "SearchConfig",
+    "SourceConfig",
+    "parse_config",
+]
 
 VAGUE_CODE: Final = "vvvvvvvvvv"
 """The class of descriptions that are too vague to classify."""
@@ -78,27 +90,6 @@ Language = Literal[
 Share = Annotated[float, Field(ge=0, le=1)]
 # TOML has arrays only; everything else stays strict, so that "5" is no number.
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-
-
-@dataclass(frozen=True)
-class ConfigProblem:
-    """One thing that is wrong: `key` as in `sources[0].weight`; `line` counts from 1, or is None."""
-
-    key: str
-    line: int | None
-    message: str
-
-    def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}{self.key}: {self.message}" if self.key else f"{place}{self.message}"
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; `problems` says why, in the order of the lines."""
-
-    def __init__(self, problems: tuple[ConfigProblem, ...]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(map(str, problems)))
 
 
 class _Section(BaseModel):
@@ -338,7 +329,7 @@ def parse_config(text: str) -> SearchConfig:
     except ValidationError as exc:
         flat = None
         # A version that is wrong has been reported already, and better.
-        problems += [found for found in _problems(exc, SearchConfig, "", lines) if found.key != "version"]
+        problems += [found for found in problems_of(exc, SearchConfig, "", lines) if found.key != "version"]
     sources = list(_sources(raw, tables, lines, problems))
     if problems or flat is None:
         problems.sort(key=lambda problem: (problem.line or 0, problem.key))
@@ -357,7 +348,7 @@ def _version_problems(raw: Mapping[str, Any], lines: Mapping[str, int]) -> Itera
             "version",
             lines.get("version"),
             "must be a semantic version, MAJOR.MINOR.PATCH and perhaps a pre-release like 1.4.0-rc.1; "
-            f"it is {_shown(version)}",
+            f"it is {shown(version)}",
         )
 
 
@@ -378,7 +369,7 @@ def _sources(
         try:
             source = SourceConfig.model_validate(_base(table, places) | table)
         except ValidationError as exc:
-            problems += _problems(exc, SourceConfig, prefix, lines)
+            problems += problems_of(exc, SourceConfig, prefix, lines)
             continue
         line = lines.get(f"{prefix}.name", lines.get(prefix))
         if source.name in given:
@@ -402,61 +393,3 @@ def _base(table: Mapping[str, Any], places: Mapping[str, dict[str, str]]) -> dic
         return {}
     base = default.model_dump(exclude_none=True)
     return base if {"file", "folder", "url"} & table.keys() else base | places.get(default.name, {})
-
-
-def _problems(
-    error: ValidationError, model: type[BaseModel], prefix: str, lines: Mapping[str, int]
-) -> Iterator[ConfigProblem]:
-    for detail in error.errors(include_url=False):
-        location = [part for part in detail["loc"] if part != "[key]"]
-        key = ".".join(filter(None, [prefix, *_named(location)]))
-        yield ConfigProblem(key, _line(key, lines), _message(detail, model))
-
-
-def _named(location: list[int | str]) -> Iterator[str]:
-    """("detected_languages", 2) → "detected_languages[2]"."""
-    name = ""
-    for part in location:
-        if isinstance(part, int):
-            name += f"[{part}]"
-        else:
-            if name:
-                yield name
-            name = part
-    yield name
-
-
-def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    value = detail["input"]
-    match detail["type"]:
-        case "extra_forbidden":
-            unknown = str(detail["loc"][-1])
-            near = difflib.get_close_matches(unknown, model.model_fields, n=1, cutoff=0.6)
-            return f"is no known key; did you mean {near[0]!r}?" if near else "is no known key"
-        case "missing":
-            return "is missing"
-        case "literal_error":
-            expected = detail.get("ctx", {}).get("expected", "")
-            return f"must be one of {expected}; it is {_shown(value)}"
-        case "value_error":
-            return str(detail["msg"]).removeprefix("Value error, ")
-        case "string_pattern_mismatch":
-            return f"must match {detail.get('ctx', {}).get('pattern')}; it is {_shown(value)}"
-        case _:
-            message = str(detail["msg"]).replace("Input should be", "must be").replace("Tuple should", "must")
-            return f"{message}; it is {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
-
-
-def _line(key: str, lines: Mapping[str, int]) -> int | None:
-    """The line of the key, or of the nearest thing around it that has one."""
-    while key:
-        if key in lines:
-            return lines[key]
-        shorter = re.sub(r"(\.[^.\[\]]+|\[\d+\])$", "", key)
-        key = "" if shorter == key else shorter
-    return None

@@ -9,26 +9,26 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from training.benchmark import measure, read_benchmarks, write_results
-from training.classify import Classifier, Limits, Result
 from training.cleaning.pipelines import read_lists
-from training.cleaning.report import report, write_report
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
-from training.dataset import CleanedSource, Dataset, clean_source, merge
-from training.distributed import is_leader, join
-from training.embedding_cache import embed
-from training.embeddings import Encoder
+from training.dataset.merge import CleanedSource, Dataset, clean_source, merge
+from training.dataset.report import report, write_report
+from training.embedding.cache import embed
+from training.embedding.encoder import Encoder
+from training.embedding.transformer import Transformer, find_transformer
 from training.errors import FailureCode, TrainingError
+from training.evaluation.benchmark import measure, read_benchmarks, write_results
+from training.evaluation.classify import Classifier, Limits, Result
 from training.files import Lookup, sha256_of_file, unpack
-from training.network import choose_bfloat16, choose_device
-from training.package import Answers, read_model, write_model
+from training.network.distributed import is_leader, join
+from training.network.head import choose_bfloat16, choose_device
+from training.network.package import Answers, read_model, write_model
+from training.network.train import fix_cublas_workspace, train_network
 from training.progress import Progress
 from training.sources.read import files_of, read_source
 from training.sources.rows import read_lines
 from training.sources.snapshot import Snapshot, take_snapshot
-from training.train import fix_cublas_workspace, train_network
-from training.transformer import Transformer, find_transformer
 
 
 @dataclass(frozen=True)

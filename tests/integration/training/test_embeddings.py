@@ -14,11 +14,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from training.embedding_pool import Pool
-from training.embeddings import Encoder
+from training.embedding.encoder import Encoder
+from training.embedding.pool import Pool
+from training.embedding.transformer import Transformer, find_transformer
 from training.errors import FailureCode, TrainingError
 from training.progress import Progress
-from training.transformer import Transformer, find_transformer
 
 QUIET = Progress(log=io.StringIO())
 NOUNS = ("kettle", "shirt", "horse", "wire of copper", "cheese", "tyre for buses")
@@ -160,9 +160,9 @@ def test_a_killed_process_of_the_pool_is_an_error_that_names_it(
 def test_the_pool_ends_with_a_process_that_was_killed() -> None:
     code = """
 import time
-from training.embedding_pool import Pool
-from training.embeddings import Encoder
-from training.transformer import find_transformer
+from training.embedding.pool import Pool
+from training.embedding.encoder import Encoder
+from training.embedding.transformer import find_transformer
 model = Encoder(find_transformer("all-MiniLM-L6-v2"), "cpu", 16, pool=["cpu"]).model
 with Pool(model, ["cpu"]) as pool:
     pool.encode(["kettle"], 1)

@@ -12,7 +12,7 @@ from training.cleaning.cleaner import clean
 from training.cleaning.language import drop_other_languages
 from training.cleaning.pipelines import read_lists
 from training.config import VAGUE_CODE, SearchConfig, parse_config
-from training.dataset import CleanedSource, Dataset, clean_source, merge
+from training.dataset.merge import CleanedSource, Dataset, clean_source, merge
 from training.files import Lookup
 from training.sources.read import files_of, read_source
 

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[3]
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
-from training.supervisor import end_with_parent
+from training.processes import end_with_parent
 end_with_parent()
 Path("pid.tmp").write_text(str(os.getpid()))
 Path("pid.tmp").rename("pid")
@@ -33,10 +33,19 @@ time.sleep(60)
 @pytest.fixture
 def worktree(tmp_path: Path) -> Path:
     """With the real supervisor, and what it stands on."""
-    package = tmp_path / "training"
-    package.mkdir()
-    for name in ("__init__", "__main__", "supervisor", "result", "files", "errors"):
-        (package / f"{name}.py").write_text((REPOSITORY / "training" / f"{name}.py").read_text())
+    for name in (
+        "__init__",
+        "__main__",
+        "job/__init__",
+        "job/supervisor",
+        "job/result",
+        "processes",
+        "files",
+        "errors",
+    ):
+        copy = tmp_path / "training" / f"{name}.py"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text((REPOSITORY / "training" / f"{name}.py").read_text())
     return tmp_path
 
 

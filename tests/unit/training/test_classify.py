@@ -13,13 +13,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.benchmark import Benchmark, Measured, measure, read_benchmark, read_benchmarks, write_results
-from training.classify import Classifier, Limits, Result, log_sum_exp_by_group
 from training.config import VAGUE_CODE, parse_config
-from training.embeddings import Embeddings, Encoder
+from training.embedding.encoder import Embeddings, Encoder
 from training.errors import FailureCode, TrainingError
-from training.network import Network, Sizes
-from training.package import Answers, Model
+from training.evaluation.benchmark import (
+    Benchmark,
+    Measured,
+    measure,
+    read_benchmark,
+    read_benchmarks,
+    write_results,
+)
+from training.evaluation.classify import Classifier, Limits, Result, log_sum_exp_by_group
+from training.network.head import Network, Sizes
+from training.network.package import Answers, Model
 from training.progress import Progress
 
 QUIET = Progress(log=io.StringIO())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from training.cleaning.cleaner import clean
 from training.config import VAGUE_CODE, SourceConfig
-from training.dataset import CleanedSource, Dataset, merge
+from training.dataset.merge import CleanedSource, Dataset, merge
 from training.errors import FailureCode, TrainingError
 from training.sources.read import SCHEMA, SourceRows
 

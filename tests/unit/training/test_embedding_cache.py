@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.embedding_cache import FolderStore, embed, open_store, pack_embeddings, unpack_embeddings
-from training.embeddings import Embeddings, Encoder
+from training.embedding.cache import FolderStore, embed, open_store, pack_embeddings, unpack_embeddings
+from training.embedding.encoder import Embeddings, Encoder
 from training.progress import Progress
 
 

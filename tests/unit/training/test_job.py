@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.errors import FailureCode, TrainingError
-from training.job import failure_of, read_job, run
+from training.job.request import read_job
+from training.job.run import failure_of, run
 from training.pipeline import Input, Outcome
 
 

@@ -6,10 +6,10 @@ from typer.testing import CliRunner
 
 from training.cleaning.language import LanguageRules
 from training.cleaning.pipelines import CleaningLists
-from training.cleaning.report import page, report
 from training.cli import app
 from training.config import parse_config
-from training.dataset import clean_source, merge
+from training.dataset.merge import clean_source, merge
+from training.dataset.report import page, report
 from training.files import Lookup
 from training.sources.read import files_of, read_source
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from training.config import VAGUE_CODE, SearchConfig, parse_config
-from training.dataset import Dataset
+from training.dataset.merge import Dataset
+from training.dataset.variants import make_variants
 from training.errors import FailureCode, TrainingError
-from training.loss import HierarchicalLoss
-from training.network import Network, Sizes, choose_device, load_network, side_by_side
-from training.package import Answers, read_model, write_model
+from training.network.head import Network, Sizes, choose_device, load_network, side_by_side
+from training.network.loss import HierarchicalLoss
+from training.network.package import Answers, read_model, write_model
+from training.network.train import Trained, train_network, warm_up_then_cosine
 from training.progress import Progress
-from training.train import Trained, train_network, warm_up_then_cosine
-from training.variants import make_variants
 
 QUIET = Progress(log=io.StringIO())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.variants import VariantDraw, Variants, make_variants
+from training.dataset.variants import VariantDraw, Variants, make_variants
 
 TEXTS = ["kettle", "steel kettle", "turkey slices smoked 90g", "zw wide leg jeans"]
 
@@ -40,7 +40,10 @@ def test_nobody_gets_variants_who_asked_for_none() -> None:
 
 
 def test_variants_do_not_depend_on_the_hash_seed_or_the_place_but_on_the_seed() -> None:
-    script = f"from training.variants import make_variants; print(make_variants({TEXTS!r}, [4] * 4, 0).texts)"
+    script = (
+        "from training.dataset.variants import make_variants; "
+        f"print(make_variants({TEXTS!r}, [4] * 4, 0).texts)"
+    )
     printed = {
         subprocess.run(
             [sys.executable, "-c", script],

@@ -10,9 +10,9 @@ import polars as pl
 from training.cleaning.cleaner import Cleaned, clean
 from training.cleaning.pipelines import CleaningLists, cleaners_for
 from training.config import SourceConfig
+from training.dataset.variants import Indices, Variants, make_variants
 from training.errors import FailureCode, TrainingError
 from training.sources.read import SourceRows
-from training.variants import Indices, Variants, make_variants
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, SearchConfig
-from training.embeddings import Embeddings, Encoder
-from training.package import Model
+from training.embedding.encoder import Embeddings, Encoder
+from training.network.package import Model
 from training.progress import Progress
 
 _ROWS_AT_ONCE = 512

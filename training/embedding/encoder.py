@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.embedding_pool import Pool
+from training.embedding.pool import Pool
+from training.embedding.transformer import Transformer
 from training.progress import Phase, Progress
 from training.threads import workers
-from training.transformer import Transformer
 
 if TYPE_CHECKING:
-    from training.unpadded import Unpadded
+    from training.embedding.unpadded import Unpadded
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -60,7 +60,7 @@ class Encoder:
         # Imported here: it takes seconds, and a run whose embeddings are all cached needs none of it.
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
-        from training.unpadded import Unpadded  # noqa: PLC0415
+        from training.embedding.unpadded import Unpadded  # noqa: PLC0415
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         # A pool's processes take it from here to their devices.

@@ -12,8 +12,8 @@ import torch
 
 from training.errors import FailureCode, TrainingError
 from training.files import write_zip
-from training.network import Network, Sizes, load_network
-from training.train import Trained
+from training.network.head import Network, Sizes, load_network
+from training.network.train import Trained
 
 MODEL = "target/model.pt"
 CLASSES = "target/subheadings.json"

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import polars as pl
 
 from training.cleaning.cleaner import SAMPLES
-from training.dataset import CleanedSource, Dataset
+from training.dataset.merge import CleanedSource, Dataset
 from training.files import written_whole
 
 Outcome = Literal["kept", "changed", "dropped", "broken", "left out", "overruled"]

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from training.embeddings import Embeddings, Encoder
+from training.embedding.encoder import Embeddings, Encoder
 from training.files import written_whole
 from training.progress import Progress
 

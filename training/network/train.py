@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from training.config import VAGUE_CODE, SearchConfig
-from training.dataset import Dataset
-from training.distributed import Group
-from training.embeddings import Embeddings
+from training.dataset.merge import Dataset
+from training.dataset.variants import VariantDraw
+from training.embedding.encoder import Embeddings
 from training.errors import FailureCode, TrainingError
-from training.inputs import InputMap
-from training.loss import HierarchicalLoss
-from training.network import Network, Sizes, choose_bfloat16, side_by_side
+from training.network.distributed import Group
+from training.network.head import Network, Sizes, choose_bfloat16, side_by_side
+from training.network.loss import HierarchicalLoss
+from training.network.whitening import InputMap
 from training.progress import Phase, Progress
 from training.threads import workers
-from training.variants import VariantDraw
 
 ALONE: Final = Group()
 # Far apart, so that the seeds of a configuration's next seed are others.

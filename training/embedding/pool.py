@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from training.errors import TrainingError
-from training.supervisor import why_ended
+from training.processes import why_ended
 
 if TYPE_CHECKING:
-    from training.unpadded import Unpadded
+    from training.embedding.unpadded import Unpadded
 
 
 class Pool:

@@ -1,56 +1,25 @@
-"""The contract with the worker: `job.json` goes in, `result.json` and an exit status come out."""
+"""Does the work of a job, and turns its end into `result.json` and an exit status."""
 
-import json
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.errors import FailureCode, TrainingError
 from training.files import disk_is_full
+from training.job.request import Command
+from training.job.result import write_failure, write_result
 from training.pipeline import Outcome, describe_files
-from training.result import write_failure, write_result
-
-Command = Literal["train", "benchmark"]
-
-
-class Job(BaseModel):
-    """`job.json`. Keys that this version does not know are passed over: the worker may be newer."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_: Literal[1]
-    config: Path
-    raw_source_data: Path | None = None
-    benchmarking_data: Path | None = None
-    output: Path
-    embedding_cache: str | None = None
-    snapshots: Path | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
     reason: FailureCode
     message: str
-
-
-def read_job(path: Path) -> Job:
-    """Raises `invalid_job`."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        return Job.model_validate({"schema_": content.get("schema"), **content})
-    except (OSError, ValueError, AttributeError) as exc:
-        problem = exc
-        if isinstance(exc, ValidationError):
-            problem = ValueError(
-                "; ".join(f"{'.'.join(map(str, e['loc'])).rstrip('_')}: {e['msg']}" for e in exc.errors())
-            )
-        raise TrainingError(FailureCode.INVALID_JOB, f"{path} is no job: {problem}") from exc
 
 
 def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from training.supervisor import end_with_parent
+from training.processes import end_with_parent
 
 
 class Unpadded(SentenceTransformer):

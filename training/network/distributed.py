@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.embeddings import Embeddings
+from training.embedding.encoder import Embeddings
 
 Shared = TypeVar("Shared")
 

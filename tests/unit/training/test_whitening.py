@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from training.config import SearchConfig, parse_config
-from training.inputs import InputMap
-from training.network import Network, Sizes, load_network
+from training.network.head import Network, Sizes, load_network
+from training.network.whitening import InputMap
 
 CPU = torch.device("cpu")
 

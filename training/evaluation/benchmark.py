@@ -9,12 +9,12 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
-from training.classify import Classifier, Result
 from training.cleaning.cleaner import Cleaner, clean
 from training.cleaning.codes import code_shape, cut
 from training.cleaning.text import DROP_EMPTY, LOWER, STRIP, drop_short
 from training.config import Figure, SearchConfig
 from training.errors import FailureCode, TrainingError
+from training.evaluation.classify import Classifier, Result
 from training.files import write_zip, written_whole
 from training.progress import Progress
 from training.sources.rows import read_csv

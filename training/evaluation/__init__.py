@@ -1,0 +1,1 @@
+"""What a packed model answers, and how good its answers are."""
