@@ -18,7 +18,7 @@ WORKDIR /srv/registry
 FROM base AS service-dependencies
 RUN python -m venv /opt/environment
 COPY pyproject.toml constraints.txt README.md ./
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt ".[service]"
 
 FROM service-dependencies AS simcloud-dependencies
 # The CPU build of torch, 10 times smaller than the one for GPUs. Its versions end in "+cpu", which a
@@ -29,7 +29,7 @@ ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN apt-get update \
     && apt-get install -y --no-install-recommends git \
     && rm -rf /var/lib/apt/lists/*
-RUN pip install -c constraints.txt --extra-index-url "$TORCH_INDEX_URL" ".[training,simcloud,demo]"
+RUN pip install -c constraints.txt --extra-index-url "$TORCH_INDEX_URL" ".[service,training,local]"
 
 FROM simcloud-dependencies AS simcloud
 COPY . .
@@ -39,7 +39,7 @@ USER 10001
 EXPOSE 5555
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=10 \
     CMD ["python", "-c", "import socket; socket.create_connection(('127.0.0.1', 5555), 2)"]
-CMD ["python", "-m", "simcloud", "--host", "0.0.0.0", "--port", "5555", "--ssh-port", "2222", "--state", "/state", "--repository", "/repository"]
+CMD ["python", "-m", "local.simcloud", "--host", "0.0.0.0", "--port", "5555", "--ssh-port", "2222", "--state", "/state", "--repository", "/repository"]
 
 FROM service-dependencies AS service
 COPY . .

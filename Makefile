@@ -9,10 +9,10 @@ TEST_PROCESSES ?= 2
 
 .PHONY: demo up test lint format constraints clean
 
-demo: $(VENV)/.demo
-	@$(BIN)/python -m demo.tour $(ARGS)
+demo: $(VENV)/.local
+	@$(BIN)/python -m local.demo.tour $(ARGS)
 
-up: $(VENV)/.demo
+up: $(VENV)/.local
 	@$(BIN)/tariff-registry up $(ARGS)
 
 test: $(VENV)/.dev
@@ -41,13 +41,13 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,simcloud,demo]'
+$(VENV)/.local: pyproject.toml constraints.txt $(VENV)/.torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,training,local]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training,simcloud,demo,dev]'
-	@touch $@ $(VENV)/.demo
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,training,local,dev]'
+	@touch $@ $(VENV)/.local
 
 # After a change of pyproject.toml, from an environment that has what you want to pin.
 constraints:

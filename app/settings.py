@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -19,6 +19,10 @@ def _split(value: object) -> object:
 _TOKEN = re.compile(r"[^=\s]+=[0-9a-fA-F]{64}")
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class SettingsError(Exception):
+    """The environment does not configure the service; the text says which variables are wrong."""
 
 
 class Settings(BaseSettings):
@@ -106,6 +110,19 @@ class Settings(BaseSettings):
         le=1,
         description="how far a benchmark's share may fall below production's until the verdict is `failed`",
     )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings of this process. Raises SettingsError."""
+        try:
+            return cls()
+        except ValidationError as exc:
+            lines = [
+                f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors()
+            ]
+            message = "\n  ".join(["The environment does not configure the service:", *lines])
+            message += "\nThe README lists the settings; `tariff-registry up` needs none."
+            raise SettingsError(message) from exc
 
     @model_validator(mode="after")
     def _check(self) -> Self:

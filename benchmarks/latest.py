@@ -26,10 +26,10 @@ import uvicorn
 from sqlalchemy import text
 
 from app.db import migrate
-from app.db.embedded import EmbeddedPostgres
 from app.db.session import Database
 from app.main import create_app
 from app.settings import Settings
+from local.postgres import EmbeddedPostgres
 
 _ROUNDS = 2
 _HOST = "127.0.0.1"

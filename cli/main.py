@@ -1,27 +1,19 @@
 """`tariff-registry`: run the service, ask for builds, see and say what runs where."""
 
 import json
-import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-import uvicorn
-from pydantic import ValidationError
 from rich.console import Console
 
-from app.db import migrate as migrations
-from app.db.session import Database
-from app.main import create_app
-from app.settings import Settings
-from app.words import Stage
 from cli.checkout import Checkout, CheckoutError, config_at
 from cli.client import DEFAULT_URL, ApiError, RegistryClient
 from cli.output import show_latest
 from cli.request import request_build
-from cli.stack import Stack, StackError, default_state
-from worker import main as worker_process
+from cli.serve import MissingExtra, become
+from cli.words import Stage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,17 +48,11 @@ def _fail(kind: Exit, text: str) -> typer.Exit:
     return typer.Exit(kind.status)
 
 
-def _settings() -> Settings:
+def _serve(module: str, *arguments: str, extras: tuple[str, ...]) -> NoReturn:
     try:
-        return Settings()
-    except ValidationError as exc:
-        lines = [f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors()]
-        text = (
-            "The environment does not configure the service:\n  "
-            + "\n  ".join(lines)
-            + "\nThe README lists the settings; `tariff-registry up` needs none."
-        )
-        raise _fail(Exit.USAGE, text) from exc
+        become(module, *arguments, extras=extras)
+    except MissingExtra as exc:
+        raise _fail(Exit.USAGE, str(exc)) from exc
 
 
 @app.command()
@@ -75,49 +61,35 @@ def api(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve the API."""
-    # Not uvicorn's own asyncio loop: it leaves Nagle's algorithm on, and keep-alive requests wait 44 ms each.
-    uvicorn.run(
-        create_app(_settings()), host=host, port=port, loop="uvloop", http="httptools", log_level="warning"
-    )
+    _serve("app", "api", "--host", host, "--port", str(port), extras=("service",))
 
 
 @app.command()
 def worker() -> None:
-    """Carry builds, mirror stages, look after what nobody owns. Run as many as you like."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    logging.getLogger("procrastinate").setLevel(logging.WARNING)
-    logging.getLogger("paramiko").setLevel(logging.ERROR)
-    worker_process.main(_settings())
+    """Carry builds, mirror stages and clean up after lost builds. Run as many workers as you like."""
+    _serve("worker", extras=("service",))
 
 
 @app.command()
 def migrate(
-    revision: Annotated[str, typer.Argument(help="Where to; a lower one is a downgrade.")] = "head",
+    revision: Annotated[str, typer.Argument(help="The revision to go to.")] = "head",
     *,
     down: Annotated[bool, typer.Option("--down", help="Downgrade to the revision.")] = False,
 ) -> None:
     """Bring the database's schema to a revision, the newest by default."""
-    database = Database(_settings().database_url.get_secret_value())
-    if down:
-        migrations.downgrade(database, revision)
-    else:
-        migrations.upgrade(database, revision)
-    with database.engine.connect() as connection:
-        console.print(f"The schema is at {migrations.current(connection) or 'nothing'}.", highlight=False)
+    _serve("app", "migrate", *(["--down"] if down else []), "--", revision, extras=("service",))
 
 
 @app.command()
 def up(
     state: Annotated[Path | None, typer.Option(help="Folder that keeps the database and the bucket.")] = None,
-    port: Annotated[int, typer.Option(help="The API's port; another one is taken when it is in use.")] = 8000,
+    port: Annotated[
+        int, typer.Option(help="The API's port. When it is in use, another one is taken.")
+    ] = 8000,
 ) -> None:
     """Run everything on this machine: Postgres, a simulated AWS, the API and a worker, until Ctrl-C."""
-    try:
-        with Stack(state or default_state(), console, port=port) as stack:
-            console.print(f"The API's pages are at [bold]{stack.url}/docs[/]. Ctrl-C stops everything.")
-            stack.wait()
-    except StackError as exc:
-        raise _fail(Exit.REFUSED, str(exc)) from exc
+    folder = [] if state is None else ["--state", str(state)]
+    _serve("local", *folder, "--port", str(port), extras=("service", "training", "local"))
 
 
 @app.command()

@@ -4,11 +4,11 @@ from typing import Any
 
 from rich.console import Console
 
-from app.words import Stage
 from cli.checkout import Checkout
 from cli.client import RegistryClient
 from cli.follow import follow, show_failure
 from cli.output import show_metrics
+from cli.words import Stage
 
 
 def request_build(

@@ -17,12 +17,12 @@ from hypothesis import settings as hypothesis
 from sqlalchemy import make_url
 
 from app.db import migrate
-from app.db.embedded import EmbeddedPostgres
 from app.db.session import Database
 from app.main import create_app
 from app.settings import Settings
-from simcloud.server import SimCloud
-from simcloud.settings import Settings as CloudSettings
+from local.postgres import EmbeddedPostgres
+from local.simcloud.server import SimCloud
+from local.simcloud.settings import Settings as CloudSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 # No test is timed: on a busy machine a single example takes long, and says nothing by it.

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from app.db.session import Database
-from cli.stack import free_port
-from simcloud.server import SimCloud
-from simcloud.settings import Settings as CloudSettings
+from local.simcloud.server import SimCloud
+from local.simcloud.settings import Settings as CloudSettings
+from local.stack import free_port
 from tests.e2e.service import ROOT, Service, small_benchmarks, small_raw_data
 
 

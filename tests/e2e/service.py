@@ -16,8 +16,8 @@ import pytest
 
 from app.db.session import Database
 from cli.client import RegistryClient
-from demo.inputs import subheadings
-from simcloud.server import SimCloud
+from local.demo.inputs import subheadings
+from local.simcloud.server import SimCloud
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cli.stack import free_port
+from local.stack import free_port
 from tests.e2e.service import ROOT, Service, small_config
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.inputs import build_from_folder
+from local.demo.inputs import build_from_folder
 from tests.e2e.service import Service
 
 ROWS = 400

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.stack import free_port
+from local.stack import free_port
 from tests.e2e.service import ROOT, small_benchmarks, small_raw_data, unpack
 
 # The demo trains this checkout's own configuration, on little data.
@@ -115,7 +115,16 @@ def test_up_recovers_from_having_been_killed(state: Path, tmp_path: Path) -> Non
 def test_the_demo_shows_the_whole_job_and_a_second_run_starts_where_it_left_off(
     state: Path, source: Path
 ) -> None:
-    command = [sys.executable, "-m", "demo.tour", "--exit", "--state", str(state), "--source", str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "local.demo.tour",
+        "--exit",
+        "--state",
+        str(state),
+        "--source",
+        str(source),
+    ]
 
     def run() -> str:
         done = subprocess.run(

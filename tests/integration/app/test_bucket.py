@@ -10,7 +10,7 @@ import pytest
 from app.aws import CloudError, CloudNotFound, CloudUnavailable
 from app.settings import Settings
 from app.storage.bucket import Bucket, FileDigest, KeyTaken, digest_of
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 
 KEY = "1.0.0-abcdef1/model.zip"
 UNREACHED_S3 = Settings.model_validate(

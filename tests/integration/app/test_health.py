@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from app.db import migrate
 from app.main import create_app
 from app.settings import Settings
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
 
 

@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.storage.bucket import Bucket, digest_of
 from app.storage.keys import artifact_key
 from app.words import Stage
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry, listening
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage

@@ -13,8 +13,8 @@ import paramiko
 import pytest
 from botocore.config import Config
 
-from simcloud.server import SimCloud
-from simcloud.settings import Settings
+from local.simcloud.server import SimCloud
+from local.simcloud.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

@@ -12,7 +12,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, HTTPClientError
 
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

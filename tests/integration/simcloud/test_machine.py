@@ -15,8 +15,8 @@ import boto3
 import paramiko
 import pytest
 
-from simcloud.server import SimCloud
-from simcloud.settings import Settings
+from local.simcloud.server import SimCloud
+from local.simcloud.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

@@ -1,4 +1,4 @@
-"""`python -m simcloud` as a process: what survives its end, and what does not."""
+"""`python -m local.simcloud` as a process: what survives its end, and what does not."""
 
 import os
 import re
@@ -70,7 +70,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     def start(*arguments: str, state: Path = tmp_path / "state") -> Running:
         begun = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "simcloud", "--port=0", "--ssh-port=0", f"--state={state}", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "local.simcloud",
+                "--port=0",
+                "--ssh-port=0",
+                f"--state={state}",
+                *arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -217,7 +225,7 @@ def test_an_upload_that_a_kill_interrupts_leaves_the_old_object(
 
 
 def test_it_can_end_with_the_process_that_started_it(tmp_path: Path, eventually: Eventually) -> None:
-    command = [sys.executable, "-m", "simcloud", "--port=0", "--ssh-port=0", "--exit-with-parent"]
+    command = [sys.executable, "-m", "local.simcloud", "--port=0", "--ssh-port=0", "--exit-with-parent"]
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -247,7 +255,7 @@ def running(pid: int) -> bool:
 
 
 def test_a_start_that_fails_says_why_without_a_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "simcloud", "--port=0", "--ssh-port=0"]
+    command = [sys.executable, "-m", "local.simcloud", "--port=0", "--ssh-port=0"]
     result = subprocess.run(
         [*command, f"--state={tmp_path / 'state'}", f"--repository={tmp_path}"],
         capture_output=True,

@@ -16,7 +16,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

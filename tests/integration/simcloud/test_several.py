@@ -5,8 +5,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from simcloud.server import SimCloud, SimCloudError
-from simcloud.settings import Settings
+from local.simcloud.server import SimCloud, SimCloudError
+from local.simcloud.settings import Settings
 
 
 def buckets(cloud: SimCloud) -> list[str]:

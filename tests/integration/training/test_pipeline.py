@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from simcloud.processes import carrying
+from local.simcloud.processes import carrying
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from simcloud.processes import carrying
+from local.simcloud.processes import carrying
 
 MARK = "OF_THIS_TEST"
 REPOSITORY = Path(__file__).parents[3]

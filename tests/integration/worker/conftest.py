@@ -16,7 +16,7 @@ from app.registry.builds import BuildRequest
 from app.registry.runs import Lease, RunView
 from app.settings import Settings
 from app.words import StepName
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 from worker.clouds import Cloud
 from worker.flows import FLOW
 from worker.heartbeat import Heartbeat

@@ -12,7 +12,7 @@ from app.registry.errors import NotFound
 from app.storage import keys
 from app.storage.bucket import digest_of
 from app.words import StepName, Verdict
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 from tests.integration.worker.conftest import Flow
 from worker.clouds import Cloud
 from worker.errors import StepFailed

@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from cli.stack import free_port
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
+from local.stack import free_port
 from tests.conftest import skip_or_fail
 from worker.remote import CommandFailed, Endpoint, Remote, RemoteLost, RemoteRefused, load_key
 

@@ -12,7 +12,7 @@ from app.db.session import Database
 from app.db.tables import Build
 from app.registry import builds
 from app.words import BuildState, StepName, StepState
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 from worker.errors import HandOver
 from worker.runner import Busy, Runner
 

@@ -12,7 +12,7 @@ from app.registry import runs
 from app.settings import Settings
 from app.storage import keys
 from app.words import StepName
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 from tests.integration.worker.conftest import Flow
 from worker.errors import StepFailed
 from worker.steps.instance import MANAGED_BY, launch_token

@@ -14,7 +14,7 @@ from app.registry import runs
 from app.settings import Settings
 from app.storage import keys
 from app.words import StepName
-from simcloud.server import SimCloud
+from local.simcloud.server import SimCloud
 from tests.integration.worker.conftest import Flow
 from worker import janitor, mirror
 from worker.clouds import Cloud

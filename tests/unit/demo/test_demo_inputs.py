@@ -10,8 +10,8 @@ import pytest
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from demo import inputs
-from demo.__main__ import app
+from local.demo import inputs
+from local.demo.__main__ import app
 
 
 def members(path: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    text = resources.files("demo").joinpath(name).read_text(encoding="utf-8")
+    text = resources.files("local.demo").joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 

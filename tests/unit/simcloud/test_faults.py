@@ -1,6 +1,6 @@
 import pytest
 
-from simcloud.faults import Call, Faults
+from local.simcloud.faults import Call, Faults
 
 RUN = Call("ec2", "RunInstances", "eu-west-2", "/? InstanceType=g4dn.xlarge")
 

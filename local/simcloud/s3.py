@@ -14,9 +14,9 @@ from typing import Any
 
 from moto.s3.models import S3Backend, s3_backends
 
-from simcloud.patches import Patches
-from simcloud.settings import ACCOUNT
-from simcloud.store import Store
+from local.simcloud.patches import Patches
+from local.simcloud.settings import ACCOUNT
+from local.simcloud.store import Store
 
 logger = logging.getLogger("simcloud")
 

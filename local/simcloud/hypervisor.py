@@ -12,10 +12,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from simcloud import processes
-from simcloud.faults import Call, Faults
-from simcloud.machine import OWNER_VARIABLE, HaltedError, Launch, Machine
-from simcloud.settings import Settings
+from local.simcloud import processes
+from local.simcloud.faults import Call, Faults
+from local.simcloud.machine import OWNER_VARIABLE, HaltedError, Launch, Machine
+from local.simcloud.settings import Settings
 
 logger = logging.getLogger("simcloud")
 

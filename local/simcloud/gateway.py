@@ -6,18 +6,16 @@ import json
 import logging
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 from xml.sax.saxutils import escape
 
 from werkzeug.wsgi import get_input_stream
 
-from simcloud import faults
-from simcloud.faults import Call, Fault
-from simcloud.s3 import S3Error, Storage, Target
-
-if TYPE_CHECKING:
-    from simcloud.server import SimCloud
+from local.simcloud import faults
+from local.simcloud.ec2 import SimulatedInstance
+from local.simcloud.faults import Call, Fault, Faults
+from local.simcloud.s3 import S3Error, Storage, Target
 
 logger = logging.getLogger("simcloud")
 
@@ -28,10 +26,29 @@ Environ = dict[str, Any]
 Answer = tuple[str, Any, bytes]
 
 
+class Cloud(Protocol):
+    """What the gateway needs of the simulated cloud that it stands before."""
+
+    faults: Faults
+
+    @property
+    def suspended(self) -> bool: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def ssh_port(self) -> int: ...
+    def instances(self, *, ended: bool = False) -> Sequence[SimulatedInstance]: ...
+    def kill_instance(self, instance_id: str) -> None: ...
+    def freeze_ssh(self, instance_id: str) -> None: ...
+    def thaw_ssh(self, instance_id: str) -> None: ...
+    def drop_ssh(self, instance_id: str) -> int: ...
+    def reset(self) -> None: ...
+
+
 class Gateway:
     """A WSGI application around moto's."""
 
-    def __init__(self, cloud: "SimCloud", application: Any, storage: Storage) -> None:
+    def __init__(self, cloud: Cloud, application: Any, storage: Storage) -> None:
         self._cloud = cloud
         self._application = application
         self._storage = storage
@@ -105,8 +122,8 @@ class Gateway:
                     return _json(200, {"ready": True, "ssh_port": cloud.ssh_port, "region": cloud.region})
                 case "GET", ["instances"]:
                     return _json(200, [dataclasses.asdict(each) for each in cloud.instances(ended=True)])
-                case "POST", ["instances", instance_id, verb] if verb in ("kill", "freeze", "thaw", "drop"):
-                    getattr(cloud, "kill_instance" if verb == "kill" else f"{verb}_ssh")(instance_id)
+                case "POST", ["instances", instance_id, verb] if act := self._verbs().get(verb):
+                    act(instance_id)
                     return _json(200, {"id": instance_id, "done": verb})
                 case "GET", ["faults"]:
                     return _json(200, cloud.faults.active())
@@ -125,6 +142,16 @@ class Gateway:
             return _json(404, {"error": f"There is no running instance {problem}."})
         calls = "health, instances, instances/ID/kill|freeze|thaw|drop (POST), faults, reset (POST)"
         return _json(404, {"error": f"There is no {method} {environ['PATH_INFO']}. There are: {calls}."})
+
+    def _verbs(self) -> dict[str, Callable[[str], object]]:
+        """What can be done to an instance, by its name in the path."""
+        cloud = self._cloud
+        return {
+            "kill": cloud.kill_instance,
+            "freeze": cloud.freeze_ssh,
+            "thaw": cloud.thaw_ssh,
+            "drop": cloud.drop_ssh,
+        }
 
 
 def identify(environ: Environ, body: bytes) -> Call:

@@ -13,7 +13,7 @@ from moto.ec2.models.amis import Ami
 from moto.s3.models import s3_backends
 from moto.secretsmanager.models import secretsmanager_backends
 
-from simcloud.settings import ACCOUNT, OTHER_ACCOUNT, Settings
+from local.simcloud.settings import ACCOUNT, OTHER_ACCOUNT, Settings
 
 FIRST_IMAGE = datetime(2026, 1, 12, 9, 30, tzinfo=UTC)
 

@@ -24,10 +24,10 @@ from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 
-from simcloud.hypervisor import Hypervisor, NoAddressError
-from simcloud.machine import Launch, Machine
-from simcloud.patches import Patches
-from simcloud.settings import ACCOUNT
+from local.simcloud.hypervisor import Hypervisor, NoAddressError
+from local.simcloud.machine import Launch, Machine
+from local.simcloud.patches import Patches
+from local.simcloud.settings import ACCOUNT
 
 logger = logging.getLogger("simcloud")
 

@@ -19,8 +19,8 @@ import httpx
 from rich.console import Console
 
 from app.db import migrate
-from app.db.embedded import EmbeddedPostgres
 from app.db.session import Database
+from local.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).resolve().parents[1]
 _START_S = 60.0
@@ -76,7 +76,7 @@ class Stack:
         self._spawn(
             "simcloud",
             [
-                *("-m", "simcloud", "--port", str(simcloud_port), "--ssh-port", str(ssh_port)),
+                *("-m", "local.simcloud", "--port", str(simcloud_port), "--ssh-port", str(ssh_port)),
                 *("--state", str(self.state / "simcloud"), "--repository", str(ROOT), "--exit-with-parent"),
             ],
         )
@@ -92,8 +92,8 @@ class Stack:
         began = time.monotonic()
         port = self._port if port_is_free(self._port) else free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._spawn("api", ["-m", "cli", "api", "--port", str(port)])
-        self._spawn("worker", ["-m", "cli", "worker"])
+        self._spawn("api", ["-m", "app", "api", "--port", str(port)])
+        self._spawn("worker", ["-m", "worker"])
         self._await_http("api", f"{self.url}/readyz")
         self._say(f"API at {self.url}, and a worker", began)
 

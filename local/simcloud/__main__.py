@@ -1,4 +1,4 @@
-"""`python -m simcloud`: the simulated AWS as a process of its own."""
+"""`python -m local.simcloud`: the simulated AWS as a process of its own."""
 
 import logging
 import os
@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from simcloud.server import SimCloud, SimCloudError
-from simcloud.settings import Settings
+from local.simcloud.server import SimCloud, SimCloudError
+from local.simcloud.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 DEFAULTS = Settings()

@@ -25,8 +25,8 @@ from cli.checkout import Checkout, CheckoutError
 from cli.client import ApiError, RegistryClient
 from cli.output import show_latest
 from cli.request import request_build
-from cli.stack import ROOT, Stack, StackError, default_state
-from demo import inputs
+from local.demo import inputs
+from local.stack import ROOT, Stack, StackError, default_state
 
 DESCRIPTIONS = ("mens cotton trousers", "stainless steel kitchen knife", "roasted coffee beans")
 
@@ -180,7 +180,7 @@ def main(
     port: Annotated[int, typer.Option(help="The API's port; another one is taken when it is in use.")] = 8000,
     source: Annotated[
         Path | None,
-        typer.Option(help="Folder with other data, laid out as `python -m demo --from` takes it."),
+        typer.Option(help="Folder with other data, laid out as `python -m local.demo --from` takes it."),
     ] = None,
     *,
     leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end, and leave.")] = False,

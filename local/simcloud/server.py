@@ -17,16 +17,16 @@ from moto.core.base_backend import BackendDict
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import ThreadedWSGIServer
 
-from simcloud.ec2 import Compute, SimulatedInstance
-from simcloud.faults import Faults
-from simcloud.gateway import Gateway
-from simcloud.hypervisor import Hypervisor
-from simcloud.machine import Machine
-from simcloud.patches import Backends, Patches
-from simcloud.s3 import Storage
-from simcloud.seed import add_image, private_key, seed
-from simcloud.settings import ACCOUNT, Settings
-from simcloud.store import Store
+from local.simcloud.ec2 import Compute, SimulatedInstance
+from local.simcloud.faults import Faults
+from local.simcloud.gateway import Gateway
+from local.simcloud.hypervisor import Hypervisor
+from local.simcloud.machine import Machine
+from local.simcloud.patches import Backends, Patches
+from local.simcloud.s3 import Storage
+from local.simcloud.seed import add_image, private_key, seed
+from local.simcloud.settings import ACCOUNT, Settings
+from local.simcloud.store import Store
 
 logger = logging.getLogger("simcloud")
 

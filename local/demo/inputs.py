@@ -162,7 +162,7 @@ def _is_data(file: Path, root: Path) -> bool:
 
 
 def _bundled(name: str) -> bytes:
-    return resources.files("demo").joinpath(name).read_bytes()
+    return resources.files("local.demo").joinpath(name).read_bytes()
 
 
 def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:

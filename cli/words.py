@@ -1,0 +1,11 @@
+"""The registry's words that the command line takes as arguments."""
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where a model may run, in the order of promotion. The same as the API's; a test compares them."""
+
+    DEVELOPMENT = "development"
+    STAGING = "staging"
+    PRODUCTION = "production"
