@@ -1,10 +1,12 @@
-"""Every error as `application/problem+json` (RFC 9457), written in one place."""
+"""Every error as `application/problem+json` (RFC 9457): one table, and the handlers that answer with it."""
 
 import logging
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,50 +16,99 @@ from starlette.exceptions import HTTPException
 
 from app.api import examples
 from app.aws import CloudError
-from app.registry.errors import Invalid, RegistryError
+from app.registry import errors
+from app.registry.errors import RegistryError
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class ProblemKind:
+    """How errors of one kind are answered. `type` is what callers branch on, so it never changes."""
+
+    status: HTTPStatus
+    type: str
+    title: str
+
+
+UNAVAILABLE = ProblemKind(
+    HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable", "The database is not available"
+)
+INTERNAL = ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Unexpected error")
+
+# The exceptions that an endpoint may raise. A class that is not listed is answered like its base class.
+KINDS: dict[type[Exception], ProblemKind] = {
+    errors.NotFound: ProblemKind(HTTPStatus.NOT_FOUND, "not-found", "There is no such thing"),
+    errors.NothingPromoted: ProblemKind(
+        HTTPStatus.NOT_FOUND, "nothing-promoted", "No model was promoted to this stage"
+    ),
+    errors.Conflict: ProblemKind(HTTPStatus.CONFLICT, "conflict", "The request contradicts what is recorded"),
+    errors.PrefixCollision: ProblemKind(
+        HTTPStatus.CONFLICT, "prefix-collision", "Another commit has this prefix"
+    ),
+    errors.GateRefused: ProblemKind(HTTPStatus.CONFLICT, "gate-refused", "A promotion gate is closed"),
+    errors.Invalid: ProblemKind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The content of the request is not valid"
+    ),
+    errors.InvalidConfig: ProblemKind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-search-config", "The search configuration is not valid"
+    ),
+    errors.Unauthorized: ProblemKind(HTTPStatus.UNAUTHORIZED, "unauthorized", "This call needs a token"),
+    OperationalError: UNAVAILABLE,
+    PoolTimeout: UNAVAILABLE,
+    CloudError: ProblemKind(HTTPStatus.BAD_GATEWAY, "cloud-error", "AWS refused or did not answer"),
+}
+
+# What the framework answers by itself, by status.
+OF_STATUS: dict[int, ProblemKind] = {
+    kind.status: kind
+    for kind in (
+        ProblemKind(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be read"),
+        ProblemKind(HTTPStatus.NOT_FOUND, "path-not-found", "The API has no such path"),
+        ProblemKind(
+            HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method"
+        ),
+        INTERNAL,
+    )
+}
+
+
+def kind_of(error: type[Exception]) -> ProblemKind:
+    return next((KINDS[base] for base in error.__mro__ if base in KINDS), INTERNAL)
+
+
+def all_kinds() -> set[ProblemKind]:
+    """Every kind of problem that the API can answer with."""
+    return {*KINDS.values(), *OF_STATUS.values()}
+
+
 class Problem(BaseModel):
-    """An error: a stable `type`, what is wrong, with the values, and what to do next."""
+    """An error: a stable `type`, and a `detail` that says what is wrong and what to do next."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="stable; branch on this", examples=["/problems/not-found"])
+    type: str = Field(description="stable; programs branch on this", examples=["/problems/not-found"])
     title: str = Field(examples=["There is no such thing"])
     status: int = Field(examples=[404])
-    detail: str = Field(examples=["There is no model 0.0.2-aff1242. GET /models lists them."])
+    detail: str = Field(examples=["There is no model 0.0.2-aff1242. GET /models lists the models."])
 
 
-class DatabaseUnavailable(RegistryError):
-    """The database is not available."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    type = "database-unavailable"
-
-
-class CloudTrouble(RegistryError):
-    """AWS refused or did not answer."""
-
-    status = HTTPStatus.BAD_GATEWAY
-    type = "cloud-error"
-
-
-def problems(*kinds: type[RegistryError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint that can raise these, besides what every one can."""
-    by_status: dict[int, list[type[RegistryError]]] = {}
-    everywhere: tuple[type[RegistryError], ...] = (Invalid, DatabaseUnavailable)
-    for kind in dict.fromkeys(kinds + everywhere):
+def problems(*raised: type[Exception]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint that can raise these, in addition to what every endpoint can raise."""
+    by_status: dict[int, list[ProblemKind]] = {}
+    for kind in dict.fromkeys(kind_of(error) for error in (*raised, errors.Invalid, OperationalError)):
         by_status.setdefault(kind.status, []).append(kind)
     return {
         status: {
-            "description": "; ".join(f"{kind.title()} (`/problems/{kind.type}`)" for kind in of_status),
+            "description": "; ".join(f"{kind.title} (`/problems/{kind.type}`)" for kind in of_status),
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/Problem"},
-                    "examples": {kind.type: {"value": _example(kind)} for kind in of_status},
+                    "examples": {
+                        kind.type: {"value": _content(kind, *examples.PROBLEMS[kind.type])}
+                        for kind in of_status
+                    },
                 }
             },
         }
@@ -65,24 +116,25 @@ def problems(*kinds: type[RegistryError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _example(kind: type[RegistryError]) -> dict[str, object]:
-    detail, facts = examples.PROBLEMS[kind.type]
-    return _content(kind.status, kind.type, kind.title(), detail, facts)
-
-
-def _content(status: int, type_: str, title: str, detail: str, facts: dict[str, Any]) -> dict[str, object]:
-    return {"type": f"/problems/{type_}", "title": title, "status": int(status), "detail": detail, **facts}
+def _content(kind: ProblemKind, detail: str, facts: dict[str, Any]) -> dict[str, object]:
+    return {
+        "type": f"/problems/{kind.type}",
+        "title": kind.title,
+        "status": int(kind.status),
+        "detail": detail,
+        **facts,
+    }
 
 
 def respond(
-    status: int, type_: str, title: str, detail: str, headers: dict[str, str] | None = None, **facts: object
+    kind: ProblemKind, detail: str, headers: dict[str, str] | None = None, **facts: object
 ) -> JSONResponse:
-    content = _content(status, type_, title, detail, facts)
-    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
+    content = jsonable_encoder(_content(kind, detail, facts))
+    return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def document(app: FastAPI) -> None:
-    """Have the OpenAPI document describe the problems: FastAPI's own error bodies are never sent."""
+    """Make the OpenAPI document describe the problems: FastAPI's own error bodies are never sent."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -101,8 +153,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RegistryError)
     def registry_error(_: Request, exc: RegistryError) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if exc.status is HTTPStatus.UNAUTHORIZED else None
-        return respond(exc.status, exc.type, exc.title(), exc.detail, headers, **exc.facts)
+        kind = kind_of(type(exc))
+        headers = {"WWW-Authenticate": "Bearer"} if kind.status is HTTPStatus.UNAUTHORIZED else None
+        return respond(kind, exc.message, headers, **exc.facts)
 
     @app.exception_handler(RequestValidationError)
     def invalid_request(request: Request, exc: RequestValidationError) -> JSONResponse:
@@ -112,38 +165,35 @@ def install(app: FastAPI) -> None:
         ]
         detail = "; ".join(f"{problem['where']}: {problem['message']}" for problem in found)
         if request.method != "GET" and "json" not in request.headers.get("Content-Type", ""):
-            # What curl sends unless told otherwise is taken for a form.
+            # curl sends a form unless it is told otherwise.
             detail += ". Send JSON, and the header `Content-Type: application/json`."
-        return respond(422, "invalid-request", "The request's content is not valid", detail, problems=found)
+        return respond(kind_of(errors.Invalid), detail, problems=found)
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, exc: HTTPException) -> JSONResponse:
         detail = exc.detail
         if exc.status_code == HTTPStatus.NOT_FOUND:
-            detail = f"There is no {request.url.path}. GET /docs shows what there is."
+            detail = f"The API has no path {request.url.path}. GET /docs lists what it has."
         elif exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = (exc.headers or {}).get("Allow", "other methods")
-            detail = f"{request.url.path} does not take {request.method}, but {allowed}. See GET /docs."
-        phrase = HTTPStatus(exc.status_code).phrase
-        type_ = phrase.lower().replace(" ", "-")
-        return respond(exc.status_code, type_, phrase, detail, dict(exc.headers or {}))
+            detail = f"{request.url.path} does not take {request.method}; it takes {allowed}. See GET /docs."
+        return respond(OF_STATUS[exc.status_code], detail, dict(exc.headers or {}))
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)
     def no_database(_: Request, exc: Exception) -> JSONResponse:
         _log.error("database unavailable", exc_info=exc)
-        kind = DatabaseUnavailable
-        # A commit whose answer was lost may have happened: but every write can be repeated.
-        detail = "The database did not answer. Send the request again: repeating it does no harm."
-        return respond(kind.status, kind.type, kind.title(), detail, {"Retry-After": "5"})
+        # A commit whose answer was lost may have happened, but every write can be repeated.
+        detail = "The database did not answer. Send the request again; repeating it does no harm."
+        return respond(UNAVAILABLE, detail, {"Retry-After": "5"})
 
     @app.exception_handler(CloudError)
     def no_cloud(_: Request, exc: CloudError) -> JSONResponse:
         _log.error("AWS failed", exc_info=exc)
-        return respond(CloudTrouble.status, CloudTrouble.type, CloudTrouble.title(), str(exc))
+        return respond(kind_of(CloudError), str(exc))
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, exc: Exception) -> JSONResponse:
         _log.error("unexpected error at %s %s", request.method, request.url.path, exc_info=exc)
         detail = "This is a defect of the registry; its log has the details. Nothing was changed."
-        return respond(500, "internal-error", "Unexpected error", detail)
+        return respond(INTERNAL, detail)

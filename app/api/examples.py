@@ -135,13 +135,18 @@ LATEST: dict[str, Any] = {
 
 LOG = "2026-11-23T09:00:02Z [find_image] done\n2026-11-23T09:00:02Z [find_network] done\n"
 
-# Of each type of problem: its detail, and the facts that come along.
+# An example of each type of problem: its detail, and its facts.
 PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "not-found": (
-        f"There is no model {PREFIX}. GET /models lists them; GET /builds?prefix={PREFIX} shows its builds.",
+        f"There is no model {PREFIX}. GET /models lists the models; "
+        f"GET /builds?prefix={PREFIX} lists the builds of this prefix.",
         {},
     ),
-    "conflict": (f"The builds of {PREFIX} keep starting and ending; send the request again.", {}),
+    "nothing-promoted": (
+        "No model was ever promoted to production. Promote one with POST /models/{prefix}/promotions.",
+        {},
+    ),
+    "conflict": (f"The builds of {PREFIX} keep starting and ending. Send the request again.", {}),
     "prefix-collision": (
         f"{PREFIX} is commit {SHA}; yours, aff1242bb0b5, shares its version and first 7 digits. "
         "Raise the version in search-config.toml.",
@@ -169,7 +174,7 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         {},
     ),
     "database-unavailable": (
-        "The database did not answer. Send the request again: repeating it does no harm.",
+        "The database did not answer. Send the request again; repeating it does no harm.",
         {},
     ),
 }

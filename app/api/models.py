@@ -20,11 +20,12 @@ from app.api.deps import (
     SettingsDep,
     Writer,
 )
-from app.api.errors import CloudTrouble, problems
+from app.api.errors import problems
+from app.aws import CloudError
 from app.db.tables import Model, Promotion
-from app.registry import models, promotions
-from app.registry.errors import GateRefused, NotFound, Unauthorized
-from app.registry.promotions import PromotionRequest
+from app.registry import models, stages
+from app.registry.errors import GateRefused, NotFound, NothingPromoted, Unauthorized
+from app.registry.stages import PromotionRequest
 from app.words import Stage, Verdict
 
 router = APIRouter(tags=["models"])
@@ -179,7 +180,7 @@ def list_models(
             "headers": {"ETag": {"description": "names the promotion", "schema": {"type": "string"}}},
         },
         304: {"description": "Still the promotion of `If-None-Match`"},
-        **problems(NotFound, CloudTrouble),
+        **problems(NothingPromoted, CloudError),
     },
 )
 def latest(
@@ -197,7 +198,7 @@ def latest(
     """
     # Thousands ask this each second: no transaction, no thread but this one, no second validation. With all
     # of these, as elsewhere, it was two to three times slower (benchmarks/latest.py).
-    found = database.read(lambda connection: models.latest(connection, stage, version))
+    found = database.read(lambda connection: stages.latest(connection, stage, version))
     caching = {"ETag": f'"{found.promotion_id}"', "Cache-Control": "no-cache"}
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
     if known & {caching["ETag"], "*"}:
@@ -242,7 +243,7 @@ def get(prefix: PrefixPath, db: Db) -> ModelOut:
                 }
             },
         },
-        **problems(NotFound, CloudTrouble),
+        **problems(NotFound, CloudError),
     },
 )
 def artifact(
@@ -276,7 +277,7 @@ def promote(
     Refused while a gate is closed; the answer names the gate.
     """
     wanted = PromotionRequest(body.stage, body.note, body.override)
-    promotion, new = promotions.promote(db, who, prefix, wanted)
+    promotion, new = stages.promote(db, who, prefix, wanted)
     if not new:
         response.status_code = 200
     return PromotionOut.of(promotion, prefix)

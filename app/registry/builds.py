@@ -49,11 +49,10 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     try:
         config = parse_config(wanted.search_config)
     except ConfigError as exc:
-        problems = [{"key": p.key, "line": p.line, "message": p.message} for p in exc.problems]
-        raise InvalidConfig(f"search_config cannot be used: {exc}", problems=problems) from exc
+        raise InvalidConfig(f"search_config cannot be used: {exc}", problems=exc.problems) from exc
     except (ValueError, RecursionError) as exc:
         # TOML beyond what its parser takes: numbers without end, a thousand nested arrays.
-        raise InvalidConfig(f"search_config cannot be read: {exc}. Write it simpler.", problems=[]) from exc
+        raise InvalidConfig(f"search_config cannot be read: {exc}. Write it more simply.") from exc
     sha = parse_sha(wanted.sha)
     prefix = str(Prefix.of(config.version, sha))
     if wanted.promote_to is not None and wanted.promote_to.before is not None:
@@ -85,7 +84,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
         if build := _insert(session, row):
             enqueue_build(session, build.id)
             return BuildAnswer("queued", prefix, build)
-    msg = f"The builds of {prefix} keep starting and ending; send the request again."
+    msg = f"The builds of {prefix} keep starting and ending. Send the request again."
     raise Conflict(msg)
 
 
@@ -120,7 +119,7 @@ def _refuse_other_commit(build: Build, sha: str) -> None:
             f"{build.prefix} is commit {build.sha}; yours, {sha}, shares its version and first 7 digits. "
             "Raise the version in search-config.toml."
         )
-        raise PrefixCollision(msg, prefix=build.prefix, build=str(build.id))
+        raise PrefixCollision(msg, prefix=build.prefix, build=build.id)
 
 
 def get(session: Session, build_id: UUID) -> Build:

@@ -1,66 +1,73 @@
-"""What can go wrong for a caller: one class a situation that the caller can act on."""
+"""What can go wrong for a caller: one class for each situation that the caller can act on.
 
-from http import HTTPStatus
+A class's docstring is its default message, and its fields are the facts. These classes know nothing of HTTP:
+`app/api/errors.py` says which status, type and title each of them has in an answer.
+"""
+
+import inspect
+from dataclasses import dataclass, fields
+from typing import Literal
+from uuid import UUID
+
+from app.words import Stage
+from training.config import ConfigProblem
 
 
+@dataclass(eq=False, repr=False)
 class RegistryError(Exception):
-    """The request cannot be carried out."""
+    """The registry cannot do this."""
 
-    status: HTTPStatus = HTTPStatus.INTERNAL_SERVER_ERROR
-    type: str = "registry-error"
+    message: str = ""
 
-    def __init__(self, detail: str, **facts: object) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.facts = facts
+    def __post_init__(self) -> None:
+        self.message = self.message or inspect.cleandoc(type(self).__doc__ or "")
+        super().__init__(self.message)
 
-    @classmethod
-    def title(cls) -> str:
-        """The class's docstring: its first line is what every answer of this type is headed with."""
-        return (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip(".")
+    @property
+    def facts(self) -> dict[str, object]:
+        """The values that a program can act on, by name; those that are not set are left out."""
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "message"}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class NotFound(RegistryError):
-    """There is no such thing."""
+    """What the request names does not exist."""
 
-    status = HTTPStatus.NOT_FOUND
-    type = "not-found"
+
+class NothingPromoted(NotFound):
+    """No model was ever promoted to this stage. Promote one with POST /models/{prefix}/promotions."""
 
 
 class Conflict(RegistryError):
-    """The request contradicts what is recorded."""
-
-    status = HTTPStatus.CONFLICT
-    type = "conflict"
+    """The request contradicts what is recorded. Send it again."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class PrefixCollision(Conflict):
-    """Another commit owns this prefix."""
+    """Another commit has this prefix. Raise the version in search-config.toml."""
 
-    type = "prefix-collision"
+    prefix: str
+    build: UUID
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GateRefused(Conflict):
-    """A promotion gate is closed."""
+    """A promotion gate is closed. Send override with a note that says why."""
 
-    type = "gate-refused"
+    gate: Literal["stage_order", "verdict"]
+    required_stage: Stage | None = None
 
 
 class Invalid(RegistryError):
-    """The request's content is not valid."""
-
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    type = "invalid-request"
+    """The content of the request is not valid."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class InvalidConfig(Invalid):
     """The search configuration is not valid."""
 
-    type = "invalid-search-config"
+    problems: tuple[ConfigProblem, ...] = ()
 
 
 class Unauthorized(RegistryError):
-    """This call needs a token."""
-
-    status = HTTPStatus.UNAUTHORIZED
-    type = "unauthorized"
+    """This call needs a token that the registry knows."""

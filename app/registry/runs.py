@@ -18,7 +18,7 @@ from app.db.tables import Artifact, Build, BuildInput, BuildLogChunk, BuildStep,
 from app.queue import enqueue_outbox, has_job
 from app.registry.builds import log_size
 from app.registry.models import ArtifactRef
-from app.registry.promotions import PromotionRequest, promote
+from app.registry.stages import PromotionRequest, promote
 from app.storage.keys import CONTENT_TYPES, verdict_key
 from app.words import BuildState, Stage, StepName, StepState, Verdict
 

@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from app.registry import models
+from app.registry import stages
 from app.registry.runs import RunView
-from app.words import StepName, Verdict
+from app.words import Stage, StepName, Verdict
 from worker.steps.job import Benchmark
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
@@ -25,7 +25,7 @@ class Validate(Step[Validated]):
 
     def act(self, run: RunView, work: Workbench) -> Validated:
         with work.transaction() as session:
-            production = models.in_production(session)
+            production = stages.running(session, Stage.PRODUCTION)
         metrics = output_of(run, Benchmark).metrics
         if production is None:
             return Validated(verdict=Verdict.PASSED, reason="no model is in production yet", against=None)

@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import Engine, event, text
 
 from app.db.session import Database
-from app.registry import builds, promotions, runs
+from app.registry import builds, runs, stages
 from app.registry.builds import BuildRequest
 from app.registry.models import ArtifactRef
-from app.registry.promotions import PromotionRequest
 from app.registry.runs import Failure, Lease, Publication
+from app.registry.stages import PromotionRequest
 from app.storage.keys import artifact_key
 from app.words import Stage, StepName, Verdict
 
@@ -89,7 +89,7 @@ class Registry:
 
     def promote(self, prefix: str, stage: Stage, who: str = "someone") -> None:
         with self.database.transaction() as session:
-            promotions.promote(session, who, prefix, PromotionRequest(stage))
+            stages.promote(session, who, prefix, PromotionRequest(stage))
 
     def fail(self, build_id: UUID) -> None:
         lease = self.take(build_id)

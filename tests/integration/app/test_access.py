@@ -117,9 +117,9 @@ def test_without_configured_tokens_everybody_is_anonymous(api: TestClient, regis
 
 JSON = {"Content-Type": "application/json"}
 PROBLEMS: list[tuple[str, str, dict[str, Any], int, str, str]] = [
-    ("GET", "/nowhere", {}, 404, "not-found", "GET /docs"),
+    ("GET", "/nowhere", {}, 404, "path-not-found", "GET /docs"),
     ("DELETE", "/builds", {}, 405, "method-not-allowed", "does not take DELETE"),
-    ("PUT", "/models/1.0.0-abcdef1", {}, 405, "method-not-allowed", "but GET"),
+    ("PUT", "/models/1.0.0-abcdef1", {}, 405, "method-not-allowed", "it takes GET"),
     ("POST", "/builds", {"content": "{}"}, 422, "invalid-request", "Content-Type: application/json"),
     ("POST", "/builds", {"content": "{", "headers": JSON}, 422, "invalid-request", "JSON decode error"),
     ("POST", "/builds", {"content": b"\xff\xfe", "headers": JSON}, 422, "invalid-request", "body"),
@@ -179,7 +179,7 @@ def test_a_defect_is_a_problem_document_that_gives_nothing_away(
         msg = "the password is hunter2"
         raise ZeroDivisionError(msg)
 
-    monkeypatch.setattr("app.api.models.models.latest", broken)
+    monkeypatch.setattr("app.api.models.stages.latest", broken)
     answer = api.get("/models/development/latest")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

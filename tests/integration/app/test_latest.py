@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.db.session import Database
-from app.registry import models
+from app.registry import stages
 from app.settings import Settings
 from app.storage.bucket import Bucket, digest_of
 from app.storage.keys import artifact_key
@@ -55,7 +55,7 @@ def test_a_stage_that_runs_nothing_is_not_found(api: TestClient, registry: Regis
     missing = api.get("/models/production/latest")
     assert missing.status_code == 404
     assert missing.headers["content-type"] == "application/problem+json"
-    assert missing.json()["type"] == "/problems/not-found"
+    assert missing.json()["type"] == "/problems/nothing-promoted"
     assert "POST /models/{prefix}/promotions" in missing.json()["detail"]
 
 
@@ -119,7 +119,7 @@ def test_a_model_may_have_no_artifacts_left(api: TestClient, registry: Registry)
 def test_it_takes_one_statement(database: Database, registry: Registry, version: str | None) -> None:
     prefix = registry.model("1.0.0", stages=(DEVELOPMENT,))
     with database.transaction() as session, listening(database) as statements:
-        assert models.latest(session, DEVELOPMENT, version).prefix == prefix
+        assert stages.latest(session, DEVELOPMENT, version).prefix == prefix
     assert len(statements.seen) == 1
 
 
@@ -183,10 +183,10 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def explain(registry: Registry, stage: Stage, version: str | None = None) -> dict[str, Any]:
-    query = models.LATEST if version is None else models.LATEST_OF_VERSION
+    query = stages.LATEST if version is None else stages.LATEST_OF_VERSION
     values = {"stage": stage.value} | ({"version": version} if version else {})
     with registry.database.engine.connect() as connection:
-        explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query.element}").bindparams(**values)
+        explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").bindparams(**values)
         plan: dict[str, Any] = connection.execute(explained).scalar_one()[0]["Plan"]
     return plan
 
@@ -221,8 +221,8 @@ def test_it_agrees_with_sorting_everything(many: Registry) -> None:
         " WHERE stage = 'staging' ORDER BY promotions.id DESC LIMIT 1"
     )
     with many.database.transaction() as session:
-        assert models.latest(session, STAGING).prefix == expected
-        in_production = models.in_production(session)
+        assert stages.latest(session, STAGING).prefix == expected
+        in_production = stages.running(session, PRODUCTION)
     assert in_production is not None
 
 

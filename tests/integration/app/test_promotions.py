@@ -58,7 +58,7 @@ def test_an_override_needs_a_reason(api: TestClient, registry: Registry, note: s
     body = {"stage": "production", "override": True, "note": note}
     refused = api.post(f"/models/{prefix}/promotions", json=body)
     assert refused.status_code == 422
-    assert "say why in `note`" in refused.json()["detail"]
+    assert "Say why in `note`" in refused.json()["detail"]
     assert registry.count("promotions") == 0
 
 

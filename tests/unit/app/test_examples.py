@@ -7,10 +7,7 @@ from pydantic import BaseModel
 
 from app.api import examples
 from app.api.builds import BuildAnswerOut, BuildCreate, BuildOut
-from app.api.errors import Problem
 from app.api.models import LatestOut, ModelOut, PromotionOut
-from app.registry import errors
-from app.registry.errors import RegistryError
 from training.config import parse_config
 
 
@@ -34,16 +31,3 @@ def test_an_example_is_of_its_shape_and_whole(shape: type[BaseModel], example: d
 def test_the_example_of_a_configuration_can_be_used() -> None:
     parse_config(examples.BUILD_CREATE["search_config"])
     parse_config(examples.BUILD_CREATE["base_search_config"])
-
-
-def test_every_kind_of_problem_has_an_example_and_a_type_of_its_own() -> None:
-    kinds = [
-        kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, RegistryError) and kind is not RegistryError
-    ]
-    assert {kind.type for kind in kinds} <= examples.PROBLEMS.keys()
-    assert len({kind.type for kind in kinds}) == len(kinds)
-    for kind in kinds:
-        detail, facts = examples.PROBLEMS[kind.type]
-        Problem(type=f"/problems/{kind.type}", title=kind.title(), status=kind.status, detail=detail, **facts)
