@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.registry.validation import validate
 from app.words import Verdict
-from worker.steps.validation import compare
 
 shares = st.floats(0, 1)
 
@@ -23,10 +23,10 @@ shares = st.floats(0, 1)
             {"a": {"top_1": 0.5}, "b": {"top_1": 0.5}},
             Verdict.FAILED,
         ),
-        # Descriptions that deserve no answer: refusing less often is worse.
+        # For descriptions that deserve no code, refusing less often is worse.
         ({"vague": {"no_result": 0.6}}, {"vague": {"no_result": 0.8}}, Verdict.FAILED),
         ({"vague": {"no_result": 0.9}}, {"vague": {"no_result": 0.8}}, Verdict.PASSED),
-        # Of descriptions that have codes, refusals are no virtue.
+        # For descriptions that have a code, a refusal counts as a mistake.
         ({"a": {"top_1": 0.5, "no_result": 0.0}}, {"a": {"top_1": 0.5, "no_result": 0.5}}, Verdict.PASSED),
         ({"new": {"top_1": 0.1}}, {"old": {"top_1": 0.9}}, Verdict.PASSED),
     ],
@@ -34,16 +34,19 @@ shares = st.floats(0, 1)
 def test_a_model_fails_when_a_benchmark_falls_further_than_tolerated(
     new: dict[str, Any], old: dict[str, Any], verdict: Verdict
 ) -> None:
-    assert compare(new, old, 0.02)[0] is verdict
+    assert validate(new, old, tolerance=0.02).verdict is verdict
 
 
 def test_the_reason_names_the_benchmark_and_both_figures() -> None:
-    _, reason = compare(
-        {"a": {"top_1": 0.4}, "b": {"top_1": 0.5}}, {"a": {"top_1": 0.5}, "b": {"top_1": 0.5}}, 0.02
-    )
-    assert reason == "a: top_1 40.0%, in production 50.0%"
+    new, old = {"a": {"top_1": 0.4}, "b": {"top_1": 0.5}}, {"a": {"top_1": 0.5}, "b": {"top_1": 0.5}}
+    assert validate(new, old, tolerance=0.02).reason == "a: top_1 40.0%, in production 50.0%"
 
 
 @given(st.dictionaries(st.text(max_size=3), st.fixed_dictionaries({"top_1": shares}), max_size=4), shares)
 def test_no_model_fails_against_itself(metrics: dict[str, Any], tolerance: float) -> None:
-    assert compare(metrics, metrics, tolerance)[0] is Verdict.PASSED
+    assert validate(metrics, metrics, tolerance=tolerance).verdict is Verdict.PASSED
+
+
+def test_the_first_model_passes_because_there_is_nothing_to_compare_it_with() -> None:
+    found = validate({"a": {"top_1": 0.1}}, None, tolerance=0.02)
+    assert (found.verdict, found.reason) == (Verdict.PASSED, "no model is in production yet")
