@@ -23,6 +23,7 @@ from botocore.exceptions import (
 )
 
 from app.settings import Settings
+from app.words import FailureCode
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -41,6 +42,9 @@ def _config(attempts: int, *, connect_s: float = 10, read_s: float = 60) -> Conf
 class CloudError(Exception):
     """AWS refused or could not be asked; the code and AWS's own words are kept whole."""
 
+    # What a build fails with when the error ends it.
+    failure_code = FailureCode.CLOUD_ERROR
+
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
@@ -54,13 +58,19 @@ class CloudUnavailable(CloudError):
 class NoCapacity(CloudError):
     """This place has no such machine now: go elsewhere, or wait."""
 
+    failure_code = FailureCode.NO_CAPACITY
+
 
 class QuotaExceeded(CloudError):
     """The account's limit is reached: go elsewhere, or raise it."""
 
+    failure_code = FailureCode.QUOTA_EXCEEDED
+
 
 class CloudAuthError(CloudError):
     """The credentials are missing, expired or not allowed to do this."""
+
+    failure_code = FailureCode.CLOUD_AUTH
 
 
 class CloudNotFound(CloudError):

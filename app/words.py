@@ -1,6 +1,17 @@
-"""The closed sets of words that the tables, the API and the worker share."""
+"""The closed sets of words that the tables, the API and the worker share.
+
+Check constraints, the enums of the OpenAPI document and docs/failure-codes.md are made from these.
+"""
 
 from enum import StrEnum
+from typing import Self, TypeVar
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def known(words: type[Word], text: str) -> Word | None:
+    """The word, or None for one that only another version of the registry or of the training knows."""
+    return next((word for word in words if word == text), None)
 
 
 class BuildState(StrEnum):
@@ -14,17 +25,38 @@ class BuildState(StrEnum):
     def active(self) -> bool:
         return self in (BuildState.QUEUED, BuildState.RUNNING)
 
+    @property
+    def next(self) -> frozenset["BuildState"]:
+        """The states that may follow this one."""
+        return _NEXT_STATES[self]
+
+
+_NEXT_STATES: dict[BuildState, frozenset[BuildState]] = {
+    BuildState.QUEUED: frozenset({BuildState.RUNNING}),
+    BuildState.RUNNING: frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED}),
+    BuildState.SUCCEEDED: frozenset(),
+    BuildState.FAILED: frozenset(),
+    BuildState.CANCELLED: frozenset(),
+}
+
 
 class StepState(StrEnum):
-    PENDING = "pending"
+    """What the API shows of a step. The last two are derived from the flow: no row holds them."""
+
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    PENDING = "pending"
     SKIPPED = "skipped"
+
+    @classmethod
+    def stored(cls) -> "tuple[StepState, ...]":
+        """The states that a step's row can have. A row exists from the step's start."""
+        return (cls.RUNNING, cls.SUCCEEDED, cls.FAILED)
 
 
 class StepName(StrEnum):
-    """The boxes of a build's flow, in their order."""
+    """Every step of every kind of build."""
 
     NEEDS_MODEL = "needs_model"
     FIND_IMAGE = "find_image"
@@ -42,6 +74,81 @@ class StepName(StrEnum):
     TERMINATE_INSTANCE = "terminate_instance"
     VALIDATE = "validate"
     PUBLISH = "publish"
+    COMPARE = "compare"
+
+
+class BuildKind(StrEnum):
+    """What a build is for: to publish a model under its prefix, or to make an existing one again."""
+
+    TRAIN = "train"
+    REPRODUCE = "reproduce"
+
+    @property
+    def steps(self) -> tuple[StepName, ...]:
+        """The steps of this kind of build, in their order. The worker has the classes behind them."""
+        return _STEPS[self]
+
+
+_ON_THE_INSTANCE = (
+    StepName.FIND_IMAGE,
+    StepName.FIND_NETWORK,
+    StepName.LAUNCH_INSTANCE,
+    StepName.AWAIT_ADDRESS,
+    StepName.AWAIT_READY,
+    StepName.FETCH_KEY,
+    StepName.VALIDATE_CONNECTION,
+    StepName.BRING_CODE,
+    StepName.LOAD_INPUTS,
+    StepName.TRAIN,
+    StepName.BENCHMARK,
+    StepName.COLLECT,
+    StepName.TERMINATE_INSTANCE,
+)
+_STEPS: dict[BuildKind, tuple[StepName, ...]] = {
+    BuildKind.TRAIN: (StepName.NEEDS_MODEL, *_ON_THE_INSTANCE, StepName.VALIDATE, StepName.PUBLISH),
+    BuildKind.REPRODUCE: (*_ON_THE_INSTANCE, StepName.COMPARE),
+}
+
+
+class EventType(StrEnum):
+    """What can happen to a build, as its events record it."""
+
+    STATE = "state"
+    STEP_STARTED = "step_started"
+    STEP_SUCCEEDED = "step_succeeded"
+    STEP_FAILED = "step_failed"
+    REWOUND = "rewound"
+    LAUNCH_REFUSED = "launch_refused"
+    NOTE = "note"
+
+
+class LaunchState(StrEnum):
+    """What became of one request for an instance."""
+
+    REQUESTED = "requested"
+    LAUNCHED = "launched"
+    REFUSED = "refused"
+    TERMINATED = "terminated"
+
+
+class Market(StrEnum):
+    """How an instance is paid for."""
+
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+
+
+class InputKind(StrEnum):
+    """What an input is to the build that uses it."""
+
+    CODE = "code"
+    CONFIG = "config"
+    RAW_DATA = "raw_data"
+    ADDITIONAL_SOURCE = "additional_source"
+    BENCHMARK_DATA = "benchmark_data"
+    MACHINE_IMAGE = "machine_image"
+    TRANSFORMER = "transformer"
+    PYTHON_ENVIRONMENT = "python_environment"
 
 
 class Stage(StrEnum):
@@ -64,3 +171,278 @@ class Verdict(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+
+
+class Actor(StrEnum):
+    """What kind of actor did something. Its name, beside the kind, is free text."""
+
+    TOKEN = "token"  # noqa: S105 - the word, not a secret
+    CI_WORKFLOW = "ci_workflow"
+    SYSTEM = "system"
+    ANONYMOUS = "anonymous"
+
+
+class Scope(StrEnum):
+    """What a token may do."""
+
+    READ = "read"
+    BUILD = "build"
+    PROMOTE_DEVELOPMENT = "promote:development"
+    PROMOTE_STAGING = "promote:staging"
+    PROMOTE_PRODUCTION = "promote:production"
+    OVERRIDE = "override"
+    COLLECT = "collect"
+    ADMIN = "admin"
+
+    @classmethod
+    def promote(cls, stage: Stage) -> "Scope":
+        return cls(f"promote:{stage}")
+
+
+class Responsible(StrEnum):
+    """Who can remove the cause of a failure."""
+
+    AUTHOR = "the commit's author"
+    DATA_OWNER = "the owner of the data"
+    OPERATOR = "the operator of the registry"
+    CLOUD = "AWS"
+    TRAINING = "the training code at this commit"
+    REGISTRY = "the registry"
+
+
+class FailureCode(StrEnum):
+    """Why a build failed. Stable: programs branch on it.
+
+    A training at an older or newer commit may send a code that is not here, so codes are stored as text.
+    """
+
+    retry_helps: bool
+    responsible: Responsible
+    meaning: str
+    advice: str
+
+    def __new__(
+        cls,
+        value: str,
+        retry_helps: bool,  # noqa: FBT001
+        responsible: Responsible,
+        meaning: str,
+        advice: str,
+    ) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.retry_helps = retry_helps
+        member.responsible = responsible
+        member.meaning = meaning
+        member.advice = advice
+        return member
+
+    # Each member reads as a row of a table: code, whether a retry helps, who is responsible; meaning; advice.
+    # fmt: off
+    # Before an instance is launched
+    MISSING_INPUT = (
+        "missing_input", False, Responsible.DATA_OWNER,
+        "The bucket's root lacks raw_source_data.zip or benchmarking_data.zip.",
+        "Put the file there, then post the build again.",
+    )
+    UNUSABLE_INPUT = (
+        "unusable_input", False, Responsible.DATA_OWNER,
+        "An input in the bucket's root is not a whole zip archive.",
+        "Upload the file again, then post the build again.",
+    )
+    PREFIX_TAKEN = (
+        "prefix_taken", False, Responsible.OPERATOR,
+        "The bucket has objects under the prefix that this registry did not write.",
+        "Raise the version in search-config.toml, or move the objects away.",
+    )
+    NO_IMAGE = (
+        "no_image", False, Responsible.OPERATOR,
+        "No available machine image has the configured name and owner.",
+        "Make one with Packer (.packer/), or set REGISTRY_IMAGE_NAME_PATTERN and REGISTRY_IMAGE_OWNERS.",
+    )
+    NO_NETWORK = (
+        "no_network", False, Responsible.OPERATOR,
+        "The configured subnet or security group does not exist, or is not unique.",
+        "Set REGISTRY_SUBNET_CIDR and REGISTRY_SECURITY_GROUP to what the account has.",
+    )
+    UNKNOWN_COMMIT = (
+        "unknown_commit", False, Responsible.AUTHOR,
+        "The commit is not in the training repository.",
+        "Push the commit, then post the build again.",
+    )
+    CONFIG_DIFFERS_FROM_COMMIT = (
+        "config_differs_from_commit", False, Responsible.AUTHOR,
+        "The posted search-config.toml has other values than the file at that commit.",
+        "Commit the configuration and post that commit, or post with force.",
+    )
+
+    # AWS
+    NO_CAPACITY = (
+        "no_capacity", True, Responsible.CLOUD,
+        "AWS has no instance of the wanted type now.",
+        "Post the build again later, or configure another instance type.",
+    )
+    QUOTA_EXCEEDED = (
+        "quota_exceeded", False, Responsible.OPERATOR,
+        "The account has reached its limit of instances.",
+        "Raise the limit in AWS, or wait until other instances have ended; then post the build again.",
+    )
+    CLOUD_AUTH = (
+        "cloud_auth", False, Responsible.OPERATOR,
+        "AWS refused the worker's credentials or their rights.",
+        "Check the worker's IAM role against the README, then post the build again.",
+    )
+    CLOUD_ERROR = (
+        "cloud_error", True, Responsible.CLOUD,
+        "AWS refused a call for another reason, which the message quotes.",
+        "Do what the message of AWS says, then post the build again.",
+    )
+    TOO_MANY_LAUNCHES = (
+        "too_many_launches", True, Responsible.CLOUD,
+        "The build lost each of its instances and has used up its launches.",
+        "Look at the build's launches to see why the instances ended; then post the build again.",
+    )
+
+    # The instance
+    INSTANCE_LOST = (
+        "instance_lost", True, Responsible.CLOUD,
+        "The instance ended without the registry's doing.",
+        "Post the build again.",
+    )
+    INSTANCE_IMPAIRED = (
+        "instance_impaired", True, Responsible.CLOUD,
+        "EC2's own checks found the instance impaired.",
+        "Post the build again.",
+    )
+    NO_KEY = (
+        "no_key", False, Responsible.OPERATOR,
+        "The secret with the SSH key is missing, or does not hold a private key.",
+        "Set REGISTRY_SSH_KEY_SECRET to a secret that holds the private key of REGISTRY_KEY_NAME.",
+    )
+    CONNECTION_REFUSED = (
+        "connection_refused", False, Responsible.OPERATOR,
+        "The instance refused the SSH key, or showed another host key than before.",
+        "Compare REGISTRY_KEY_NAME with the key in REGISTRY_SSH_KEY_SECRET.",
+    )
+    INVALID_IMAGE = (
+        "invalid_image", False, Responsible.OPERATOR,
+        "The machine image does not provide what docs/training-machine.md asks for.",
+        "Repair the image, raise .packer/ami-version.txt and make it again.",
+    )
+    COMMAND_FAILED = (
+        "command_failed", False, Responsible.OPERATOR,
+        "A command of the worker failed on the instance.",
+        "The message quotes the command's output. Repair its cause, then post the build again.",
+    )
+    INSTANCE_FAULT = (
+        "instance_fault", False, Responsible.OPERATOR,
+        "The instance's disk is full, read-only or not writable by the login user.",
+        "Use an image or instance type with a larger disk, then post the build again.",
+    )
+    CORRUPT_TRANSFER = (
+        "corrupt_transfer", True, Responsible.CLOUD,
+        "A file arrived with another digest than it was sent with.",
+        "Post the build again.",
+    )
+
+    # The job on the instance
+    KILLED = (
+        "killed", False, Responsible.TRAINING,
+        "The training was killed and left no exit status. Most often its memory ran out.",
+        "Read the end of the build's log. Use a larger instance type if memory ran out.",
+    )
+    REBOOTED = (
+        "rebooted", True, Responsible.CLOUD,
+        "The instance rebooted while the training ran, which ended it.",
+        "Post the build again.",
+    )
+    STALLED = (
+        "stalled", False, Responsible.TRAINING,
+        "The training wrote neither a log line nor progress for too long.",
+        "Read the end of the build's log to see where it hangs.",
+    )
+    INVALID_RESULT = (
+        "invalid_result", False, Responsible.TRAINING,
+        "The training left a result.json that does not keep the contract.",
+        "Repair the training code; docs/training-machine.md has the contract.",
+    )
+    MISSING_OUTPUT = (
+        "missing_output", False, Responsible.TRAINING,
+        "The training succeeded, but lacks a file that it must make.",
+        "Repair the training code; docs/training-machine.md names the files.",
+    )
+    INVALID_CONFIG = (
+        "invalid_config", False, Responsible.AUTHOR,
+        "The training cannot use search-config.toml.",
+        "Correct the keys that the message names.",
+    )
+    INVALID_JOB = (
+        "invalid_job", False, Responsible.REGISTRY,
+        "The training cannot read the job that the worker gave it.",
+        "The training code at this commit and the worker do not fit together; report it.",
+    )
+    MISSING_SOURCE = (
+        "missing_source", False, Responsible.DATA_OWNER,
+        "A data source that the configuration names is not there.",
+        "Add the file to raw_source_data.zip or to the commit, or correct its path in search-config.toml.",
+    )
+    UNREADABLE_SOURCE = (
+        "unreadable_source", False, Responsible.DATA_OWNER,
+        "A data source cannot be read.",
+        "Correct the file that the message names.",
+    )
+    NO_CLASSES = (
+        "no_classes", False, Responsible.DATA_OWNER,
+        "The sources leave no code to learn.",
+        "Check the codes in the sources, and the filters in search-config.toml.",
+    )
+    MISSING_BENCHMARK = (
+        "missing_benchmark", False, Responsible.DATA_OWNER,
+        "benchmarking_data.zip holds nothing that can be measured.",
+        "Correct the benchmark data, then post the build again.",
+    )
+    DIVERGED = (
+        "diverged", False, Responsible.AUTHOR,
+        "The training's weights became infinite or not a number.",
+        "Lower learning_rate in search-config.toml.",
+    )
+    OUT_OF_MEMORY = (
+        "out_of_memory", False, Responsible.AUTHOR,
+        "The training needed more memory than the instance has.",
+        "Lower the batch sizes in search-config.toml, or use a larger instance type.",
+    )
+    OUT_OF_DISK = (
+        "out_of_disk", False, Responsible.OPERATOR,
+        "The training filled the instance's disk.",
+        "Use an image or instance type with a larger disk.",
+    )
+    CRASHED = (
+        "crashed", False, Responsible.TRAINING,
+        "The training ended with an error that it does not know.",
+        "Read the traceback at the end of the build's log.",
+    )
+
+    # After the training
+    CORRUPT_INPUT = (
+        "corrupt_input", False, Responsible.OPERATOR,
+        "An object under inputs/sha256/ does not hold what its name says.",
+        "Find out who wrote it and move it away; then post the build again.",
+    )
+    CORRUPT_ARTIFACT = (
+        "corrupt_artifact", False, Responsible.OPERATOR,
+        "An artifact is not in the bucket as the registry wrote it.",
+        "Find out who else writes to the bucket; then post the build again.",
+    )
+
+    # Any step
+    DEADLINE_EXCEEDED = (
+        "deadline_exceeded", True, Responsible.OPERATOR,
+        "A step did not end in the time that it has.",
+        "The build's log shows how far it got and what it waited for.",
+    )
+    INTERNAL_ERROR = (
+        "internal_error", False, Responsible.REGISTRY,
+        "A defect of the registry ended the build.",
+        "Report it with the end of the build's log.",
+    )
+    # fmt: on

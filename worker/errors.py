@@ -1,17 +1,24 @@
 """What a step may end with, besides its output."""
 
+from app.words import FailureCode
+
 
 class StepFailed(Exception):
     """The step cannot succeed: the build fails, after its instance is gone.
 
-    `code` is stable and for programs; `message` says what is wrong and what to do.
+    `code` is a FailureCode, or what a training of another commit reports. `message` says what is wrong and
+    what to do.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: FailureCode | str, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code = str(code)
         self.message = message
 
 
 class HandOver(Exception):
     """This worker is being stopped. Another one goes on with the build."""
+
+
+class Busy(Exception):
+    """Another worker holds the build. Look again when its lease may have run out."""

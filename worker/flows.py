@@ -1,8 +1,8 @@
-"""The flow: every step, in its order."""
+"""The flows: the classes behind the steps of each kind of build."""
 
 from typing import Any
 
-from app.words import StepName
+from app.words import BuildKind
 from worker.steps.code import BringCode
 from worker.steps.collect import Collect
 from worker.steps.connection import FetchKey, ValidateConnection
@@ -16,25 +16,28 @@ from worker.steps.publish import Publish
 from worker.steps.step import Step
 from worker.steps.validation import Validate
 
-FLOW: tuple[Step[Any], ...] = (
-    NeedsModel(),
-    FindImage(),
-    FindNetwork(),
-    LaunchInstance(),
-    AwaitAddress(),
-    AwaitReady(),
-    FetchKey(),
-    ValidateConnection(),
-    BringCode(),
-    LoadInputs(),
-    Train(),
-    Benchmark(),
-    Collect(),
-    TerminateInstance(),
-    Validate(),
-    Publish(),
-)
+FLOWS: dict[BuildKind, tuple[Step[Any], ...]] = {
+    BuildKind.TRAIN: (
+        NeedsModel(),
+        FindImage(),
+        FindNetwork(),
+        LaunchInstance(),
+        AwaitAddress(),
+        AwaitReady(),
+        FetchKey(),
+        ValidateConnection(),
+        BringCode(),
+        LoadInputs(),
+        Train(),
+        Benchmark(),
+        Collect(),
+        TerminateInstance(),
+        Validate(),
+        Publish(),
+    ),
+}
 
-if tuple(step.name for step in FLOW) != tuple(StepName):
-    message = "the flow's steps are not those of the API"
-    raise AssertionError(message)
+for _kind, _flow in FLOWS.items():
+    if tuple(step.name for step in _flow) != _kind.steps:
+        _message = f"the flow of {_kind} builds has other steps than app/words.py names"
+        raise AssertionError(_message)

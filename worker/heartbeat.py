@@ -6,8 +6,7 @@ import time
 from datetime import timedelta
 
 from app.db.session import Database
-from app.registry import runs
-from app.registry.runs import Lease, LeaseLost
+from app.registry.builds.lease import Lease, LeaseLost, renew
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Heartbeat:
             asked = time.monotonic()
             try:
                 with self._database.transaction() as session:
-                    runs.renew(session, self._lease, self._duration)
+                    renew(session, self._lease, self._duration)
             except LeaseLost:
                 self._lost = True
                 return

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app.db.session import Database
 from app.queue import enqueue_build
-from app.registry import runs
+from app.registry.builds.lease import state_of, unattended
 from app.storage import keys
 from worker.clouds import Cloud
 from worker.steps.instance import managed_instances, terminate
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 def requeue_unattended(database: Database) -> int:
     """Enqueue every active build that no worker holds and no job will bring to one; returns how many."""
     with database.transaction() as session:
-        builds = runs.unattended(session)
+        builds = unattended(session)
         for build_id in builds:
             enqueue_build(session, build_id)
     return len(builds)
@@ -44,7 +44,7 @@ def terminate_orphans(
         if now - found["LaunchTime"] < grace:
             continue
         with database.transaction() as session:
-            state = runs.state_of(session, build_id)
+            state = state_of(session, build_id)
         if state is None:
             _log.warning("instance_id=%s is of the unknown build %s", instance_id, build_id)
         elif not state.active:
@@ -63,7 +63,7 @@ def sweep_staging(database: Database, cloud: Cloud) -> int:
         except ValueError:
             continue
         with database.transaction() as session:
-            state = runs.state_of(session, build_id)
+            state = state_of(session, build_id)
         if state is not None and not state.active:
             cloud.bucket.delete(key)
             deleted += 1

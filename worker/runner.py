@@ -10,27 +10,23 @@ from uuid import UUID
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.aws import CloudAuthError, CloudError, CloudUnavailable, NoCapacity, QuotaExceeded
+from app.aws import CloudError
 from app.db.session import Database
-from app.registry import runs
-from app.registry.runs import Failure, LeaseLost, RunView
+from app.registry.builds import ending, steps
+from app.registry.builds.lease import LeaseLost, release, state_of, take
+from app.registry.builds.steps import BuildView, Failure
 from app.settings import Settings
+from app.words import BuildState, FailureCode, StepName
 from worker.clouds import Cloud
-from worker.errors import HandOver, StepFailed
-from worker.flows import FLOW
+from worker.errors import Busy, HandOver, StepFailed
+from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
 from worker.remote import CommandFailed, RemoteLost, RemoteRefused
-from worker.steps.instance import TerminateInstance
+from worker.retry import WAITS_S, reason_to_wait
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
 
 _log = logging.getLogger(__name__)
-
-_RETRY_S = (1, 2, 5, 10, 20, 30)
-
-
-class Busy(Exception):
-    """Another worker holds the build: look again when its lease may have run out."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,8 @@ class Runner:
         that the job is to be tried again. A lost lease ends it silently: another worker is at it.
         """
         with self.database.transaction() as session:
-            lease = runs.take(session, build_id, self.owner, self.settings.lease)
-            state = runs.state_of(session, build_id)
+            lease = take(session, build_id, self.owner, self.settings.lease, FLOWS.keys())
+            state = state_of(session, build_id)
         if lease is None:
             if state is not None and state.active:
                 raise Busy
@@ -64,36 +60,35 @@ class Runner:
                 _log.warning("build_id=%s given up: %s", build_id, exc)
             except HandOver:
                 with self.database.transaction() as session:
-                    runs.release(session, lease)
+                    release(session, lease)
                 raise
             finally:
                 work.close()
 
     def _walk(self, work: Workbench) -> None:
-        run = self._view(work)
-        for step in FLOW:
-            if run.failure is not None:
-                break
-            if step.name in run.done:
-                continue
-            ended = self._do(step, run, work) and step is FLOW[-1]
-            if ended:
+        while True:
+            build = self._view(work)
+            if build.failure is not None:
+                self._end_failed(build, build.failure, work)
                 return
-            run = self._view(work)
-        if run.failure is not None:
-            self._end_failed(run, run.failure, work)
+            step, *later = (step for step in FLOWS[build.kind] if step.name not in build.done)
+            # The last step's output and the build's end are one change: no reader sees one without the other.
+            if self._do(step, build, work, ends_build=not later) and not later:
+                return
 
-    def _view(self, work: Workbench) -> RunView:
+    def _view(self, work: Workbench) -> BuildView:
         with self.database.transaction() as session:
-            return runs.view(session, work.lease)
+            return steps.view(session, work.lease)
 
-    def _do(self, step: Step[Output], run: RunView, work: Workbench) -> bool:
-        """Do the step and store its output, or store why it failed; returns whether it succeeded."""
+    def _do(self, step: Step[Output], build: BuildView, work: Workbench, *, ends_build: bool) -> bool:
+        """Do the step and store its output, or store why it failed. Returns whether it succeeded."""
         try:
-            output = self._try(step, run, work)
+            output = self._try(step, build, work)
             work.log("done")
             with self.database.transaction() as session:
                 step.apply(session, work.lease, output)
+                if ends_build:
+                    ending.end(session, work.lease, BuildState.SUCCEEDED)
         except StepFailed as exc:
             failure = Failure(step.name, exc.code, exc.message)
         except (LeaseLost, HandOver, OperationalError, PoolTimeout):
@@ -103,73 +98,51 @@ class Runner:
             # A defect of ours must end the build, and its instance, like any other failure does.
             _log.exception("build_id=%s step=%s", work.lease.build_id, step.name)
             work.log(traceback.format_exc())
-            failure = Failure(
-                step.name, "internal_error", f"{type(exc).__name__}: {exc}. The build's log has more."
-            )
+            message = f"{type(exc).__name__}: {exc}. The build's log has more."
+            failure = Failure(step.name, FailureCode.INTERNAL_ERROR, message)
         else:
-            self._tidy(step, run, work)
+            self._tidy(step, build, work)
             return True
         work.log(f"failed: {failure.code}: {failure.message}")
         with self.database.transaction() as session:
-            runs.fail_step(session, work.lease, failure)
+            steps.fail(session, work.lease, failure)
         return False
 
-    def _tidy(self, step: Step[Output], run: RunView, work: Workbench) -> None:
+    def _tidy(self, step: Step[Output], build: BuildView, work: Workbench) -> None:
         try:
-            step.tidy(run, work)
+            step.tidy(build, work)
         except CloudError as exc:
             # The janitor comes by later.
-            _log.warning("build_id=%s step=%s not tidied: %s", run.id, step.name, exc)
+            _log.warning("build_id=%s step=%s not tidied: %s", build.id, step.name, exc)
 
-    def _try(self, step: Step[Output], run: RunView, work: Workbench) -> Output:
-        """Act until it works; what may pass is waited out until the deadline."""
+    def _try(self, step: Step[Output], build: BuildView, work: Workbench) -> Output:
+        """Act until it works. What the step has the patience for is waited out until the deadline."""
         with self.database.transaction() as session:
-            elapsed = runs.start_step(session, work.lease, step.name)
+            elapsed = steps.start(session, work.lease, step.name)
         work.begin(step.name, None if step.deadline is None else step.deadline - elapsed)
         work.log("started")
         tries = 0
         while True:
             work.check()
             try:
-                return step.act(run, work)
-            except (CloudUnavailable, RemoteLost) as exc:
+                return step.act(build, work)
+            except (CloudError, RemoteLost, RemoteRefused, CommandFailed) as exc:
+                reason = reason_to_wait(exc, step.patience)
                 work.drop_remote()
-                reason = f"{type(exc).__name__}: {exc}"
-            except CloudError as exc:
-                if step.deadline is not None:
-                    raise _failure_of(exc) from exc
-                # Without a deadline, nothing that AWS says is an answer but success.
-                reason = str(exc)
-            except RemoteRefused as exc:
-                message = f"The instance refused us ({exc}). Compare REGISTRY_KEY_NAME with the secret's key."
-                raise StepFailed("connection_refused", message) from exc
-            except CommandFailed as exc:
-                raise StepFailed("command_failed", f"On the instance, {exc}") from exc
-            wait_s = _RETRY_S[min(tries, len(_RETRY_S) - 1)]
+            wait_s = WAITS_S[min(tries, len(WAITS_S) - 1)]
             tries += 1
             work.note(f"{reason}; trying again in {wait_s} s")
             work.sleep(wait_s)
 
-    def _end_failed(self, run: RunView, failure: Failure, work: Workbench) -> None:
+    def _end_failed(self, build: BuildView, failure: Failure, work: Workbench) -> None:
         """The instance first: a build that has ended no longer protects or explains one."""
-        terminate: Step[Any] = TerminateInstance()
-        if terminate.name not in run.done:
-            output = self._try(terminate, run, work)
+        terminate: Step[Any] = next(
+            step for step in FLOWS[build.kind] if step.name is StepName.TERMINATE_INSTANCE
+        )
+        if terminate.name not in build.done:
+            output = self._try(terminate, build, work)
             with self.database.transaction() as session:
                 terminate.apply(session, work.lease, output)
-        work.begin(failure.step, None)
         work.log(f"build failed: {failure.code}: {failure.message}")
         with self.database.transaction() as session:
-            runs.fail(session, work.lease)
-
-
-def _failure_of(exc: CloudError) -> StepFailed:
-    if isinstance(exc, NoCapacity):
-        return StepFailed("no_capacity", f"AWS has no such machine now ({exc}). Post the build again later.")
-    if isinstance(exc, QuotaExceeded):
-        return StepFailed(
-            "quota_exceeded", f"The account's limit is reached ({exc}). Raise it, then post again."
-        )
-    if isinstance(exc, CloudAuthError):
-        return StepFailed("cloud_auth", f"AWS refused the worker's credentials ({exc}). Check its IAM role.")
-    return StepFailed("cloud_error", f"AWS answered {exc}")
+            ending.end(session, work.lease, BuildState.FAILED)

@@ -11,8 +11,8 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from app.queue import BUILDS, DRAIN_OUTBOX, RUN_BUILD, UPKEEP
 from worker import janitor, mirror
-from worker.errors import HandOver
-from worker.runner import Busy, Runner
+from worker.errors import Busy, HandOver
+from worker.runner import Runner
 
 _log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
-from app.registry import runs
-from app.registry.runs import Lease, LeaseLost
+from app.registry.builds import log, steps
+from app.registry.builds.lease import Lease, LeaseLost
 from app.settings import Settings
-from app.words import StepName
+from app.words import FailureCode, StepName
 from worker.clouds import Cloud
 from worker.errors import HandOver, StepFailed
 from worker.heartbeat import Heartbeat
@@ -69,7 +69,7 @@ class Workbench:
             raise HandOver
         if self._ends is not None and time.monotonic() > self._ends:
             message = f"{self._step} did not end in time. The build's log shows how far it got."
-            raise StepFailed("deadline_exceeded", message)
+            raise StepFailed(FailureCode.DEADLINE_EXCEEDED, message)
 
     def sleep(self, seconds: float) -> None:
         """Wait, but no longer than the build is ours. Raises what `check` raises."""
@@ -98,26 +98,26 @@ class Workbench:
         if self._step is not None:
             self.log(message)
             with self.transaction() as session:
-                runs.note_step(session, self.lease, self._step, message)
+                steps.note(session, self.lease, self._step, message)
 
     def progress(self, progress: dict[str, Any]) -> None:
         with self.transaction() as session:
-            runs.set_progress(session, self.lease, progress)
+            steps.set_progress(session, self.lease, progress)
 
     def log(self, line: str) -> None:
         """A line of the worker's own into the build's log."""
         _log.info("build_id=%s step=%s %s", self.lease.build_id, self._step, line)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with self.transaction() as session:
-            runs.append_log(session, self.lease, f"{stamp} [{self._step}] {line}\n")
+            log.append(session, self.lease, f"{stamp} [{self._step}] {line}\n")
 
     def append_log(self, text: str, checkpoint: BaseModel) -> None:
         """Text of the running job, together with how far it has been read."""
         if self._step is None:
             return
         with self.transaction() as session:
-            runs.append_log(session, self.lease, text)
-            runs.checkpoint_step(session, self.lease, self._step, checkpoint.model_dump(mode="json"))
+            log.append(session, self.lease, text)
+            steps.checkpoint(session, self.lease, self._step, checkpoint.model_dump(mode="json"))
 
     def close(self) -> None:
         self.drop_remote()

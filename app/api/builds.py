@@ -5,22 +5,32 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.api import examples
 from app.api.deps import Db, Limit, PageCursor, PlainText, Writer
 from app.api.errors import problems
-from app.db.tables import Build, BuildStep
-from app.registry import builds
-from app.registry.builds import BuildRequest
+from app.db.tables import Build
+from app.registry.builds import listing, requests
+from app.registry.builds import log as build_log
+from app.registry.builds import steps as build_steps
+from app.registry.builds.requests import BuildRequest
+from app.registry.builds.steps import StepView
 from app.registry.errors import Conflict, InvalidConfig, NotFound, PrefixCollision, Unauthorized
 from app.registry.prefixes import NotNeeded
-from app.words import BuildState, Stage, StepName, StepState
+from app.words import BuildKind, BuildState, FailureCode, Stage, StepName, StepState, known
 
 router = APIRouter(tags=["builds"])
 
 _LOG_BYTES = 4 << 20
 _MAX_OFFSET = 1 << 53
+
+# Answers show a word as it stands in the database, even one that only a newer version of the registry knows.
+# The OpenAPI document names those that this version knows.
+ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
+ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
+ShownStep = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepName)})]
+ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepState)})]
 
 
 class BuildCreate(BaseModel):
@@ -45,8 +55,8 @@ class BuildCreate(BaseModel):
 class StepOut(BaseModel):
     """One step of a build's flow."""
 
-    name: StepName
-    state: StepState
+    name: ShownStep
+    state: ShownStepState
     attempts: int
     started_at: datetime | None
     finished_at: datetime | None
@@ -56,10 +66,10 @@ class StepOut(BaseModel):
     message: str | None = Field(description="what it waits for, or why it failed")
 
     @classmethod
-    def of(cls, step: BuildStep) -> Self:
+    def of(cls, step: StepView) -> Self:
         return cls(
-            name=StepName(step.name),
-            state=StepState(step.state),
+            name=step.name,
+            state=step.state,
             attempts=step.attempts,
             started_at=step.started_at,
             finished_at=step.finished_at,
@@ -90,9 +100,26 @@ class InstanceOut(BaseModel):
 class FailureOut(BaseModel):
     """Why a build failed."""
 
-    step: StepName
-    code: str = Field(description="stable; branch on this", examples=["missing_input"])
-    message: str = Field(description="what is wrong and what to do")
+    step: ShownStep
+    code: str = Field(
+        description="Stable: branch on it. docs/failure-codes.md lists the codes that the registry knows; "
+        "a training at another commit may report one that is not there.",
+        examples=["missing_input"],
+    )
+    message: str = Field(description="What is wrong and what to do.")
+    retry_helps: bool | None = Field(
+        description="Whether the same build may succeed when it is posted again. Null for an unknown code."
+    )
+
+    @classmethod
+    def of(cls, step: str, code: str, message: str) -> Self:
+        documented = known(FailureCode, code)
+        return cls(
+            step=step,
+            code=code,
+            message=message,
+            retry_helps=None if documented is None else documented.retry_helps,
+        )
 
 
 class BuildOut(BaseModel):
@@ -105,7 +132,8 @@ class BuildOut(BaseModel):
     version: str = Field(examples=["0.0.2"])
     sha: str = Field(examples=[examples.SHA])
     branch: str
-    state: BuildState
+    kind: ShownKind
+    state: ShownBuildState
     promote_to: Stage | None
     requested_by: str
     created_at: datetime
@@ -121,24 +149,21 @@ class BuildOut(BaseModel):
         outputs = {step.name: step.output or {} for step in build.steps}
         failure = None
         if build.failure_code is not None:
-            failure = FailureOut(
-                step=StepName(build.failure_step or ""),
-                code=build.failure_code,
-                message=build.failure_message or "",
-            )
+            failure = FailureOut.of(build.failure_step or "", build.failure_code, build.failure_message or "")
         return cls(
             id=build.id,
             prefix=build.prefix,
             version=build.version,
             sha=build.sha,
             branch=build.branch,
-            state=BuildState(build.state),
+            kind=build.kind,
+            state=build.state,
             promote_to=Stage(build.promote_to) if build.promote_to else None,
             requested_by=build.requested_by,
             created_at=build.created_at,
             started_at=build.started_at,
             finished_at=build.finished_at,
-            steps=[StepOut.of(step) for step in build.steps],
+            steps=[StepOut.of(step) for step in build_steps.shown(build)],
             progress=ProgressOut.model_validate(build.progress) if build.progress else None,
             instance=_instance(outputs),
             failure=failure,
@@ -198,7 +223,7 @@ def create(body: BuildCreate, who: Writer, db: Db, response: Response) -> BuildA
     `queued` (202): a build was made. `exists` (200): the prefix has an active or succeeded build; send it
     as often as you like. `not_needed` (200): the version has not risen above the base branch's.
     """
-    answer = builds.request(
+    answer = requests.request(
         db,
         BuildRequest(
             sha=body.sha,
@@ -230,7 +255,7 @@ def list_builds(
     branch: Annotated[PlainText | None, Query(description="only builds of this branch")] = None,
 ) -> BuildPage:
     """With their steps. Filters add up: a build must fit all of them."""
-    page = builds.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)
+    page = listing.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)
     return BuildPage(
         items=[BuildOut.of(build) for build in page.items], next=str(page.next) if page.next else None
     )
@@ -242,7 +267,7 @@ BuildId = Annotated[UUID, Path(description="the build's id")]
 @router.get("/builds/{id}", operation_id="builds:get", summary="One build", responses=problems(NotFound))
 def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
     """Its steps, progress, instance, and why it failed if it did."""
-    return BuildOut.of(builds.get(db, id))
+    return BuildOut.of(listing.get(db, id))
 
 
 @router.get(
@@ -277,7 +302,7 @@ def log(
 
     `X-Log-Next-Offset` is where to go on, `X-Log-Size` how many bytes the log has by now.
     """
-    builds.get(db, id)
-    text, size = builds.read_log(db, id, offset, _LOG_BYTES)
+    listing.get(db, id)
+    text, size = build_log.read(db, id, offset, _LOG_BYTES)
     headers = {"X-Log-Next-Offset": str(offset + len(text)), "X-Log-Size": str(size)}
     return Response(text, media_type="text/plain; charset=utf-8", headers=headers)

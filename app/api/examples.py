@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.words import StepName
+from app.words import BuildKind, StepName
 
 SHA = "aff1242c0ffee0ddba11c0de5eed5ca1ab1e0a7b"
 PREFIX = "0.0.2-aff1242"
@@ -46,13 +46,14 @@ BUILD: dict[str, Any] = {
     "version": "0.0.2",
     "sha": SHA,
     "branch": "feature/more-data",
+    "kind": "train",
     "state": "running",
     "promote_to": "development",
     "requested_by": "ci",
     "created_at": "2026-11-23T09:00:01.733812Z",
     "started_at": "2026-11-23T09:00:01.902144Z",
     "finished_at": None,
-    "steps": [_step(name) for name in StepName],
+    "steps": [_step(name) for name in BuildKind.TRAIN.steps],
     "progress": None,
     "instance": None,
     "failure": None,
@@ -81,7 +82,7 @@ QUEUED: dict[str, Any] = {
                 "output": None,
                 "message": None,
             }
-            for name in StepName
+            for name in BuildKind.TRAIN.steps
         ],
     },
     "reason": None,

@@ -1,6 +1,8 @@
 """The tables. Rules that must hold are constraints here, not only code elsewhere."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -21,15 +23,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app.words import BuildState, Stage, StepState, Verdict
+from app.words import BuildKind, BuildState, EventType, InputKind, Stage, StepState, Verdict
 
 
-def _one_of(column: str, words: type[BuildState] | type[StepState] | type[Stage] | type[Verdict]) -> str:
+def _one_of(column: str, words: Iterable[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
 
 
 # The condition of the partial unique index, written once: an upsert must repeat it to the letter.
-HOLDS_PREFIX = text("builds.state IN ('queued', 'running', 'succeeded')")
+HOLDS_PREFIX = text("builds.kind = 'train' AND builds.state IN ('queued', 'running', 'succeeded')")
 
 
 class Base(DeclarativeBase):
@@ -55,12 +57,14 @@ class Build(Base):
     __tablename__ = "builds"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    kind: Mapped[str] = mapped_column(server_default=BuildKind.TRAIN.value)
     prefix: Mapped[str]
     version: Mapped[str]
     sha: Mapped[str]
     branch: Mapped[str]
-    search_config: Mapped[str]
-    base_search_config: Mapped[str | None]
+    # A MiB each is allowed: they are read only where they are needed.
+    search_config: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
+    base_search_config: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
     promote_to: Mapped[str | None]
     forced: Mapped[bool] = mapped_column(server_default=text("false"))
     requested_by: Mapped[str]
@@ -80,9 +84,10 @@ class Build(Base):
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
 
-    steps: Mapped[list["BuildStep"]] = relationship(lazy="raise", order_by="BuildStep.position")
+    steps: Mapped[list["BuildStep"]] = relationship(lazy="raise", order_by="BuildStep.started_at")
 
     __table_args__ = (
+        CheckConstraint(_one_of("kind", BuildKind), name="kind"),
         CheckConstraint(_one_of("state", BuildState), name="state"),
         CheckConstraint(f"promote_to IS NULL OR {_one_of('promote_to', Stage)}", name="promote_to"),
         CheckConstraint("(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
@@ -92,12 +97,12 @@ class Build(Base):
         ),
         CheckConstraint("sha ~ '^[0-9a-f]{7,40}$'", name="sha"),
         CheckConstraint("prefix = version || '-' || left(sha, 7)", name="prefix"),
-        # Collision protection: a prefix has at most one build that is under way or has succeeded.
+        # Collision protection: a prefix has at most one build that is active or has succeeded.
         Index(
             "uq_builds_prefix_live",
             "prefix",
             unique=True,
-            postgresql_where=text("state IN ('queued', 'running', 'succeeded')"),
+            postgresql_where=text("kind = 'train' AND state IN ('queued', 'running', 'succeeded')"),
         ),
         Index("ix_builds_created", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_prefix_created", "prefix", text("created_at DESC"), text("id DESC")),
@@ -108,24 +113,36 @@ class Build(Base):
 
 
 class BuildStep(Base):
-    """One box of a build's flow."""
+    """One step of a build, from its start on. Steps that have not started follow from the build's kind."""
 
     __tablename__ = "build_steps"
 
     build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int]
-    state: Mapped[str] = mapped_column(server_default=StepState.PENDING.value)
-    attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    started_at: Mapped[datetime | None]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    # How far a step that is under way has got; what it found or made when it ended.
+    checkpoint: Mapped[dict[str, Any] | None]
     output: Mapped[dict[str, Any] | None]
     message: Mapped[str | None]
 
-    __table_args__ = (
-        CheckConstraint(_one_of("state", StepState), name="state"),
-        UniqueConstraint("build_id", "position"),
-    )
+    __table_args__ = (CheckConstraint(_one_of("state", StepState.stored()), name="state"),)
+
+
+class BuildEvent(Base):
+    """Something that happened to a build. The ids of a build's events are in the order of their commits."""
+
+    __tablename__ = "build_events"
+
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]]
+
+    __table_args__ = (CheckConstraint(_one_of("type", EventType), name="type"),)
 
 
 class BuildLogChunk(Base):
@@ -154,11 +171,7 @@ class BuildInput(Base):
     origin: Mapped[str | None]
 
     __table_args__ = (
-        CheckConstraint(
-            "kind IN ('code', 'config', 'raw_data', 'additional_source', 'benchmark_data', 'machine_image',"
-            " 'transformer', 'python_environment')",
-            name="kind",
-        ),
+        CheckConstraint(_one_of("kind", InputKind), name="kind"),
         CheckConstraint("sha256 IS NULL OR sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
         CheckConstraint("sha256 IS NOT NULL OR origin IS NOT NULL", name="identified"),
         Index("ix_build_inputs_sha256", "sha256"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from app.words import StepName
+from app.words import BuildKind
 from cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def test_the_readme_names_no_setting_that_is_not_there() -> None:
 
 
 def test_the_readme_shows_the_flow_as_it_is() -> None:
-    assert " → ".join(StepName) in README.replace("\n→", " →")
+    assert " → ".join(BuildKind.TRAIN.steps) in README.replace("\n→", " →")
 
 
 def test_every_command_of_the_readme_is_there() -> None:

@@ -6,9 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from app.registry import runs
-from app.registry.runs import InputRecord, RunView
-from app.words import StepName
+from app.registry import inputs
+from app.registry.builds.steps import BuildView
+from app.registry.inputs import InputRecord
+from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
 from worker.remote import CommandFailed, Remote
 from worker.steps.connection import ValidateConnection, connect
@@ -33,24 +34,24 @@ class BringCode(Step[Code]):
     deadline: ClassVar = timedelta(minutes=20)
     output: ClassVar = Code
 
-    def act(self, run: RunView, work: Workbench) -> Code:
-        remote = connect(run, work)
-        machine = Machine(output_of(run, ValidateConnection).home)
-        folder = machine.build(run.id)
+    def act(self, build: BuildView, work: Workbench) -> Code:
+        remote = connect(build, work)
+        machine = Machine(output_of(build, ValidateConnection).home)
+        folder = machine.build(build.id)
         if not remote.is_folder(machine.clone):
             message = (
                 f"The image has no clone of the training repository at {machine.clone}; "
                 "see docs/training-machine.md."
             )
-            raise StepFailed("invalid_image", message)
+            raise StepFailed(FailureCode.INVALID_IMAGE, message)
         git = f"git -C {shlex.quote(machine.clone)}"
         remote.run(f"mkdir -p {shlex.quote(folder.path)}/inputs {shlex.quote(folder.output)}", timeout_s=60)
-        origin = self._fetch(run, work, remote, git, folder.path)
+        origin = self._fetch(build, work, remote, git, folder.path)
         try:
-            commit = remote.run(f"{git} rev-parse --verify {run.sha}^{{commit}}", timeout_s=60).strip()
+            commit = remote.run(f"{git} rev-parse --verify {build.sha}^{{commit}}", timeout_s=60).strip()
         except CommandFailed as exc:
-            message = f"The commit {run.sha} is not in {origin}. Push it, then post the build again."
-            raise StepFailed("unknown_commit", message) from exc
+            message = f"The commit {build.sha} is not in {origin}. Push it, then post the build again."
+            raise StepFailed(FailureCode.UNKNOWN_COMMIT, message) from exc
         worktree = shlex.quote(folder.repository)
         # A try that died halfway leaves a folder that git half knows: begin anew.
         remote.run(
@@ -59,25 +60,25 @@ class BringCode(Step[Code]):
             timeout_s=_GIT_S,
         )
         with work.transaction() as session:
-            code = InputRecord("code", "training repository", origin=f"git+{origin}@{commit}")
-            runs.record_inputs(session, run.lease, [code])
+            code = InputRecord(InputKind.CODE, "training repository", origin=f"git+{origin}@{commit}")
+            inputs.record(session, build.lease, [code])
         return Code(commit=commit, origin=origin)
 
-    def _fetch(self, run: RunView, work: Workbench, remote: Remote, git: str, folder: str) -> str:
+    def _fetch(self, build: BuildView, work: Workbench, remote: Remote, git: str, folder: str) -> str:
         repository = work.settings.code_repository
         if repository is None:
             origin = remote.run(f"{git} remote get-url origin", timeout_s=60).strip()
             # A single commit can only be asked for by its whole name; the branches bring a short one along.
-            what = run.sha if len(run.sha) == 40 else "'+refs/heads/*:refs/remotes/origin/*'"
+            what = build.sha if len(build.sha) == 40 else "'+refs/heads/*:refs/remotes/origin/*'"
             try:
                 remote.run(f"{git} fetch --quiet --no-tags origin {what}", timeout_s=_GIT_S)
             except CommandFailed as exc:
-                message = f"The instance could not fetch {run.sha} from {origin}: {exc}"
-                raise StepFailed("unknown_commit", message) from exc
+                message = f"The instance could not fetch {build.sha} from {origin}: {exc}"
+                raise StepFailed(FailureCode.UNKNOWN_COMMIT, message) from exc
             return origin
         local = Path(repository)
         pack = work.scratch / "code.pack"
-        commit = make_pack(local, run.sha, pack)
+        commit = make_pack(local, build.sha, pack)
         target = f"{folder}/code.pack"
         remote.put_file(pack, target)
         # Marked as where the history ends: git would miss the commit's parents otherwise.
@@ -99,7 +100,7 @@ def make_pack(repository: Path, sha: str, target: Path) -> str:
         commit = _git(repository, "rev-parse", "--verify", f"{sha}^{{commit}}")
     except subprocess.CalledProcessError as exc:
         message = f"The commit {sha} is not in {repository}. Bring it there, then post the build again."
-        raise StepFailed("unknown_commit", message) from exc
+        raise StepFailed(FailureCode.UNKNOWN_COMMIT, message) from exc
     beside = target.with_suffix(".git")
     _git(repository, "init", "--quiet", "--bare", str(beside))
     common = Path(_git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir"))

@@ -4,10 +4,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from app.registry.runs import RunView
+from app.registry.builds.steps import BuildView
 from app.storage import keys
 from app.storage.bucket import FileDigest, digest_of
-from app.words import StepName
+from app.words import FailureCode, StepName
 from worker.errors import StepFailed
 from worker.remote import Remote
 from worker.steps.connection import ValidateConnection, connect
@@ -36,11 +36,11 @@ class Collect(Step[Collected]):
     deadline: ClassVar = timedelta(hours=1)
     output: ClassVar = Collected
 
-    def act(self, run: RunView, work: Workbench) -> Collected:
-        remote = connect(run, work)
-        output = Machine(output_of(run, ValidateConnection).home).build(run.id).output
-        trained = output_of(run, Train)
-        reported = trained.files | output_of(run, Benchmark).files
+    def act(self, build: BuildView, work: Workbench) -> Collected:
+        remote = connect(build, work)
+        output = Machine(output_of(build, ValidateConnection).home).build(build.id).output
+        trained = output_of(build, Train)
+        reported = trained.files | output_of(build, Benchmark).files
         for snapshot in trained.snapshots:
             self._keep(work, remote, output, snapshot)
         files = {}
@@ -49,14 +49,14 @@ class Collect(Step[Collected]):
                 message = (
                     f"Training reported no {name}. This is a defect of the training code at this commit."
                 )
-                raise StepFailed("missing_output", message)
+                raise StepFailed(FailureCode.MISSING_OUTPUT, message)
             local, content = self._fetch(work, remote, f"{output}/{name}", reported[name].sha256)
             work.cloud.bucket.replace(
-                keys.staged_key(run.id, name),
+                keys.staged_key(build.id, name),
                 local,
                 content,
                 content_type=keys.CONTENT_TYPES[name],
-                build_id=str(run.id),
+                build_id=str(build.id),
             )
             local.unlink()
             files[name] = FileRef(sha256=content.sha256, size_bytes=content.size_bytes)
@@ -75,9 +75,9 @@ class Collect(Step[Collected]):
             remote.get_file(path, local)
         except FileNotFoundError as exc:
             message = f"{path} is not on the instance, though training reported it."
-            raise StepFailed("missing_output", message) from exc
+            raise StepFailed(FailureCode.MISSING_OUTPUT, message) from exc
         content = digest_of(local)
         if content.sha256 != sha256:
             message = f"{path} has the sha256 {content.sha256}, and training reported {sha256}."
-            raise StepFailed("corrupt_transfer", message)
+            raise StepFailed(FailureCode.CORRUPT_TRANSFER, message)
         return local, content

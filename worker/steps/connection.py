@@ -6,8 +6,8 @@ from typing import ClassVar
 import paramiko
 
 from app.aws import CloudNotFound, translated
-from app.registry.runs import RunView
-from app.words import StepName
+from app.registry.builds.steps import BuildView
+from app.words import FailureCode, StepName
 from worker.errors import StepFailed
 from worker.remote import Endpoint, Remote, RemoteLost, load_key
 from worker.steps.instance import AwaitAddress, LaunchInstance, require_alive
@@ -40,12 +40,12 @@ def fetch_key(work: Workbench) -> tuple[paramiko.PKey, str]:
         message = (
             f"Secrets Manager has no secret {name!r} in {work.cloud.region}. Set REGISTRY_SSH_KEY_SECRET."
         )
-        raise StepFailed("no_key", message) from exc
+        raise StepFailed(FailureCode.NO_KEY, message) from exc
     try:
         return load_key(secret["SecretString"]), secret["VersionId"]
     except (KeyError, ValueError) as exc:
         message = f"The secret {name!r} holds no private key: {exc}."
-        raise StepFailed("no_key", message) from exc
+        raise StepFailed(FailureCode.NO_KEY, message) from exc
 
 
 class FetchKey(Step[Key]):
@@ -53,7 +53,7 @@ class FetchKey(Step[Key]):
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Key
 
-    def act(self, run: RunView, work: Workbench) -> Key:
+    def act(self, build: BuildView, work: Workbench) -> Key:
         key, version = fetch_key(work)
         return Key(secret=work.settings.ssh_key_secret, secret_version=version, fingerprint=key.fingerprint)
 
@@ -65,24 +65,24 @@ class ValidateConnection(Step[Connection]):
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Connection
 
-    def act(self, run: RunView, work: Workbench) -> Connection:
-        remote = work.remote(lambda: _connect(run, work, None))
+    def act(self, build: BuildView, work: Workbench) -> Connection:
+        remote = work.remote(lambda: _connect(build, work, None))
         remote.run("true", timeout_s=30)
         return Connection(host_key=remote.host_key, home=remote.home())
 
 
-def connect(run: RunView, work: Workbench) -> Remote:
+def connect(build: BuildView, work: Workbench) -> Remote:
     """The connection to the build's instance. Raises RemoteLost, RemoteRefused, StepFailed."""
-    return work.remote(lambda: _connect(run, work, output_of(run, ValidateConnection).host_key))
+    return work.remote(lambda: _connect(build, work, output_of(build, ValidateConnection).host_key))
 
 
-def _connect(run: RunView, work: Workbench, host_key: str | None) -> Remote:
+def _connect(build: BuildView, work: Workbench, host_key: str | None) -> Remote:
     settings = work.settings
     key, _ = fetch_key(work)
-    address = output_of(run, AwaitAddress).address
+    address = output_of(build, AwaitAddress).address
     try:
         return Remote(Endpoint(address, settings.ssh_port, settings.ssh_user, host_key), key)
     except RemoteLost:
         # Worth another try only while there is a machine behind the address.
-        require_alive(work.cloud, output_of(run, LaunchInstance).instance_id)
+        require_alive(work.cloud, output_of(build, LaunchInstance).instance_id)
         raise

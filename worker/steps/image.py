@@ -4,9 +4,10 @@ from datetime import timedelta
 from typing import ClassVar
 
 from app.aws import translated
-from app.registry import runs
-from app.registry.runs import InputRecord, RunView
-from app.words import StepName
+from app.registry import inputs
+from app.registry.builds.steps import BuildView
+from app.registry.inputs import InputRecord
+from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
@@ -25,7 +26,7 @@ class FindImage(Step[Image]):
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Image
 
-    def act(self, run: RunView, work: Workbench) -> Image:
+    def act(self, build: BuildView, work: Workbench) -> Image:
         settings = work.settings
         pattern, owners = settings.image_name_pattern, list(settings.image_owners)
         with translated():
@@ -39,11 +40,13 @@ class FindImage(Step[Image]):
                 f"There is no available machine image named {pattern!r} of owner {', '.join(owners)} "
                 f"in {work.cloud.region}. Make one with Packer (.packer/)."
             )
-            raise StepFailed("no_image", message)
+            raise StepFailed(FailureCode.NO_IMAGE, message)
         # The id breaks a tie: dates have one second's resolution.
         newest = max(found, key=lambda image: (image["CreationDate"], image["ImageId"]))
         image = Image(image_id=newest["ImageId"], name=newest["Name"], created=newest["CreationDate"])
         origin = f"aws:{work.cloud.region}:{image.image_id}"
         with work.transaction() as session:
-            runs.record_inputs(session, run.lease, [InputRecord("machine_image", image.name, origin=origin)])
+            inputs.record(
+                session, build.lease, [InputRecord(InputKind.MACHINE_IMAGE, image.name, origin=origin)]
+            )
         return image

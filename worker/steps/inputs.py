@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from app.aws import CloudNotFound
-from app.registry import runs
-from app.registry.runs import InputRecord, RunView
+from app.registry import inputs
+from app.registry.builds.steps import BuildView
+from app.registry.inputs import InputRecord
 from app.storage import keys
 from app.storage.bucket import FileDigest, KeyTaken, digest_of
-from app.words import StepName
+from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
 from worker.remote import Remote
 from worker.steps.connection import ValidateConnection, connect
@@ -17,7 +18,10 @@ from worker.steps.machine import Machine
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
-_KINDS = {keys.RAW_SOURCE_DATA: "raw_data", keys.BENCHMARKING_DATA: "benchmark_data"}
+_KINDS = {
+    keys.RAW_SOURCE_DATA: InputKind.RAW_DATA,
+    keys.BENCHMARKING_DATA: InputKind.BENCHMARK_DATA,
+}
 
 
 class PinnedInput(Output):
@@ -42,9 +46,9 @@ class LoadInputs(Step[Loaded]):
     deadline: ClassVar = timedelta(hours=1)
     output: ClassVar = Loaded
 
-    def act(self, run: RunView, work: Workbench) -> Loaded:
-        remote = connect(run, work)
-        folder = Machine(output_of(run, ValidateConnection).home).build(run.id)
+    def act(self, build: BuildView, work: Workbench) -> Loaded:
+        remote = connect(build, work)
+        folder = Machine(output_of(build, ValidateConnection).home).build(build.id)
         pinned: dict[str, PinnedInput] = {}
         records = []
         for name, kind in _KINDS.items():
@@ -61,12 +65,12 @@ class LoadInputs(Step[Loaded]):
             origin = f"s3://{work.cloud.bucket.name}/{pinned[name].key}"
             records.append(InputRecord(kind, name, content.sha256, content.size_bytes, origin))
         config = work.scratch / keys.SEARCH_CONFIG
-        config.write_text(run.search_config)
+        config.write_text(build.search_config)
         remote.put_file(config, folder.config)
         digest = digest_of(config)
-        records.append(InputRecord("config", keys.SEARCH_CONFIG, digest.sha256, digest.size_bytes))
+        records.append(InputRecord(InputKind.CONFIG, keys.SEARCH_CONFIG, digest.sha256, digest.size_bytes))
         with work.transaction() as session:
-            runs.record_inputs(session, run.lease, records)
+            inputs.record(session, build.lease, records)
         return Loaded(inputs=pinned, config_sha256=digest.sha256)
 
     def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
@@ -75,7 +79,7 @@ class LoadInputs(Step[Loaded]):
             message = (
                 f"{path} has the sha256 {found} on the instance, {content.sha256} in the bucket. Post again."
             )
-            raise StepFailed("corrupt_transfer", message)
+            raise StepFailed(FailureCode.CORRUPT_TRANSFER, message)
 
 
 def pin(work: Workbench, name: str, local: Path) -> FileDigest:
@@ -87,7 +91,7 @@ def pin(work: Workbench, name: str, local: Path) -> FileDigest:
         message = (
             f"The bucket {bucket.name} has no {name} in its root any more. Put it there, then post again."
         )
-        raise StepFailed("missing_input", message) from exc
+        raise StepFailed(FailureCode.MISSING_INPUT, message) from exc
     keep_input(work, local, content, content_type="application/zip")
     return content
 
@@ -99,4 +103,4 @@ def keep_input(work: Workbench, local: Path, content: FileDigest, *, content_typ
         bucket.put_once(key, local, content, content_type=content_type)
     except KeyTaken as exc:
         message = f"s3://{bucket.name}/{key} does not hold what its name says. Find out why first."
-        raise StepFailed("corrupt_input", message) from exc
+        raise StepFailed(FailureCode.CORRUPT_INPUT, message) from exc

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
 
 from app.aws import CloudNotFound, translated
-from app.registry.runs import RunView
-from app.words import StepName
+from app.registry.builds.steps import BuildView
+from app.words import FailureCode, StepName
 from worker.clouds import Cloud
 from worker.errors import StepFailed
+from worker.retry import Patience
 from worker.steps.image import FindImage
 from worker.steps.network import FindNetwork
 from worker.steps.step import Output, Step, output_of
@@ -95,7 +96,7 @@ def require_alive(cloud: Cloud, instance_id: str) -> None:
     if state not in ("pending", "running"):
         reason = (found or {}).get("StateTransitionReason") or "no reason given"
         message = f"The instance {instance_id} is {state} ({reason}). Post the build again."
-        raise StepFailed("instance_lost", message)
+        raise StepFailed(FailureCode.INSTANCE_LOST, message)
 
 
 def launch_token(build_id: UUID, subnet_id: str, instance_type: str) -> str:
@@ -110,10 +111,10 @@ class LaunchInstance(Step[Launched]):
     deadline: ClassVar = timedelta(minutes=20)
     output: ClassVar = Launched
 
-    def act(self, run: RunView, work: Workbench) -> Launched:
+    def act(self, build: BuildView, work: Workbench) -> Launched:
         # A death after RunInstances and before the id was stored left an instance with our tags.
-        adopted = instances_of(work.cloud, run.id)
-        found = adopted[0] if adopted else self._launch(run, work)
+        adopted = instances_of(work.cloud, build.id)
+        found = adopted[0] if adopted else self._launch(build, work)
         return Launched(
             instance_id=found["InstanceId"],
             instance_type=found["InstanceType"],
@@ -121,19 +122,19 @@ class LaunchInstance(Step[Launched]):
             zone=found["Placement"]["AvailabilityZone"],
         )
 
-    def _launch(self, run: RunView, work: Workbench) -> "InstanceTypeDef":
+    def _launch(self, build: BuildView, work: Workbench) -> "InstanceTypeDef":
         settings = work.settings
-        image, network = output_of(run, FindImage), output_of(run, FindNetwork)
+        image, network = output_of(build, FindImage), output_of(build, FindNetwork)
         tags: list[TagTypeDef] = [
-            {"Key": "Name", "Value": f"{MANAGED_BY} {run.prefix}"},
+            {"Key": "Name", "Value": f"{MANAGED_BY} {build.prefix}"},
             {"Key": "managed-by", "Value": MANAGED_BY},
-            {"Key": "build-id", "Value": str(run.id)},
-            {"Key": "prefix", "Value": run.prefix},
+            {"Key": "build-id", "Value": str(build.id)},
+            {"Key": "prefix", "Value": build.prefix},
         ]
         with translated():
             answer = work.cloud.ec2_launch.run_instances(
                 # Tags are seen late now and then: the token keeps a second try from a second instance.
-                ClientToken=launch_token(run.id, network.subnet_id, settings.instance_type),
+                ClientToken=launch_token(build.id, network.subnet_id, settings.instance_type),
                 ImageId=image.image_id,
                 InstanceType=settings.instance_type,  # type: ignore[arg-type]
                 KeyName=settings.key_name,
@@ -157,8 +158,8 @@ class AwaitAddress(Step[Address]):
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Address
 
-    def act(self, run: RunView, work: Workbench) -> Address:
-        instance_id = output_of(run, LaunchInstance).instance_id
+    def act(self, build: BuildView, work: Workbench) -> Address:
+        instance_id = output_of(build, LaunchInstance).instance_id
         while True:
             found = describe(work.cloud, instance_id)
             # EC2 is eventually consistent: an instance that it just launched may be unknown for a while.
@@ -179,8 +180,8 @@ class AwaitReady(Step[Ready]):
     deadline: ClassVar = timedelta(minutes=20)
     output: ClassVar = Ready
 
-    def act(self, run: RunView, work: Workbench) -> Ready:
-        instance_id = output_of(run, LaunchInstance).instance_id
+    def act(self, build: BuildView, work: Workbench) -> Ready:
+        instance_id = output_of(build, LaunchInstance).instance_id
         while True:
             with translated():
                 statuses = work.cloud.ec2.describe_instance_status(InstanceIds=[instance_id])[
@@ -193,7 +194,7 @@ class AwaitReady(Step[Ready]):
                 return Ready(checks="system ok, instance ok")
             if ("impaired", "impaired") in checks:
                 message = f"EC2 finds the instance {instance_id} impaired. Post the build again."
-                raise StepFailed("instance_impaired", message)
+                raise StepFailed(FailureCode.INSTANCE_IMPAIRED, message)
             require_alive(work.cloud, instance_id)
             work.sleep(_POLL_S)
 
@@ -204,16 +205,17 @@ class TerminateInstance(Step[Terminated]):
     name: ClassVar = StepName.TERMINATE_INSTANCE
     # A machine that may still cost money is never given up on.
     deadline: ClassVar = None
+    patience: ClassVar = Patience.ANY_ANSWER_OF_AWS
     output: ClassVar = Terminated
 
-    def act(self, run: RunView, work: Workbench) -> Terminated:
+    def act(self, build: BuildView, work: Workbench) -> Terminated:
         work.drop_remote()
         ended: set[str] = set()
-        known = run.outputs.get(StepName.LAUNCH_INSTANCE)
+        known = build.outputs.get(StepName.LAUNCH_INSTANCE)
         if known is not None:
             ended.add(Launched.model_validate(known).instance_id)
         while True:
-            alive = {found["InstanceId"] for found in instances_of(work.cloud, run.id)}
+            alive = {found["InstanceId"] for found in instances_of(work.cloud, build.id)}
             alive |= {one for one in ended if _is_alive(work.cloud, one)}
             if not alive:
                 return Terminated(instance_ids=tuple(sorted(ended)))

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from app.registry import runs
-from app.registry.runs import InputRecord, RunView
+from app.registry import inputs
+from app.registry.builds.steps import BuildView
+from app.registry.inputs import InputRecord
 from app.storage import keys
-from app.words import StepName
+from app.words import FailureCode, InputKind, StepName, known
 from worker.errors import StepFailed
 from worker.remote import CommandFailed, Remote
 from worker.steps.code import BringCode
@@ -85,15 +86,14 @@ class RunJob(Step[JobState]):
     output: ClassVar = JobState
     command: ClassVar[str]
 
-    def act(self, run: RunView, work: Workbench) -> JobState:
-        remote = connect(run, work)
-        machine = Machine(output_of(run, ValidateConnection).home)
-        folder = machine.build(run.id)
+    def act(self, build: BuildView, work: Workbench) -> JobState:
+        remote = connect(build, work)
+        machine = Machine(output_of(build, ValidateConnection).home)
+        folder = machine.build(build.id)
         job = folder.job(self.command)
         if remote.read(f"{job}/exit") is None:
-            self._start(run, remote, machine, folder, job)
-        with work.transaction() as session:
-            stored = runs.view(session, run.lease).outputs.get(self.name)
+            self._start(build, remote, machine, folder, job)
+        stored = build.checkpoints.get(self.name)
         log_bytes = JobState.model_validate(stored).log_bytes if stored else 0
         status, log_bytes = self._follow(work, remote, job, log_bytes)
         result = self._result(remote, job, status)
@@ -102,12 +102,7 @@ class RunJob(Step[JobState]):
             raise StepFailed(
                 code, result.message or f"{self.command} ended with status {status}; see the build's log."
             )
-        with work.transaction() as session:
-            runs.record_inputs(
-                session,
-                run.lease,
-                [InputRecord(item.kind, item.name, item.sha256, origin=item.url) for item in result.inputs],
-            )
+        self._record(build, work, result.inputs)
         return JobState(
             log_bytes=log_bytes,
             files=result.files,
@@ -116,13 +111,26 @@ class RunJob(Step[JobState]):
             snapshots=[item for item in result.inputs if item.file is not None],
         )
 
-    def _start(self, run: RunView, remote: Remote, machine: Machine, folder: BuildFolder, job: str) -> None:
+    def _record(self, build: BuildView, work: Workbench, reported: list[JobInput]) -> None:
+        used = []
+        for item in reported:
+            kind = known(InputKind, item.kind)
+            if kind is None:
+                work.log(f"{item.name} is an input of the unknown kind {item.kind}. It is not recorded.")
+            else:
+                used.append(InputRecord(kind, item.name, item.sha256, origin=item.url))
+        with work.transaction() as session:
+            inputs.record(session, build.lease, used)
+
+    def _start(
+        self, build: BuildView, remote: Remote, machine: Machine, folder: BuildFolder, job: str
+    ) -> None:
         remote.run(f"mkdir -p {shlex.quote(job)}", timeout_s=60)
         order = {
             "schema": 1,
-            "build_id": str(run.id),
-            "prefix": run.prefix,
-            "sha": output_of(run, BringCode).commit,
+            "build_id": str(build.id),
+            "prefix": build.prefix,
+            "sha": output_of(build, BringCode).commit,
             "config": folder.config,
             "raw_source_data": folder.input(keys.RAW_SOURCE_DATA),
             "benchmarking_data": folder.input(keys.BENCHMARKING_DATA),
@@ -193,7 +201,7 @@ class RunJob(Step[JobState]):
             f"{self.command} was killed on the instance: it left no exit status. "
             "Most often its memory ran out; see the end of the build's log."
         )
-        raise StepFailed("killed", message)
+        raise StepFailed(FailureCode.KILLED, message)
 
     def _result(self, remote: Remote, job: str, status: int) -> JobResult:
         content = remote.read(f"{job}/result.json")
@@ -208,7 +216,7 @@ class RunJob(Step[JobState]):
             return JobResult.model_validate_json(content)
         except ValidationError as exc:
             message = f"{self.command} left an unreadable result.json: {exc}"
-            raise StepFailed("invalid_result", message) from exc
+            raise StepFailed(FailureCode.INVALID_RESULT, message) from exc
 
 
 class Train(RunJob):

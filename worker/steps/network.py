@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import ClassVar
 
 from app.aws import translated
-from app.registry.runs import RunView
-from app.words import StepName
+from app.registry.builds.steps import BuildView
+from app.words import FailureCode, StepName
 from worker.errors import StepFailed
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
@@ -23,7 +23,7 @@ class FindNetwork(Step[Network]):
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Network
 
-    def act(self, run: RunView, work: Workbench) -> Network:
+    def act(self, build: BuildView, work: Workbench) -> Network:
         settings, ec2 = work.settings, work.cloud.ec2
         with translated():
             subnets = ec2.describe_subnets(
@@ -37,7 +37,7 @@ class FindNetwork(Step[Network]):
                 f"{len(subnets)} subnets have the CIDR {settings.subnet_cidr} in {work.cloud.region}; "
                 "it must be one. Set REGISTRY_SUBNET_CIDR."
             )
-            raise StepFailed("no_network", message)
+            raise StepFailed(FailureCode.NO_NETWORK, message)
         subnet = subnets[0]
         with translated():
             groups = ec2.describe_security_groups(
@@ -51,7 +51,7 @@ class FindNetwork(Step[Network]):
                 f"The VPC {subnet['VpcId']} has no security group named {settings.security_group!r}. "
                 "Make it, or set REGISTRY_SECURITY_GROUP."
             )
-            raise StepFailed("no_network", message)
+            raise StepFailed(FailureCode.NO_NETWORK, message)
         return Network(
             subnet_id=subnet["SubnetId"],
             vpc_id=subnet["VpcId"],

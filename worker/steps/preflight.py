@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import ClassVar
 
-from app.registry.runs import RunView
+from app.registry.builds.steps import BuildView
 from app.storage import keys
-from app.words import StepName
+from app.words import FailureCode, StepName
 from worker.errors import StepFailed
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
@@ -26,22 +26,22 @@ class NeedsModel(Step[Needed]):
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Needed
 
-    def act(self, run: RunView, work: Workbench) -> Needed:
+    def act(self, build: BuildView, work: Workbench) -> Needed:
         bucket = work.cloud.bucket
         sizes = {}
         for key in (keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA):
             found = bucket.head(key)
             if found is None:
                 message = f"The bucket {bucket.name} has no {key} in its root. Put it there, then post again."
-                raise StepFailed("missing_input", message)
+                raise StepFailed(FailureCode.MISSING_INPUT, message)
             sizes[key] = found.size_bytes
-        taken = bucket.head(keys.artifact_key(run.prefix, keys.MODEL_ZIP))
+        taken = bucket.head(keys.artifact_key(build.prefix, keys.MODEL_ZIP))
         if taken is not None and taken.build_id is None:
             message = (
                 f"The bucket {bucket.name} has a {taken.key} that this registry did not write. "
                 "Raise the version in search-config.toml, or move the object away."
             )
-            raise StepFailed("prefix_taken", message)
+            raise StepFailed(FailureCode.PREFIX_TAKEN, message)
         return Needed(
             reason="the version has risen, or the build was forced",
             raw_source_data_bytes=sizes[keys.RAW_SOURCE_DATA],

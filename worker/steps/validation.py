@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 from app.registry import stages, validation
-from app.registry.runs import RunView
+from app.registry.builds.steps import BuildView
 from app.words import Stage, StepName, Verdict
 from worker.steps.job import Benchmark
 from worker.steps.step import Output, Step, output_of
@@ -23,11 +23,11 @@ class Validate(Step[Validated]):
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Validated
 
-    def act(self, run: RunView, work: Workbench) -> Validated:
+    def act(self, build: BuildView, work: Workbench) -> Validated:
         with work.transaction() as session:
             production = stages.running(session, Stage.PRODUCTION)
         found = validation.validate(
-            output_of(run, Benchmark).metrics,
+            output_of(build, Benchmark).metrics,
             None if production is None else production.metrics,
             tolerance=work.settings.accuracy_tolerance,
         )

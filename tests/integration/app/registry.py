@@ -12,13 +12,16 @@ from uuid import UUID
 from sqlalchemy import Engine, event, text
 
 from app.db.session import Database
-from app.registry import builds, runs, stages
-from app.registry.builds import BuildRequest
+from app.registry import stages
+from app.registry.builds import ending, listing, requests, steps
+from app.registry.builds.lease import Lease, take
+from app.registry.builds.requests import BuildRequest
+from app.registry.builds.steps import Failure
 from app.registry.models import ArtifactRef
-from app.registry.runs import Failure, Lease, Publication
+from app.registry.publication import Publication, publish
 from app.registry.stages import PromotionRequest
 from app.storage.keys import artifact_key
-from app.words import Stage, StepName, Verdict
+from app.words import BuildState, Stage, StepName, Verdict
 
 LEASE = timedelta(minutes=5)
 
@@ -56,13 +59,13 @@ class Registry:
             sha or sha_of(next(self._numbers)), branch, config_of(version), promote_to=promote_to
         )
         with self.database.transaction() as session:
-            answer = builds.request(session, wanted)
+            answer = requests.request(session, wanted)
         assert answer.build is not None
         return answer.build.id
 
     def take(self, build_id: UUID, owner: str = "a worker", lease: timedelta = LEASE) -> Lease:
         with self.database.transaction() as session:
-            taken = runs.take(session, build_id, owner, lease)
+            taken = take(session, build_id, owner, lease)
         assert taken is not None
         return taken
 
@@ -70,8 +73,11 @@ class Registry:
         """The build's model, with one artifact unless named otherwise; returns its prefix."""
         lease = self.take(build_id)
         with self.database.transaction() as session:
-            prefix = builds.get(session, build_id).prefix
-            runs.publish(session, lease, publication(prefix, verdict, **sizes), {})
+            prefix = listing.get(session, build_id).prefix
+            steps.start(session, lease, StepName.PUBLISH)
+            publish(session, lease, publication(prefix, verdict, **sizes))
+            steps.finish(session, lease, StepName.PUBLISH, {})
+            ending.end(session, lease, BuildState.SUCCEEDED)
         return prefix
 
     def model(
@@ -94,9 +100,9 @@ class Registry:
     def fail(self, build_id: UUID) -> None:
         lease = self.take(build_id)
         with self.database.transaction() as session:
-            runs.fail_step(session, lease, Failure(StepName.TRAIN, "out_of_memory", "Take a larger machine."))
+            steps.fail(session, lease, Failure(StepName.TRAIN, "out_of_memory", "Take a larger machine."))
         with self.database.transaction() as session:
-            runs.fail(session, lease)
+            ending.end(session, lease, BuildState.FAILED)
 
     def count(self, table: str, where: str = "true") -> int:
         return int(self.value(f"SELECT count(*) FROM {table} WHERE {where}"))
@@ -105,7 +111,7 @@ class Registry:
         """Rows of every table that a request can write to."""
         tables = (
             "builds",
-            "build_steps",
+            "build_events",
             "models",
             "artifacts",
             "promotions",

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.registry import builds, runs
+from app.registry.builds import log
 from tests.integration.app.registry import Registry
 
 CHUNKS = ["plain\n", "größer\n", "日本語のログ\n", "🚢", "x" * 100, "\n", "naïve café\n"]
@@ -20,7 +20,7 @@ def build_id(registry: Registry) -> UUID:
     lease = registry.take(build_id)
     for chunk in CHUNKS:
         with registry.database.transaction() as session:
-            runs.append_log(session, lease, chunk)
+            log.append(session, lease, chunk)
     return build_id
 
 
@@ -37,7 +37,7 @@ def test_any_part_is_the_same_bytes_and_ends_between_characters(
     registry: Registry, build_id: UUID, offset: int, limit: int
 ) -> None:
     with registry.database.transaction() as session:
-        part, size = builds.read_log(session, build_id, offset, limit)
+        part, size = log.read(session, build_id, offset, limit)
     assert size == len(WHOLE)
     assert part == WHOLE[offset : offset + len(part)]
     assert len(part) <= limit
@@ -50,7 +50,7 @@ def test_following_by_offsets_gives_the_whole(registry: Registry, build_id: UUID
     found, offset = b"", 0
     while True:
         with registry.database.transaction() as session:
-            part, _ = builds.read_log(session, build_id, offset, limit)
+            part, _ = log.read(session, build_id, offset, limit)
         if not part:
             break
         part.decode()
@@ -64,7 +64,7 @@ def test_a_follower_gets_what_came_since(api: TestClient, registry: Registry) ->
     offset, found = 0, ""
     for chunk in CHUNKS:
         with registry.database.transaction() as session:
-            runs.append_log(session, lease, chunk)
+            log.append(session, lease, chunk)
         answer = api.get(f"/builds/{build_id}/log", params={"offset": offset})
         assert answer.text == chunk
         offset, found = int(answer.headers["x-log-next-offset"]), found + answer.text
@@ -76,7 +76,7 @@ def test_a_follower_gets_what_came_since(api: TestClient, registry: Registry) ->
 def test_a_character_that_postgres_cannot_hold_is_replaced(api: TestClient, registry: Registry) -> None:
     build_id = registry.queue()
     with registry.database.transaction() as session:
-        runs.append_log(session, registry.take(build_id), "a\0b")
+        log.append(session, registry.take(build_id), "a\0b")
     assert api.get(f"/builds/{build_id}/log").text == "a\N{REPLACEMENT CHARACTER}b"
 
 
@@ -110,7 +110,7 @@ def test_a_part_of_a_long_log_reads_no_more_than_its_chunks(registry: Registry) 
     )
     registry.execute("ANALYZE build_log_chunks")
     with registry.database.transaction() as session:
-        part, size = builds.read_log(session, build_id, 500_500, 2000)
+        part, size = log.read(session, build_id, 500_500, 2000)
         read = session.connection().exec_driver_sql(
             "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'build_log_chunks'"
         )

@@ -54,7 +54,7 @@ def test_down_leaves_nothing_and_up_makes_the_same_again(empty: Database, databa
 
 
 def test_every_revision_can_be_undone_on_its_own(database: Database) -> None:
-    revisions = ["0004", "0003", "0002", "0001"]
+    revisions = ["0005", "0004", "0003", "0002", "0001"]
     for revision in revisions:
         migrate.downgrade(database, revision)
         with database.engine.connect() as connection:

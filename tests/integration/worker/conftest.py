@@ -11,14 +11,15 @@ from uuid import UUID
 import pytest
 
 from app.db.session import Database
-from app.registry import builds, runs
-from app.registry.builds import BuildRequest
-from app.registry.runs import Lease, RunView
+from app.registry.builds import requests, steps
+from app.registry.builds.lease import Lease, take
+from app.registry.builds.requests import BuildRequest
+from app.registry.builds.steps import BuildView
 from app.settings import Settings
-from app.words import StepName
+from app.words import BuildKind, StepName
 from local.simcloud.server import SimCloud
 from worker.clouds import Cloud
-from worker.flows import FLOW
+from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
 from worker.runner import Runner
 from worker.steps.step import Step
@@ -44,14 +45,14 @@ class Flow:
     lease: Lease
     work: Workbench
 
-    def view(self) -> RunView:
+    def view(self) -> BuildView:
         with self.database.transaction() as session:
-            return runs.view(session, self.lease)
+            return steps.view(session, self.lease)
 
     def begin(self, name: StepName) -> Step[Any]:
-        step = next(step for step in FLOW if step.name == name)
+        step = next(step for step in FLOWS[BuildKind.TRAIN] if step.name == name)
         with self.database.transaction() as session:
-            runs.start_step(session, self.lease, name)
+            steps.start(session, self.lease, name)
         self.work.begin(name, step.deadline)
         return step
 
@@ -60,14 +61,15 @@ class Flow:
         return self.begin(name).act(self.view(), self.work)
 
     def do(self, name: StepName) -> Any:
-        output = self.act(name)
+        step = self.begin(name)
+        output = step.act(self.view(), self.work)
         with self.database.transaction() as session:
-            runs.finish_step(session, self.lease, name, output.model_dump(mode="json"))
+            step.apply(session, self.lease, output)
         return output
 
     def do_until(self, name: StepName) -> None:
         """Every step before the named one."""
-        for step in FLOW:
+        for step in FLOWS[BuildKind.TRAIN]:
             if step.name == name:
                 return
             if step.name not in self.view().done:
@@ -94,7 +96,7 @@ def filled_bucket(clients: Cloud, cloud: SimCloud, tmp_path: Any) -> Cloud:
 def post(database: Database, head: str) -> Callable[..., UUID]:
     def post(version: str = "0.0.2", sha: str = head) -> UUID:
         with database.transaction() as session:
-            answer = builds.request(
+            answer = requests.request(
                 session, BuildRequest(sha=sha, branch="main", search_config=CONFIG.format(version=version))
             )
             assert answer.build is not None
@@ -124,7 +126,7 @@ def flow(
 ) -> Iterator[Flow]:
     build_id = post()
     with database.transaction() as session:
-        lease = runs.take(session, build_id, "the test", settings.lease)
+        lease = take(session, build_id, "the test", settings.lease)
     assert lease is not None
     with Heartbeat(database, lease, settings.lease) as heartbeat:
         work = Workbench(settings, database, filled_bucket, lease, heartbeat, threading.Event())

@@ -7,11 +7,12 @@ from uuid import UUID
 
 import pytest
 
-from app.registry import builds, models, runs
+from app.registry import inputs, models
+from app.registry.builds import ending, listing, steps
 from app.registry.errors import NotFound
 from app.storage import keys
 from app.storage.bucket import digest_of
-from app.words import StepName, Verdict
+from app.words import BuildState, StepName, Verdict
 from local.simcloud.server import SimCloud
 from tests.integration.worker.conftest import Flow
 from worker.clouds import Cloud
@@ -49,8 +50,8 @@ def trained(flow: Flow, cloud: SimCloud) -> Flow:
     benchmark = JobState(files=files, metrics={"known": {"count": 10, "top_1": 0.5}})
     for name, state in ((StepName.TRAIN, train), (StepName.BENCHMARK, benchmark)):
         with flow.database.transaction() as session:
-            runs.start_step(session, flow.lease, name)
-            runs.finish_step(session, flow.lease, name, state.model_dump(mode="json"))
+            steps.start(session, flow.lease, name)
+            steps.finish(session, flow.lease, name, state.model_dump(mode="json"))
     return flow
 
 
@@ -60,6 +61,7 @@ def publish(flow: Flow) -> None:
     output = step.act(flow.view(), flow.work)
     with flow.database.transaction() as session:
         step.apply(session, flow.lease, output)
+        ending.end(session, flow.lease, BuildState.SUCCEEDED)
 
 
 def prefix_of(flow: Flow) -> str:
@@ -111,7 +113,7 @@ def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: Si
     publish(trained)
     with trained.database.transaction() as session:
         model = models.get(session, prefix)
-        build = builds.get(session, trained.build_id)
+        build = listing.get(session, trained.build_id)
     assert (build.state, model.verdict) == ("succeeded", Verdict.PASSED)
     for artifact in model.artifacts:
         found = trained.cloud.bucket.head(artifact.key)
@@ -120,7 +122,7 @@ def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: Si
     assert {artifact.name for artifact in model.artifacts} == set(keys.CONTENT_TYPES)
     # What it was made from, the additional source included.
     with trained.database.transaction() as session:
-        recorded = {item.kind for item in runs.inputs_of(session, trained.build_id)}
+        recorded = {item.kind for item in inputs.of_build(session, trained.build_id)}
     assert {"code", "config", "raw_data", "benchmark_data", "machine_image"} <= recorded
 
 

@@ -10,11 +10,11 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from app.db.tables import Build
-from app.registry import builds
+from app.registry.builds import listing, log, steps
 from app.words import BuildState, StepName, StepState
 from local.simcloud.server import SimCloud
-from worker.errors import HandOver
-from worker.runner import Busy, Runner
+from worker.errors import Busy, HandOver
+from worker.runner import Runner
 
 Post = Callable[..., UUID]
 NewRunner = Callable[[], Runner]
@@ -22,11 +22,11 @@ NewRunner = Callable[[], Runner]
 
 def build_of(database: Database, build_id: UUID) -> Build:
     with database.transaction() as session:
-        return builds.get(session, build_id)
+        return listing.get(session, build_id)
 
 
 def state_of(build: Build, name: StepName) -> str:
-    return next(step.state for step in build.steps if step.name == name)
+    return next(step.state for step in steps.shown(build) if step.name == name)
 
 
 def test_no_capacity_fails_the_build_at_once_and_says_so(
@@ -101,8 +101,8 @@ def test_a_defect_in_a_step_ends_the_machine_too(
     assert len(cloud.instances(ended=True)) == 1
     assert cloud.instances() == []
     with database.transaction() as session:
-        log, _ = builds.read_log(session, build_id, 0, 1 << 20)
-    assert b"ZeroDivisionError" in log
+        logged, _ = log.read(session, build_id, 0, 1 << 20)
+    assert b"ZeroDivisionError" in logged
 
 
 def test_only_one_of_two_workers_carries_a_build(

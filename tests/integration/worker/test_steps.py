@@ -8,7 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from app.registry import runs
+from app.registry import inputs
+from app.registry.builds import steps
+from app.registry.builds.lease import LeaseLost, release, take
 from app.settings import Settings
 from app.storage import keys
 from app.words import StepName
@@ -41,7 +43,7 @@ def test_the_newest_available_image_is_taken_and_recorded(flow: Flow) -> None:
     image = flow.do(StepName.FIND_IMAGE)
     assert image.name == "FPO Training 1.1.0"
     with flow.database.transaction() as session:
-        recorded = runs.inputs_of(session, flow.build_id)
+        recorded = inputs.of_build(session, flow.build_id)
     assert [(item.kind, item.name, item.origin) for item in recorded] == [
         ("machine_image", "FPO Training 1.1.0", f"aws:eu-west-2:{image.image_id}")
     ]
@@ -165,7 +167,7 @@ def test_the_code_is_the_commits_and_bringing_it_again_repairs_it(
     assert flow.do(StepName.BRING_CODE).commit == head
     assert (worktree / "training" / "config.py").read_text() != "broken"
     with flow.database.transaction() as session:
-        [code] = [item for item in runs.inputs_of(session, flow.build_id) if item.kind == "code"]
+        [code] = [item for item in inputs.of_build(session, flow.build_id) if item.kind == "code"]
     assert code.origin is not None
     assert code.origin.endswith(f"@{head}")
 
@@ -221,7 +223,7 @@ def test_inputs_are_pinned_by_content_and_stay_what_they_were(flow: Flow, cloud:
     assert (folder / "inputs" / keys.RAW_SOURCE_DATA).stat().st_size == pinned.size_bytes
     assert (folder / "search-config.toml").read_text() == flow.view().search_config
     with flow.database.transaction() as session:
-        kinds = {item.kind for item in runs.inputs_of(session, flow.build_id)}
+        kinds = {item.kind for item in inputs.of_build(session, flow.build_id)}
     assert {"raw_data", "benchmark_data", "config"} <= kinds
 
 
@@ -269,11 +271,11 @@ def test_a_worker_that_lost_its_lease_applies_nothing(flow: Flow, settings: Sett
     flow.do_until(StepName.FIND_NETWORK)
     output = flow.act(StepName.FIND_NETWORK)
     with flow.database.transaction() as session:
-        runs.release(session, flow.lease)
+        release(session, flow.lease)
     with flow.database.transaction() as session:
-        taken = runs.take(session, flow.build_id, "another", settings.lease)
+        taken = take(session, flow.build_id, "another", settings.lease)
     assert taken is not None
-    with pytest.raises(runs.LeaseLost), flow.database.transaction() as session:
-        runs.finish_step(session, flow.lease, StepName.FIND_NETWORK, output.model_dump(mode="json"))
+    with pytest.raises(LeaseLost), flow.database.transaction() as session:
+        steps.finish(session, flow.lease, StepName.FIND_NETWORK, output.model_dump(mode="json"))
     with flow.database.transaction() as session:
-        assert StepName.FIND_NETWORK not in runs.view(session, taken).done
+        assert StepName.FIND_NETWORK not in steps.view(session, taken).done

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 from app.aws import CloudError
 from app.db.session import Database
 from app.db.tables import Build, Outbox
-from app.registry import runs
+from app.registry.builds.lease import take
 from app.settings import Settings
 from app.storage import keys
 from app.words import StepName
@@ -83,7 +83,7 @@ def test_builds_that_nobody_holds_get_a_job_and_only_one(
     held, forgotten = post("0.0.2"), post("0.0.3")
     with database.transaction() as session:
         session.execute(text("DELETE FROM procrastinate_jobs"))
-        assert runs.take(session, held, "a worker", settings.lease)
+        assert take(session, held, "a worker", settings.lease)
     assert janitor.requeue_unattended(database) == 1
     assert janitor.requeue_unattended(database) == 0
     with database.transaction() as session:

@@ -1,19 +1,19 @@
-"""Builds as CI and engineers see them: requested, listed, looked up."""
+"""What CI asks for: the build of a commit, once for each prefix."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
-from app.db.tables import HOLDS_PREFIX, Build, BuildLogChunk, BuildStep
+from app.db.tables import HOLDS_PREFIX, Build
 from app.queue import enqueue_build
-from app.registry.errors import Conflict, Invalid, InvalidConfig, NotFound, PrefixCollision
-from app.registry.pages import Cursor, Page, paginate
+from app.registry.builds import events
+from app.registry.builds.listing import get
+from app.registry.errors import Conflict, Invalid, InvalidConfig, PrefixCollision
 from app.registry.prefixes import NotNeeded, Prefix, decide, parse_sha
-from app.words import BuildState, Stage, StepName
+from app.words import BuildState, EventType, Stage
 from training.config import ConfigError, parse_config
 
 
@@ -105,11 +105,7 @@ def _insert(session: Session, row: dict[str, Any]) -> Build | None:
     )
     if build_id is None:
         return None
-    session.add_all(
-        BuildStep(build_id=build_id, name=name, position=position)
-        for position, name in enumerate(StepName, start=1)
-    )
-    session.flush()
+    events.add(session, build_id, EventType.STATE, {"state": BuildState.QUEUED})
     return get(session, build_id)
 
 
@@ -120,79 +116,3 @@ def _refuse_other_commit(build: Build, sha: str) -> None:
             "Raise the version in search-config.toml."
         )
         raise PrefixCollision(msg, prefix=build.prefix, build=build.id)
-
-
-def get(session: Session, build_id: UUID) -> Build:
-    """The build with its steps. Raises NotFound."""
-    build = session.get(Build, build_id, options=[selectinload(Build.steps)])
-    if build is None:
-        msg = f"There is no build {build_id}. GET /builds lists them."
-        raise NotFound(msg)
-    return build
-
-
-def find(
-    session: Session,
-    *,
-    limit: int,
-    cursor: Cursor | None = None,
-    state: BuildState | None = None,
-    prefix: str | None = None,
-    branch: str | None = None,
-) -> Page[Build]:
-    """Builds, newest first, with their steps."""
-    query = select(Build).options(selectinload(Build.steps))
-    if state is not None:
-        query = query.where(Build.state == state)
-    if prefix is not None:
-        query = query.where(Build.prefix == prefix)
-    if branch is not None:
-        query = query.where(Build.branch == branch)
-    return paginate(session, query, Build.created_at, Build.id, limit=limit, cursor=cursor)
-
-
-def read_log(session: Session, build_id: UUID, offset: int, limit_bytes: int) -> tuple[bytes, int]:
-    """Up to `limit_bytes` (4 at least) of the log's UTF-8 from byte `offset` on, and its whole size.
-
-    It ends between two characters. What it reads depends on the limit, not on the log's size.
-    """
-    # By the primary key alone: the chunk that holds the offset, and those that begin within the limit.
-    first = (
-        select(func.coalesce(func.max(BuildLogChunk.start), 0))
-        .where(BuildLogChunk.build_id == build_id, BuildLogChunk.start <= offset)
-        .scalar_subquery()
-    )
-    rows = session.execute(
-        select(BuildLogChunk.start, BuildLogChunk.content)
-        .where(
-            BuildLogChunk.build_id == build_id,
-            BuildLogChunk.start >= first,
-            BuildLogChunk.start < offset + limit_bytes,
-        )
-        .order_by(BuildLogChunk.start)
-    )
-    found = bytearray()
-    for start, content in rows:
-        found += content.encode()[max(0, offset - start) :]
-    # Asked after the rows, so that it is never less than what they hold.
-    return _whole_characters(found, limit_bytes), log_size(session, build_id)
-
-
-def log_size(session: Session, build_id: UUID) -> int:
-    """Bytes of the log so far."""
-    end = session.scalar(
-        select(BuildLogChunk.start + BuildLogChunk.size_bytes)
-        .where(BuildLogChunk.build_id == build_id)
-        .order_by(BuildLogChunk.start.desc())
-        .limit(1)
-    )
-    return end or 0
-
-
-def _whole_characters(text: bytearray, limit_bytes: int) -> bytes:
-    """The first `limit_bytes` of UTF-8, less the character that would be cut in two."""
-    end = min(limit_bytes, len(text))
-    # A byte 10xxxxxx goes on with the character of the bytes before it.
-    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
-        end -= 1
-    return bytes(text[:end])

@@ -1,0 +1,1 @@
+"""Builds: requested, listed, carried by a worker under a lease, ended."""

@@ -1,0 +1,37 @@
+"""What happened to a build, in order, and how readers learn that something did."""
+
+import json
+from collections.abc import Mapping
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.db.tables import BuildEvent
+from app.words import EventType
+
+# Postgres sends what is notified to whoever listens on this channel, when the transaction commits.
+CHANNEL = "build_events"
+
+
+def add(session: Session, build_id: UUID, kind: EventType, data: Mapping[str, object]) -> int:
+    """Record an event and notify readers of it. Returns the event's id.
+
+    The caller holds the build's row lock, or has just inserted the row: so the ids of a build's events are in
+    the order in which their transactions commit, and a reader who has seen one has missed none before it.
+    """
+    event_id = session.execute(
+        insert(BuildEvent).values(build_id=build_id, type=kind, data=dict(data)).returning(BuildEvent.id)
+    ).scalar_one()
+    notify(session, build_id, event_id)
+    return event_id
+
+
+def notify(session: Session, build_id: UUID, event_id: int | None = None) -> None:
+    """Tell readers that there is news of the build; without an event's id, of its progress or log.
+
+    Never with content: a payload of 8,000 bytes would abort the transaction.
+    """
+    payload = json.dumps({"build": str(build_id), "event": event_id})
+    session.execute(select(func.pg_notify(CHANNEL, payload)))

@@ -1,0 +1,121 @@
+"""The lease on a build's row decides which worker may write for the build.
+
+Every write of a worker passes `fence`, which locks the row and compares the lease's epoch, a number that
+increases each time a worker takes the build. A worker that was paused, and whose build another one has taken
+over, changes nothing any more.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import Build
+from app.queue import has_job
+from app.registry.builds.clock import now
+from app.registry.builds.state import switch
+from app.words import BuildKind, BuildState
+
+ACTIVE = tuple(state for state in BuildState if state.active)
+
+_UNATTENDED_LOCK = 0x7A52
+
+
+class LeaseLost(Exception):
+    """Another worker has the build, or it has ended: apply nothing."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's hold on a build."""
+
+    build_id: UUID
+    epoch: int
+
+
+def take(
+    session: Session,
+    build_id: UUID,
+    owner: str,
+    duration: timedelta,
+    kinds: Collection[BuildKind] = tuple(BuildKind),
+) -> Lease | None:
+    """Take an active build whose lease is free or has run out; None when there is nothing to take.
+
+    `kinds` are those that the worker can carry: a build of another kind is left to a newer worker.
+    The database's clock decides.
+    """
+    build = session.scalar(
+        select(Build)
+        .where(
+            Build.id == build_id,
+            Build.kind.in_(kinds),
+            Build.state.in_(ACTIVE),
+            or_(Build.lease_expires_at.is_(None), Build.lease_expires_at < func.clock_timestamp()),
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if build is None:
+        return None
+    build.lease_epoch += 1
+    build.lease_owner = owner
+    build.lease_expires_at = now(session) + duration
+    if build.state == BuildState.QUEUED:
+        switch(session, build, BuildState.RUNNING)
+    return Lease(build_id, build.lease_epoch)
+
+
+def renew(session: Session, lease: Lease, duration: timedelta) -> None:
+    """Raises LeaseLost."""
+    fence(session, lease).lease_expires_at = now(session) + duration
+
+
+def release(session: Session, lease: Lease) -> None:
+    """Let another worker take the build at once. Raises LeaseLost."""
+    build = fence(session, lease)
+    build.lease_owner = None
+    build.lease_expires_at = None
+
+
+def fence(session: Session, lease: Lease) -> Build:
+    """The build's row, locked, while the lease is held. Raises LeaseLost."""
+    build = session.scalar(
+        select(Build)
+        .where(Build.id == lease.build_id, Build.lease_epoch == lease.epoch, Build.state.in_(ACTIVE))
+        .with_for_update()
+        # The row as it is under the lock, not as this session may have read it before.
+        .execution_options(populate_existing=True)
+    )
+    if build is None:
+        msg = f"build {lease.build_id} is no longer held with epoch {lease.epoch}"
+        raise LeaseLost(msg)
+    return build
+
+
+def unattended(session: Session) -> list[UUID]:
+    """Active builds that no worker holds and no job will bring to one, oldest first.
+
+    Callers wait for each other until their transactions end, so that a build is not enqueued twice.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(_UNATTENDED_LOCK)))
+    return list(
+        session.scalars(
+            select(Build.id)
+            .where(
+                Build.state.in_(ACTIVE),
+                or_(Build.lease_expires_at.is_(None), Build.lease_expires_at < func.clock_timestamp()),
+                ~has_job(Build.id),
+            )
+            .order_by(Build.created_at)
+        )
+    )
+
+
+def state_of(session: Session, build_id: UUID) -> BuildState | None:
+    """None for a build that this registry does not know."""
+    state = session.scalar(select(Build.state).where(Build.id == build_id))
+    return None if state is None else BuildState(state)

@@ -1,0 +1,71 @@
+"""A build's log, kept in pieces: written under the lease, read by byte offset."""
+
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import BuildLogChunk
+from app.registry.builds import events
+from app.registry.builds.lease import Lease, fence
+
+
+def append(session: Session, lease: Lease, content: str) -> None:
+    """Raises LeaseLost."""
+    if not content:
+        return
+    fence(session, lease)
+    # Postgres text holds every character but this one.
+    content = content.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    start = size_of(session, lease.build_id)
+    size = len(content.encode())
+    session.add(BuildLogChunk(build_id=lease.build_id, start=start, size_bytes=size, content=content))
+    session.flush()
+    events.notify(session, lease.build_id)
+
+
+def read(session: Session, build_id: UUID, offset: int, limit_bytes: int) -> tuple[bytes, int]:
+    """Up to `limit_bytes` (4 at least) of the log's UTF-8 from byte `offset` on, and its whole size.
+
+    It ends between two characters. What it reads depends on the limit, not on the log's size.
+    """
+    # By the primary key alone: the chunk that holds the offset, and those that begin within the limit.
+    first = (
+        select(func.coalesce(func.max(BuildLogChunk.start), 0))
+        .where(BuildLogChunk.build_id == build_id, BuildLogChunk.start <= offset)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        select(BuildLogChunk.start, BuildLogChunk.content)
+        .where(
+            BuildLogChunk.build_id == build_id,
+            BuildLogChunk.start >= first,
+            BuildLogChunk.start < offset + limit_bytes,
+        )
+        .order_by(BuildLogChunk.start)
+    )
+    found = bytearray()
+    for start, content in rows:
+        found += content.encode()[max(0, offset - start) :]
+    # Asked after the rows, so that it is never less than what they hold.
+    return _whole_characters(found, limit_bytes), size_of(session, build_id)
+
+
+def size_of(session: Session, build_id: UUID) -> int:
+    """Bytes of the log so far."""
+    end = session.scalar(
+        select(BuildLogChunk.start + BuildLogChunk.size_bytes)
+        .where(BuildLogChunk.build_id == build_id)
+        .order_by(BuildLogChunk.start.desc())
+        .limit(1)
+    )
+    return end or 0
+
+
+def _whole_characters(text: bytearray, limit_bytes: int) -> bytes:
+    """The first `limit_bytes` of UTF-8, less the character that would be cut in two."""
+    end = min(limit_bytes, len(text))
+    # A byte 10xxxxxx goes on with the character of the bytes before it.
+    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return bytes(text[:end])

@@ -1,0 +1,61 @@
+"""The statement of what made a model, for auditors: an in-toto Statement v1 with SLSA Provenance v1 in it.
+
+See https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import BuildStep
+from app.registry import inputs
+from app.registry.builds import listing
+from app.words import StepName
+
+
+def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict[str, Any]:
+    """`made` has the sha256 of each file that the build made, by its name.
+
+    The same build and files give the same statement, however often it is asked for: the build's start is when
+    a worker first took it, and its finish when the last file of the model was collected.
+    Raises NotFound.
+    """
+    build = listing.get(session, build_id)
+    finished = session.scalar(
+        select(BuildStep.finished_at).where(
+            BuildStep.build_id == build_id, BuildStep.name == StepName.COLLECT
+        )
+    )
+    metadata = {
+        "invocationId": str(build.id),
+        "startedOn": build.started_at.isoformat() if build.started_at else None,
+        "finishedOn": finished.isoformat() if finished else None,
+    }
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": name, "digest": {"sha256": made[name]}} for name in sorted(made)],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:tariff-model-registry:build:v1",
+                "externalParameters": {"prefix": build.prefix, "sha": build.sha, "branch": build.branch},
+                "resolvedDependencies": [_dependency(item) for item in inputs.of_build(session, build_id)],
+            },
+            "runDetails": {
+                "builder": {"id": "urn:tariff-model-registry:worker"},
+                "metadata": {key: value for key, value in metadata.items() if value is not None},
+            },
+        },
+    }
+
+
+def _dependency(item: inputs.InputRecord) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "annotations": {"kind": item.kind},
+        **({"uri": item.origin} if item.origin else {}),
+        **({"digest": {"sha256": item.sha256}} if item.sha256 else {}),
+    }

@@ -1,0 +1,63 @@
+"""How a model comes to exist: its record, artifacts, markers and first promotion, in one transaction."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.db.tables import Artifact, Model, Outbox
+from app.queue import enqueue_outbox
+from app.registry.builds.lease import Lease, fence
+from app.registry.models import ArtifactRef
+from app.registry.stages import PromotionRequest, promote
+from app.storage.keys import CONTENT_TYPES, verdict_key
+from app.words import Stage, Verdict
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a build publishes."""
+
+    artifacts: tuple[ArtifactRef, ...]
+    metrics: dict[str, Any]
+    verdict: Verdict
+    verdict_reason: str
+
+
+def publish(session: Session, lease: Lease, publication: Publication) -> None:
+    """Record the model of the build, whose artifacts are in place by now. Raises LeaseLost."""
+    build = fence(session, lease)
+    model = Model(
+        prefix=build.prefix,
+        version=build.version,
+        sha=build.sha,
+        branch=build.branch,
+        build_id=build.id,
+        metrics=publication.metrics,
+        verdict=publication.verdict,
+        verdict_reason=publication.verdict_reason,
+    )
+    session.add(model)
+    session.flush()
+    session.add_all(
+        Artifact(
+            model_id=model.id,
+            name=artifact.name,
+            key=artifact.key,
+            sha256=artifact.sha256,
+            size_bytes=artifact.size_bytes,
+            content_type=CONTENT_TYPES[artifact.name],
+        )
+        for artifact in publication.artifacts
+    )
+    session.add(Outbox(key=verdict_key(build.prefix, publication.verdict)))
+    session.flush()
+    if build.promote_to is not None:
+        promote(
+            session,
+            build.requested_by,
+            build.prefix,
+            PromotionRequest(Stage(build.promote_to), "with its build"),
+        )
+    # After the promotion's lock on its stage, as every promotion does: the other way round they deadlock.
+    enqueue_outbox(session)
