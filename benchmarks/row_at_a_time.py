@@ -1,6 +1,7 @@
-"""The straightforward way to clean tradesets: each row in turn through each check, lingua asked about each.
+"""A straightforward way to clean tradesets, for comparison: each row in turn, through every check.
 
-Written to measure beside, after the description of what the team runs; the same checks in the same order.
+It was written from the description of what the team runs, with the same checks in the same order. Lingua is
+asked about each row.
 """
 
 import re

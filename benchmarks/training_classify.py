@@ -1,4 +1,4 @@
-"""One classification at a time on one core, warm: the median.
+"""Measures the median time of one classification on one core, after a warm-up.
 
 python benchmarks/training_classify.py --config my-search-config.toml --output output --data ../shared/data
 """

@@ -1,4 +1,4 @@
-"""Cleaning of mixed-language tradeset rows, made from the team's: rows a second, beside one row at a time.
+"""Measures cleaning of tradeset rows in several languages, in rows per second, against one row at a time.
 
 python benchmarks/training_cleaning.py --data ../shared/data --rows 300000
 """
@@ -48,7 +48,7 @@ Extend = Callable[[str, random.Random], str]
 
 @dataclass(frozen=True)
 class Run:
-    """One cleaning, lingua's models loaded on the way."""
+    """One cleaning, including the time to load lingua's models."""
 
     rows: int
     wall_s: float
@@ -57,12 +57,12 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Rows a second."""
+        """Rows per second."""
         return self.rows / self.wall_s
 
     @property
     def cpu_rate(self) -> float:
-        """Rows a second of CPU time."""
+        """Rows per second of CPU time."""
         return self.rows / self.cpu_s
 
     def __str__(self) -> str:
@@ -73,13 +73,13 @@ class Run:
 
 
 def makings(descriptions: list[str]) -> dict[str, Extend]:
-    """Ways to make rows of descriptions: what becomes of one that was drawn."""
+    """Ways to make a row from a description that was drawn, by name."""
     return {
-        "resampled (real and foreign descriptions as they are)": lambda text, _: text,
+        "resampled (real and foreign descriptions, unchanged)": lambda text, _: text,
         "variants (the same, each with a quantity and a size)": lambda text, rng: (
             f"{rng.randint(1, 99)} x {text} {rng.randint(1, 999)}{rng.choice(('ml', 'cm', 'g', ' pcs'))}"
         ),
-        "pairs (two in a row: nearly all distinct, and twice as long)": lambda text, rng: (
+        "pairs (two descriptions joined: nearly all distinct, and twice as long)": lambda text, rng: (
             f"{text} {rng.choice(descriptions)}"
         ),
     }
@@ -108,7 +108,7 @@ def cleaned(side: Side, rows: pl.DataFrame, data: Path) -> Run:
 
 
 def afresh(side: Side, rows: pl.DataFrame, data: Path) -> Run:
-    """In a process of its own, so that no side finds models that the other has loaded."""
+    """Run in a process of its own, so that neither side finds models that the other has loaded."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(cleaned, side, rows, data).result()
 
@@ -124,8 +124,8 @@ def main() -> None:
     for name, extend in makings(real["description"].to_list()).items():
         frames[name] = made(real, extend, options.rows)
 
-    print(f"{machine()}; loading lingua's models is part of each figure")
-    print(f"the team's present pipeline was measured on {PRESENT['machine']}, on 300,000 rows of its own")
+    print(f"{machine()}; each figure includes loading lingua's models")
+    print(f"the team's present pipeline was measured on {PRESENT['machine']}, with other 300,000 rows")
     for name, rows in frames.items():
         texts = rows["description"]
         print(f"\n{name}: {texts.n_unique():,} distinct, {texts.str.len_chars().mean():.0f} characters")
@@ -135,8 +135,8 @@ def main() -> None:
         print(f"  row at a time: {peer}")
         print(f"  this pipeline: {ours}")
         print(
-            f"  {ours.rate / peer.rate:.1f} times the rows a second of row at a time, "
-            f"{ours.cpu_rate / peer.cpu_rate:.1f} times those of CPU time; {differ:,} kept rows differ; "
+            f"  {ours.rate / peer.rate:.1f} times the rows per second of one row at a time, "
+            f"{ours.cpu_rate / peer.cpu_rate:.1f} times per second of CPU time; {differ:,} kept rows differ; "
             f"{ours.rate / present:.1f} times the {present:,.0f} of the present pipeline"
         )
 

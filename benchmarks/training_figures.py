@@ -1,4 +1,4 @@
-"""What the training benchmarks share: the machine, and what the team's present pipeline took."""
+"""What the training benchmarks share: the machine, and the figures of the team's present pipeline."""
 
 import platform
 from pathlib import Path
@@ -10,7 +10,7 @@ PRESENT = {
     "data": "the same folder: 38,721 unique texts, 5,614 classes",
     "machine": "2 cores, no GPU",
     "embedding_texts_per_s": 294.0,
-    # On the 29,743 real rows, and on 300,000.
+    # On the 29,743 real rows, and on 300,000 rows.
     "cleaning_real_rows_per_s": 6200.0,
     "cleaning_rows_per_s": 7700.0,
     "classification_ms": 338.0,
@@ -21,13 +21,13 @@ PRESENT = {
     "vague no_result": 0.759,
 }
 
-# The whole run and the weights, by digits.
+# The time of the whole run and the size of the weights, by digits.
 PRESENT_TOTAL_S = {6: 902.0, 8: 1449.0}
 PRESENT_MODEL_BYTES = {6: 110e6, 8: 232e6}
 
 
 def machine() -> str:
-    """The processor, its cores, and what runs beside this."""
+    """The processor, its number of cores, and the load by other processes."""
     name = next(
         (
             line.split(":", 1)[1].strip()

@@ -1,6 +1,6 @@
-"""What a model answers and refuses as the vague class's bias changes: the frontier between the two.
+"""Shows how many descriptions a model answers and refuses as the bias of the vague class changes.
 
-It shows what a model can do, and must not choose the bias: that is for a validation set.
+This shows what a model can do. It must not be used to choose the bias, which is for a validation set.
 
 python benchmarks/training_frontier.py --config my-search-config.toml --output output --data ../shared/data
 """

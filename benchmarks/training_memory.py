@@ -1,4 +1,6 @@
-"""Peak memory from rows to trained head, and what each further text costs. Texts and embeddings are made.
+"""Measures the peak memory from rows to the trained network, and the memory for each further text.
+
+Texts and embeddings are synthetic.
 
 python benchmarks/training_memory.py --texts 250000 1000000
 """
@@ -43,7 +45,7 @@ DIMENSION = 384
 
 
 def one(texts: int) -> None:
-    """Make the files, then read, clean, merge and train; prints the peak of the resident set."""
+    """Write the files, then read, clean, merge and train. Prints the peak of the resident set."""
     config = parse_config(CONFIG)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""The whole training run on the team's data: cold, then with a warm embedding cache, then the benchmark.
+"""Measures a whole training run on the team's data, first with an empty and then with a warm embedding cache.
 
 python benchmarks/training_run.py --data ../shared/data
 python benchmarks/training_run.py --data ../shared/data --digits 8
@@ -27,7 +27,7 @@ def run(*arguments: str) -> float:
 
 
 def phases(output: Path) -> str:
-    """How long each phase took, by its last line; the output is made ready for another run."""
+    """The time that each phase took, from its last line. Removes the progress for another run."""
     lines = (output / "progress.jsonl").read_text().splitlines()
     (output / "progress.jsonl").unlink()
     last = {line["phase"]: line for line in map(json.loads, lines)}
@@ -40,8 +40,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--digits", type=int, choices=(6, 8), default=6)
-    parser.add_argument("--verify", action="store_true", help="instead: train twice and compare, by --verify")
-    parser.add_argument("--keep", type=Path, help="a folder to leave the output in")
+    parser.add_argument(
+        "--verify", action="store_true", help="only train twice and compare the models, with --verify"
+    )
+    parser.add_argument("--keep", type=Path, help="a folder in which the output is kept")
     options = parser.parse_args()
     print(f"present pipeline: {PRESENT['command']}; {PRESENT['data']}; {PRESENT['machine']}")
     print(f"this one: {options.config}, {options.digits} digits; {options.data}; {machine()}")
@@ -51,12 +53,12 @@ def main() -> None:
         text = options.config.read_text()
         text, lines = re.subn(r"^digits = \d", f"digits = {options.digits}", text, flags=re.MULTILINE)
         if lines != 1:
-            parser.error(f"{options.config} has no line like: digits = 6")
+            parser.error(f"{options.config} has no line such as: digits = 6")
         config.write_text(text)
         common = ["--config", str(config), "--output", str(output)]
         train = ["train", *common, "--raw-source-data", str(options.data)]
         if options.verify:
-            print(f"{run(*train, '--verify'):.0f} s: both gave the same bytes")
+            print(f"{run(*train, '--verify'):.0f} s; both trainings gave the same bytes")
             return
         train += ["--embedding-cache", f"{name}/cache"]
         cold = run(*train)

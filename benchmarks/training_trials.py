@@ -1,9 +1,10 @@
-"""Trials of a configuration on validation sets cut from the training rows; the benchmark sets stay unseen.
+"""Tries a configuration on validation sets that are cut from the training rows, not on the benchmark sets.
 
-Three splits hold out 30% of the extra references (those that are not on the vague list), 30% of the search
-references and 20% of the vague terms, from every source. It shows how often the first result is right: at the
-biases of the vague class that refuse 76% and 70% of the held-out vague terms, and without the class. At the
-first of these biases it shows the cross-entropy of the held-out descriptions with codes, by temperature.
+Three splits hold out 30% of the extra references that are not on the vague list, 30% of the search
+references, and 20% of the vague terms; these descriptions are removed from every source. The script prints
+how often the first result is right, at the biases of the vague class that refuse 76% and 70% of the held-out
+vague terms, and without the vague class. At the first of these biases, it prints the cross-entropy of the
+held-out descriptions with codes, by temperature.
 
 python benchmarks/training_trials.py --data ../shared/data --cache /tmp/cache
 python benchmarks/training_trials.py --data ../shared/data --cache /tmp/cache --set max_epochs=8
@@ -43,7 +44,7 @@ TEMPERATURES = (1.0, 1.2, 1.4, 1.6, 1.8)
 
 @dataclass(frozen=True)
 class Split:
-    """What is learned, and by source the descriptions that are held out, with their codes."""
+    """The dataset to train on, and the held-out descriptions of each source with their codes."""
 
     seed: int
     dataset: Dataset
@@ -52,8 +53,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares, by the share of vague terms refused, then without the vague class; what biases that took; and
-    the cross-entropy by temperature.
+    """Shares of right first results, for each share of refused vague terms and then without the vague class;
+    the biases that were needed for them; and the cross-entropy by temperature.
     """
 
     extra: tuple[float, ...]
@@ -95,7 +96,7 @@ def trial(config: SearchConfig, split: Split, table: Embeddings, held_out: dict[
     network = load_network(trained.sizes, {name: value.float() for name, value in trained.weights.items()})
     classes = split.dataset.classes
     vague = classes.index(VAGUE_CODE)
-    # Of each description: the vague class's lead over the best code, and whether that code is right.
+    # For each description: the lead of the vague class over the best code, and whether that code is right.
     lead, right = {}, {}
     with torch.inference_mode():
         logits_of = {name: network(torch.from_numpy(vectors)) for name, vectors in held_out.items()}
@@ -129,7 +130,7 @@ def trial(config: SearchConfig, split: Split, table: Embeddings, held_out: dict[
 
 
 def _cross_entropy(logits: torch.Tensor, rights: Sequence[Sequence[int]]) -> float:
-    """The mean over the rows (rows, classes) of which some class is right; of several, the likeliest."""
+    """The mean over those rows (rows, classes) with a right class. Of several, the likeliest counts."""
     log_chances = torch.log_softmax(logits, dim=1)
     likeliest = [row[right].max().item() for row, right in zip(log_chances, rights, strict=True) if right]
     return -float(np.mean(likeliest))
@@ -143,11 +144,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--cache", required=True, help="a folder for embeddings: they take minutes at first")
+    parser.add_argument(
+        "--cache", required=True, help="a folder for embeddings, which take minutes the first time"
+    )
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--at-once", type=int, default=2, help="splits, each on one thread")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the configuration")
-    parser.add_argument("--source", nargs="+", default=[], metavar="NAME.KEY=VALUE", help="of a source")
+    parser.add_argument(
+        "--at-once", type=int, default=2, help="the number of splits at a time, each on one thread"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the configuration"
+    )
+    parser.add_argument(
+        "--source", nargs="+", default=[], metavar="NAME.KEY=VALUE", help="changes of a source"
+    )
     options = parser.parse_args()
     lines = options.config.read_text().splitlines()
     keys = {change.partition("=")[0] for change in options.set}

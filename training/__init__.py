@@ -1,1 +1,1 @@
-"""The pipeline that turns raw data into a model; runs on the training machine."""
+"""The pipeline that turns raw data into a model. It runs on the training machine."""

@@ -1,4 +1,4 @@
-"""What one types: `python -m training train | benchmark | classify`."""
+"""The command line: `python -m training train | benchmark | clean-report | classify`."""
 
 import os
 import signal
@@ -26,9 +26,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="""Trains a model of goods descriptions, measures it, and classifies with it.
+    help="""Trains a model that classifies goods descriptions, measures it, and classifies with it.
 
-    By hand, from the repository's root:
+    To run it by hand, from the root of the repository:
 
       python -m training train --raw-source-data raw_source_data.zip --output out
 
@@ -38,31 +38,34 @@ app = typer.Typer(
 
       python -m training classify --output out "mens cotton trousers"
 
-    The worker gives a job instead: python -m training train --job job.json
+    The worker passes a job file instead: python -m training train --job job.json
     """,
 )
 
 JobOption = Annotated[
-    Path | None, typer.Option("--job", help="job.json of the worker; instead of the paths below.")
+    Path | None, typer.Option("--job", help="The worker's job.json. It replaces the options for paths below.")
 ]
-ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration.")]
-OutputOption = Annotated[Path, typer.Option("--output", help="The folder for what is made.")]
+ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+OutputOption = Annotated[Path, typer.Option("--output", help="The folder for the results.")]
 RawOption = Annotated[
-    Path | None, typer.Option("--raw-source-data", help="raw_source_data.zip, or a folder of its content.")
+    Path | None, typer.Option("--raw-source-data", help="raw_source_data.zip, or a folder with its content.")
 ]
 BenchmarkOption = Annotated[
     Path | None,
-    typer.Option("--benchmarking-data", help="benchmarking_data.zip, or a folder of its content."),
+    typer.Option("--benchmarking-data", help="benchmarking_data.zip, or a folder with its content."),
 ]
 LimitOption = Annotated[
     int | None,
-    typer.Option("--limit", min=1, help="Only the first so many rows of each source or benchmark."),
+    typer.Option(
+        "--limit", min=1, help="Use only this many rows of each source or benchmark, from its start."
+    ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps; else the configuration's.")
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps. Overrides the configuration's device."),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Instead of the configuration's max_epochs.")
+    int | None, typer.Option("--epochs", min=1, help="Overrides the configuration's max_epochs.")
 ]
 CacheOption = Annotated[
     str | None,
@@ -74,10 +77,14 @@ CacheOption = Annotated[
 ]
 SnapshotsOption = Annotated[
     Path | None,
-    typer.Option("--snapshots", help="The snapshots folder of an earlier run: what is in it is not fetched."),
+    typer.Option(
+        "--snapshots",
+        help="The snapshots folder of an earlier run. A source with a snapshot there is not fetched again.",
+    ),
 ]
 VerifyOption = Annotated[
-    bool, typer.Option("--verify", help="Train twice, the second time without the cache, and compare.")
+    bool,
+    typer.Option("--verify", help="Train twice, the second time without the cache, and compare both models."),
 ]
 
 _CONFIG = Path("search-config.toml")
@@ -97,7 +104,7 @@ def train(
     *,
     verify: VerifyOption = False,
 ) -> None:
-    """Raw data → model.zip."""
+    """Train a model from the raw data and write model.zip."""
     overrides = pipeline.Overrides(limit, epochs, device)
     do = pipeline.verify if verify else pipeline.train
 
@@ -123,7 +130,7 @@ def benchmark(
     output: OutputOption = DEFAULT_OUTPUT,
     limit: LimitOption = None,
 ) -> None:
-    """Output's model.zip → benchmark_results.xml and benchmark_results.zip."""
+    """Measure the model.zip of the output folder; write benchmark_results.xml and benchmark_results.zip."""
 
     def work(job: Job, progress: Progress) -> pipeline.Outcome:
         data = _needed(job.benchmarking_data, "benchmarking_data")
@@ -136,13 +143,15 @@ def benchmark(
 
 @app.command("clean-report")
 def clean_report(
-    raw_source_data: Annotated[Path, typer.Option("--raw-source-data", help="The zip, or a folder.")],
+    raw_source_data: Annotated[
+        Path, typer.Option("--raw-source-data", help="raw_source_data.zip, or a folder with its content.")
+    ],
     config: ConfigOption = _CONFIG,
     output: OutputOption = DEFAULT_OUTPUT,
     snapshots: SnapshotsOption = None,
     limit: LimitOption = None,
 ) -> None:
-    """What the cleaning keeps, changes and drops: cleaning_report.csv and cleaning_report.html."""
+    """Report what the cleaning keeps, changes and drops: cleaning_report.csv and cleaning_report.html."""
     try:
         read = pipeline.read_config(config, pipeline.Overrides(limit))
         with Progress() as progress:
@@ -156,11 +165,11 @@ def clean_report(
 
 @app.command()
 def classify(
-    descriptions: Annotated[list[str], typer.Argument(help="What the goods are called.")],
+    descriptions: Annotated[list[str], typer.Argument(help="The descriptions of goods to classify.")],
     config: ConfigOption = _CONFIG,
     output: OutputOption = DEFAULT_OUTPUT,
 ) -> None:
-    """The codes of descriptions, by output's model.zip."""
+    """Classify descriptions with the model.zip of the output folder."""
     console = Console()
     try:
         read = pipeline.read_config(config, pipeline.Overrides())
@@ -184,7 +193,7 @@ def _run(
     by_hand: Job,
     work: Callable[[Job, Progress], pipeline.Outcome],
 ) -> int:
-    """Of several processes, the leader alone writes progress and result."""
+    """Do the work and return the exit status. With several processes, only the leader writes files."""
     folder = folder_of(job_path, by_hand.output)
     if not is_leader():
         with Path(os.devnull).open("w") as nowhere, Progress(log=nowhere) as silent:
@@ -199,7 +208,7 @@ def _run(
 
 
 def _processes(job_path: Path | None, by_hand: Job) -> int:
-    """What the configuration says; what cannot be read is reported by the run itself."""
+    """The configuration's number of processes. 1 if it cannot be read: the run itself then reports why."""
     try:
         job = by_hand if job_path is None else read_job(job_path)
         return pipeline.read_config(job.config, pipeline.Overrides()).processes
@@ -208,8 +217,11 @@ def _processes(job_path: Path | None, by_hand: Job) -> int:
 
 
 def _torchrun(command: Command, processes: int, folder: Path) -> int:
-    """This command again, by torch's own launcher; of what its processes died, result.json knows, or it."""
-    # Imported here: few runs have several processes.
+    """Run this command again under torchrun and return the exit status.
+
+    If a process failed, either it left a `result.json` that says why, or one is written here.
+    """
+    # Imported here, because it is slow and few runs have several processes.
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     from torch.distributed.run import parse_args  # noqa: PLC0415
     from torch.distributed.run import run as launch  # noqa: PLC0415
@@ -218,15 +230,15 @@ def _torchrun(command: Command, processes: int, folder: Path) -> int:
     try:
         launch(parse_args([*launcher, *sys.argv[1:]]))  # type: ignore[no-untyped-call]
     except ChildFailedError as exc:
-        # What Linux killed is the cause: the leader may have time to say that a connection is gone, or none.
+        # If Linux killed a process, that is the cause, even if the leader reported a lost connection first.
         rank, failure = min(
             exc.failures.items(), key=lambda one: (one[1].exitcode != -signal.SIGKILL, one[1].timestamp)
         )
         status = exit_status_of(folder)
         if status is not None and failure.exitcode != -signal.SIGKILL:
             return status
-        reason, why = why_ended(failure.exitcode)
-        return write_failure(folder, command, reason, f"process {rank} of {processes}: {why}")
+        reason, why = why_ended(f"Process {rank} of {processes}", failure.exitcode)
+        return write_failure(folder, command, reason, why)
     return 0
 
 
@@ -234,7 +246,7 @@ def _needed(path: Path | None, name: str) -> Path:
     if path is None:
         raise TrainingError(
             FailureCode.INVALID_JOB,
-            f"{name} is missing: give it in job.json, or as --{name.replace('_', '-')}",
+            f"{name} is missing. Set it in job.json, or pass --{name.replace('_', '-')}.",
         )
     return path
 

@@ -1,7 +1,7 @@
 """The schema of `search-config.toml`.
 
-The API validates what CI posts with it, so it stands on tomli, pydantic and the standard library alone.
-A configuration that cannot be trained from raises `ConfigError`, which names every problem with key and line.
+The API checks what CI posts with this module, so it needs only tomli, pydantic and the standard library.
+A configuration that cannot be used raises `ConfigError`, which names each problem with its key and line.
 """
 
 import re
@@ -51,7 +51,7 @@ CleaningStep = Literal[
     "negation",
     "remove_phrases",
     "pad",
-    # Names for several of them:
+    # These two are names for several steps:
     "basic",
     "tradesets",
 ]
@@ -88,7 +88,7 @@ Language = Literal[
     "WELSH",
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
-# TOML has arrays only; everything else stays strict, so that "5" is no number.
+# Arrays of TOML become tuples. All other types are strict, so that "5" is not accepted as a number.
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -97,10 +97,10 @@ class _Section(BaseModel):
 
 
 class SourceConfig(_Section):
-    """Where descriptions with codes come from, how they are cleaned, and what they count.
+    """A source of descriptions with codes: its place, how it is cleaned, and how much it counts.
 
-    One of `file`, `folder` (every `*.csv` in it) or `url` names the place. Columns count from 0. Without a
-    `code_column` every description gets `code`.
+    One of `file`, `folder` (every `*.csv` in it) and `url` gives the place. Columns are counted from 0. If
+    there is no `code_column`, every description gets `code`.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -115,7 +115,7 @@ class SourceConfig(_Section):
     code: str | None = None
     cleaning: Annotated[tuple[CleaningStep, ...], Field(strict=False)] = ("lower", "strip")
     weight: Annotated[float, Field(gt=0, le=1000)] = 1
-    # So many shorter forms of each description, with words left out, are learned beside it.
+    # The number of shorter forms of each description, with words left out, that are learned beside it.
     variants: Annotated[int, Field(ge=0, le=100)] = 0
     authoritative: bool = False
     creates_codes: bool = False
@@ -124,7 +124,7 @@ class SourceConfig(_Section):
     @model_validator(mode="after")
     def _code_is_known(self) -> "SourceConfig":
         if self.kind == "csv" and self.code_column is None and self.code is None:
-            raise ValueError("needs code_column, or code for the code of every description")
+            raise ValueError("has no codes. Set code_column, or set code to one code for every description.")
         return self
 
     @property
@@ -190,7 +190,7 @@ DEFAULT_SOURCES: Final = (
     ),
 )
 
-# The flat keys that say where a default source lies.
+# The top-level keys that give the places of default sources.
 _PLACES: Final[Mapping[str, tuple[str, Literal["file", "folder", "url"]]]] = {
     "vague_terms_data_file": ("vague_terms", "file"),
     "extra_data_file": ("extra_references", "file"),
@@ -205,9 +205,9 @@ _PLACES: Final[Mapping[str, tuple[str, Literal["file", "folder", "url"]]]] = {
 
 
 class SearchConfig(_Section):
-    """A whole `search-config.toml`.
+    """The content of a `search-config.toml`.
 
-    `sources` are the ones in use, in the order in which they outrank each other.
+    `sources` are the sources in use. Earlier ones take precedence over later ones.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -227,7 +227,7 @@ class SearchConfig(_Section):
     brands_file: str | None = None
     tradesets_data_dir: str | None = None
     sources: tuple[SourceConfig, ...] = ()
-    # For tests and trials: the first so many rows of each source.
+    # For tests and trials: only this many rows of each source are used, from its start.
     rows_per_source: Annotated[int, Field(ge=1)] | None = None
 
     # Cleaning.
@@ -248,35 +248,35 @@ class SearchConfig(_Section):
     # Embeddings.
     transformer: Annotated[str, Field(min_length=1)] = "all-MiniLM-L6-v2"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    # auto: bfloat16 where the hardware multiplies it faster; weights and sums stay float32 either way.
+    # auto uses bfloat16 if the hardware multiplies it faster. Weights and sums are float32 either way.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    # So many of them share the work, one a GPU: `torchrun` starts them.
+    # The number of processes that share the work, one for each GPU. `torchrun` starts them.
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     embedding_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     uses_quantized_model: Literal[False] = False
 
     # Network.
     hidden_size: Annotated[int, Field(ge=1, le=65536)] = 1024
-    # So many networks are trained, each with its share of the hidden size, and packed as one: the mean of
-    # their logits is one network's whose hidden layer is theirs side by side.
+    # The number of networks that are trained, each with an equal share of the hidden size, and then combined
+    # into one network that computes the mean of their logits.
     ensemble_size: Annotated[int, Field(ge=1, le=64)] = 1
-    # As the weights are stored; float16 halves the model, and loads into the same network.
+    # How the weights are stored. float16 halves the size of the model, and loads into the same network.
     weights_precision: Literal["float32", "float16"] = "float32"
     model_dropout_layer_1_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.1
     model_dropout_layer_2_percentage: Annotated[float, Field(ge=0, lt=1)] = 0.4
     embedding_scale: Annotated[float, Field(gt=0, le=1000)] = 10.0
-    # 1 makes embeddings vary alike in all directions, 0 leaves them as they are; in between, half-way.
+    # With 1, embeddings vary equally in all directions; with 0 they are unchanged; 0.5 is half-way.
     embedding_whitening: Share = 0.5
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.001
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Counts the chapter's and the heading's probability in the loss, beside the code's.
+    # The weight in the loss of the probabilities of the chapter and the heading, beside that of the code.
     hierarchy_weight: Annotated[float, Field(ge=0, le=10)] = 0.3
-    # How often, in an epoch, a variant stands for a description that has some.
+    # The share of epochs in which a description that has variants is replaced by one of them.
     variant_share: Share = 0.5
-    # Added to the logit of the vague class: below 0, less is refused and more is answered.
+    # Added to the logit of the vague class. Below 0, fewer descriptions are refused and more are answered.
     vague_bias: Annotated[float, Field(ge=-20, le=20)] = 0.0
-    # The logits are divided by it: above 1, scores are less sure and lists longer; the best result stays.
+    # Divides the logits. Above 1, scores are less certain and lists of results longer; their order stays.
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
     warm_up_share: Share = 0.05
     max_epochs: Annotated[int, Field(ge=1, le=10000)] = 8
@@ -289,19 +289,20 @@ class SearchConfig(_Section):
     classification_minimum_of_best: Share = 0.05
     classification_cumulated_score: Annotated[float, Field(gt=0, le=1)] = 0.9
 
-    # Benchmark: `[benchmark_floors."*"]` holds for every benchmark, `[benchmark_floors.vague]` for one.
+    # Benchmark. `[benchmark_floors."*"]` applies to every benchmark, `[benchmark_floors.vague]` to one.
     benchmark_floors: dict[str, dict[Figure, Share]] = {}
 
     @model_validator(mode="after")
     def _members_are_alike(self) -> "SearchConfig":
         if self.hidden_size % self.ensemble_size:
             raise ValueError(
-                f"hidden_size {self.hidden_size} cannot be split into {self.ensemble_size} networks"
+                f"hidden_size {self.hidden_size} cannot be split evenly into {self.ensemble_size} networks "
+                "(ensemble_size). Make it a multiple."
             )
         return self
 
     def floor(self, benchmark: str, figure: str) -> float:
-        """The share that `figure` must reach in `benchmark`; 0 where nothing is asked for."""
+        """The share that `figure` must reach in `benchmark`; 0 if there is no floor."""
         for name in (benchmark, "*"):
             for known, share in self.benchmark_floors.get(name, {}).items():
                 if known == figure:
@@ -310,25 +311,31 @@ class SearchConfig(_Section):
 
 
 def parse_config(text: str) -> SearchConfig:
-    """Read a `search-config.toml`; raises `ConfigError` with everything that is wrong with it."""
+    """Read a `search-config.toml`. Raises `ConfigError` with all of its problems."""
     try:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
-        message = f"is no TOML: {exc.msg} (line {exc.lineno}, column {exc.colno})"
+        message = f"is not valid TOML: {exc.msg} (line {exc.lineno}, column {exc.colno})"
         raise ConfigError((ConfigProblem("", exc.lineno, message),)) from exc
     lines = lines_of_keys(text)
     problems: list[ConfigProblem] = []
 
     tables = raw.pop("sources", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        problems.append(ConfigProblem("sources", lines.get("sources"), "must be tables: [[sources]]"))
+        problems.append(
+            ConfigProblem(
+                "sources",
+                lines.get("sources"),
+                "must be an array of tables. Write each source as a [[sources]] table.",
+            )
+        )
         tables = []
     problems += _version_problems(raw, lines)
     try:
         flat = SearchConfig.model_validate(raw)
     except ValidationError as exc:
         flat = None
-        # A version that is wrong has been reported already, and better.
+        # A wrong version has been reported already, with a better message.
         problems += [found for found in problems_of(exc, SearchConfig, "", lines) if found.key != "version"]
     sources = list(_sources(raw, tables, lines, problems))
     if problems or flat is None:
@@ -338,17 +345,17 @@ def parse_config(text: str) -> SearchConfig:
 
 
 def _version_problems(raw: Mapping[str, Any], lines: Mapping[str, int]) -> Iterator[ConfigProblem]:
-    """The version names the model's prefix, so it is checked first and by its own words."""
+    """The version is part of the name of the model, so it is checked first and has its own messages."""
     if "version" not in raw:
-        yield ConfigProblem("version", None, 'is missing: add a line like version = "1.0.0"')
+        yield ConfigProblem("version", None, 'is missing. Add a line such as version = "1.0.0".')
         return
     version = raw["version"]
     if not isinstance(version, str) or not SEMANTIC_VERSION.fullmatch(version):
         yield ConfigProblem(
             "version",
             lines.get("version"),
-            "must be a semantic version, MAJOR.MINOR.PATCH and perhaps a pre-release like 1.4.0-rc.1; "
-            f"it is {shown(version)}",
+            f"is {shown(version)}, which is not a semantic version. Write MAJOR.MINOR.PATCH, such as 0.0.2, "
+            "or a pre-release such as 1.4.0-rc.1.",
         )
 
 
@@ -358,7 +365,7 @@ def _sources(
     lines: Mapping[str, int],
     problems: list[ConfigProblem],
 ) -> Iterator[SourceConfig]:
-    """The default sources that have a place, changed by the tables of their names; then further ones."""
+    """The default sources that have a place, changed by the tables with their names, then other sources."""
     places: dict[str, dict[str, str]] = {}
     for key, (source_name, field) in _PLACES.items():
         if isinstance(raw.get(key), str):
@@ -373,9 +380,15 @@ def _sources(
             continue
         line = lines.get(f"{prefix}.name", lines.get(prefix))
         if source.name in given:
-            problems.append(ConfigProblem(f"{prefix}.name", line, f"{source.name!r} is there twice"))
+            problems.append(
+                ConfigProblem(
+                    f"{prefix}.name",
+                    line,
+                    f"{source.name!r} is the name of an earlier source too. Give each source its own name.",
+                )
+            )
         if source.place is None and source.enabled:
-            problems.append(ConfigProblem(prefix, line, "needs one of file, folder or url"))
+            problems.append(ConfigProblem(prefix, line, "has no place. Set one of file, folder and url."))
         given[source.name] = source
     for default in DEFAULT_SOURCES:
         if default.name not in given and default.name in places:
@@ -387,7 +400,7 @@ def _sources(
 
 
 def _base(table: Mapping[str, Any], places: Mapping[str, dict[str, str]]) -> dict[str, Any]:
-    """What a table starts from: the default source of its name; a place of its own replaces the default's."""
+    """The values that a table changes: those of the default source with its name, unless it has a place."""
     default = next((source for source in DEFAULT_SOURCES if source.name == table.get("name")), None)
     if default is None:
         return {}

@@ -1,10 +1,10 @@
-"""What ends a run, by a code that the worker and its readers can act on."""
+"""Errors that end a run. Each has a code that the worker and people can act on."""
 
 from enum import Enum
 
 
 class FailureCode(Enum):
-    """Why a run ended; the value in `result.json` and the exit status."""
+    """Why a run failed: the code in `result.json` and the exit status."""
 
     INVALID_CONFIG = "invalid_config", 2
     INVALID_JOB = "invalid_job", 2
@@ -23,7 +23,7 @@ class FailureCode(Enum):
 
 
 class TrainingError(Exception):
-    """A run that cannot go on; `message` says what is wrong and what to do."""
+    """The run cannot continue. `message` says what is wrong and what to do next."""
 
     def __init__(self, reason: FailureCode, message: str) -> None:
         self.reason = reason

@@ -1,4 +1,4 @@
-"""Files in and out: zips unpacked safely, names looked up, results written whole."""
+"""Files: unpacking zips safely, finding the files that a configuration names, writing results atomically."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from training.errors import FailureCode, TrainingError
 
 _CHUNK = 1 << 20
-# A zip has no times before 1980.
+# The earliest time that a zip can hold.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -25,7 +25,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_folder(folder: Path) -> str:
-    """Digest over the names and contents of a folder's files, without hidden ones and Python's caches."""
+    """Digest of the names and contents of all files in a folder, except hidden files and Python's caches."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
         name = path.relative_to(folder)
@@ -36,7 +36,7 @@ def sha256_of_folder(folder: Path) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write under, beside `path`, which takes its place when the block ends well: fsync, rename."""
+    """Write a file atomically: the block writes to the yielded path, which replaces `path` if it succeeds."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield beside
@@ -48,14 +48,14 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def unpack(archive: Path, target: Path, *, missing: FailureCode) -> Path:
-    """Unpack a zip below `target` and return where it lies; a folder is taken as it is.
+    """Unpack a zip into `target` and return the folder; a folder is returned as it is.
 
-    Names that would land elsewhere, and links, are refused: a zip comes from a bucket that others write to.
+    Links, and names that lead outside `target`, are refused: others write to the bucket the zip comes from.
     """
     if archive.is_dir():
         return archive
     if not archive.is_file():
-        raise TrainingError(missing, f"{archive} is not there")
+        raise TrainingError(missing, f"{archive} does not exist")
     try:
         with zipfile.ZipFile(archive) as content:
             members = [member for member in content.infolist() if not member.is_dir()]
@@ -65,7 +65,8 @@ def unpack(archive: Path, target: Path, *, missing: FailureCode) -> Path:
                 if name.is_absolute() or ".." in name.parts or ":" in member.filename or is_link:
                     raise TrainingError(
                         FailureCode.UNREADABLE_SOURCE,
-                        f"{archive.name} holds {member.filename!r}, which would land outside of its folder",
+                        f"{archive.name} contains {member.filename!r}, which would be unpacked outside its "
+                        "folder. Make the zip again with plain relative names.",
                     )
             needed = sum(member.file_size for member in members)
             target.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,8 @@ def unpack(archive: Path, target: Path, *, missing: FailureCode) -> Path:
             if needed > free:
                 raise TrainingError(
                     FailureCode.OUT_OF_DISK,
-                    f"{archive.name} unpacks to {needed:,} bytes; {target} has {free:,} left",
+                    f"{archive.name} needs {needed:,} bytes when unpacked, but {target} has only {free:,} "
+                    "bytes left. Use an instance with a larger disk.",
                 )
             for member in members:
                 path = target / PurePosixPath(member.filename.replace("\\", "/"))
@@ -81,14 +83,18 @@ def unpack(archive: Path, target: Path, *, missing: FailureCode) -> Path:
                 with content.open(member) as packed, path.open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, _CHUNK)
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as exc:
-        raise TrainingError(FailureCode.UNREADABLE_SOURCE, f"{archive.name} is no whole zip: {exc}") from exc
+        raise TrainingError(
+            FailureCode.UNREADABLE_SOURCE,
+            f"{archive.name} is not a complete zip file ({exc}). Upload it again.",
+        ) from exc
     return target
 
 
 def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """A zip whose bytes follow from names and contents alone: fixed times and permissions, sorted, stored.
+    """Write a zip whose bytes depend only on the names and contents of the files.
 
-    Stored, because weights hardly shrink and zlib's output differs between its builds.
+    Times and permissions are fixed and names are sorted. Nothing is compressed, because weights hardly shrink
+    and different builds of zlib give different bytes.
     """
     with written_whole(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(files):
@@ -100,26 +106,26 @@ def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Finds what a configuration names: first in the unpacked raw data, then in the checkout."""
+    """Finds the files that a configuration names: first in the unpacked raw data, then in the checkout."""
 
     unpacked: Path
     checkout: Path
 
     def find(self, name: str, *, what: str) -> Path:
-        """`what` says whose file it is, for the error. Raises `missing_source`."""
+        """`what` names the key or source that asks for the file, for the error. Raises `missing_source`."""
         for candidate in self._candidates(name):
             if candidate.exists():
                 return candidate
         raise TrainingError(
             FailureCode.MISSING_SOURCE,
-            f"{what}: {name} is neither in the raw source data nor in the checkout ({self.checkout}); "
-            "add it to raw_source_data.zip or take its key out of search-config.toml",
+            f"{what}: {name} is neither in the raw source data nor in the checkout ({self.checkout}). "
+            "Add it to raw_source_data.zip, or remove its key from search-config.toml.",
         )
 
     def _candidates(self, name: str) -> Iterator[Path]:
         path = Path(name)
         yield self.unpacked / path
-        # A zip made from outside or inside of its folder has one level more or less.
+        # Depending on how the zip was made, its paths have one folder more or one folder less.
         if not path.is_absolute():
             for folder in sorted(self.unpacked.iterdir()):
                 if folder.is_dir():

@@ -1,4 +1,4 @@
-"""A run from its inputs to its files: training, benchmark, classification. Read it top to bottom."""
+"""The pipeline from its inputs to its files: training, benchmark and classification, in reading order."""
 
 import hashlib
 import platform
@@ -33,7 +33,7 @@ from training.sources.snapshot import Snapshot, take_snapshot
 
 @dataclass(frozen=True)
 class Overrides:
-    """What is said by hand, against the configuration."""
+    """Options of the command line that take precedence over the configuration."""
 
     rows_per_source: int | None = None
     max_epochs: int | None = None
@@ -42,7 +42,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run may look before it works: for embeddings, and for snapshots of additional sources."""
+    """Where a run finds embeddings and snapshots of additional sources that earlier runs left."""
 
     embedding_cache: str | None = None
     snapshots: Path | None = None
@@ -50,9 +50,9 @@ class Places:
 
 @dataclass(frozen=True)
 class Input:
-    """Something that shaped the result and came from outside of the job's folder.
+    """Something that shaped the result and came from outside the job's folder.
 
-    `url` and `file` (within the output) are those of an additional source's snapshot.
+    A snapshot of an additional source also has its `url`, and its `file` within the output folder.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `result.json` says of a run that succeeded."""
+    """What `result.json` reports about a run that succeeded."""
 
     files: list[Path]
     inputs: list[Input]
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def read_config(path: Path, overrides: Overrides) -> SearchConfig:
-    """Raises `invalid_config` with every problem on a line of its own."""
+    """Raises `invalid_config` with one line for each problem."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -94,11 +94,11 @@ def read_config(path: Path, overrides: Overrides) -> SearchConfig:
 def train(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> Outcome:
-    """Data in, cleaning, embeddings, network, package: writes `model.zip`.
+    """Read and clean the data, embed it, train the network, and write `model.zip`.
 
-    Under torchrun every process runs this; the leader reads the data and writes the files.
+    Under torchrun every process runs this function; only the leader reads the data and writes files.
     """
-    # Before the embeddings, which are the first to use a GPU unless all of them are cached.
+    # Before the embeddings, because they are the first to use the GPU, unless all of them are cached.
     fix_cublas_workspace()
     chosen = _device(config)
     group = join(chosen)
@@ -136,7 +136,7 @@ def train(
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run, once everything was read."""
+    """The data of a run, after everything has been read."""
 
     dataset: Dataset
     vague_terms: frozenset[str]
@@ -148,7 +148,7 @@ class Prepared:
 def prepare(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> Prepared:
-    """Unpack, snapshot, read, clean, merge."""
+    """Unpack the raw data, take snapshots, read and clean the sources, and merge them."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
         unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
@@ -164,9 +164,9 @@ def prepare(
 def verify(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> Outcome:
-    """Train twice, the second time without a cache, and compare. Raises `crashed` for other bytes.
+    """Train twice, the second time without a cache. Raises `crashed` if the models differ in any byte.
 
-    Of several processes the leader compares: it alone has the files.
+    With several processes only the leader compares, because only it has the files.
     """
     outcome = train(config, raw_source_data, output, progress, places)
     taken = output / "snapshots"
@@ -179,9 +179,10 @@ def verify(
     if len(set(digests)) > 1:
         raise TrainingError(
             FailureCode.CRASHED,
-            f"the same inputs gave two models: {' and '.join(digests)}; no reproduction can be promised here",
+            f"training twice on the same inputs gave two different models ({' and '.join(digests)}). "
+            "Models cannot be reproduced on this machine.",
         )
-    progress.say(f"verified: trained twice, {digests[0]} both times")
+    progress.say(f"verified: both trainings gave the same model.zip, sha256 {digests[0]}")
     return outcome
 
 
@@ -193,7 +194,7 @@ def benchmark(
     progress: Progress,
     limit: int | None,
 ) -> Outcome:
-    """Writes `benchmark_results.xml` and `benchmark_results.zip` for every benchmark of the zip."""
+    """Measure every benchmark of the zip; write `benchmark_results.xml` and `benchmark_results.zip`."""
     classifier = load_classifier(config, model)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".benchmarking-data-", dir=output) as folder:
@@ -217,13 +218,13 @@ def benchmark(
 def clean_report(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> list[Path]:
-    """What the cleaning makes of every source: writes `cleaning_report.csv` and `cleaning_report.html`."""
+    """Report what cleaning does to each source: `cleaning_report.csv` and `cleaning_report.html`."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
         unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
         sources = read_and_clean(config, Lookup(unpacked, Path.cwd()), snapshots, progress)
-    title = f"Cleaning of {config.name} {config.version}, {config.digits} digits"
+    title = f"Cleaning report of {config.name} {config.version}, {config.digits} digits"
     return write_report(output, report(sources, merge(sources, config.seed)), title)
 
 
@@ -233,14 +234,15 @@ def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list
 
 
 def load_classifier(config: SearchConfig, model: Path) -> Classifier:
-    """On the CPU, where classifications are served. Raises `missing_source` without the transformer."""
+    """Load a model on the CPU. Raises `missing_source` if the transformer it was trained with is not here."""
     loaded = read_model(model)
     transformer = find_transformer(config.transformer)
     if transformer.sha256 != loaded.answers.transformer_sha256:
         raise TrainingError(
             FailureCode.MISSING_SOURCE,
-            f"{model.name} was trained with {loaded.answers.transformer} of sha256 "
-            f"{loaded.answers.transformer_sha256}; {config.transformer} here is {transformer.sha256}",
+            f"{model.name} was trained with the transformer {loaded.answers.transformer} "
+            f"(sha256 {loaded.answers.transformer_sha256}), but {config.transformer} on this machine has "
+            f"sha256 {transformer.sha256}. Install the transformer that the model was trained with.",
         )
     bfloat16 = choose_bfloat16(config.precision, "cpu")
     encoder = Encoder(transformer, "cpu", config.embedding_batch_size, bfloat16=bfloat16)
@@ -250,7 +252,7 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
 def take_snapshots(
     config: SearchConfig, given: Path | None, target: Path, progress: Progress
 ) -> dict[str, Snapshot]:
-    """Of the additional sources: those that have a URL, and no file or folder."""
+    """Snapshots of the additional sources, which have a URL and no file or folder."""
     return {
         source.name: take_snapshot(source, given, target, progress)
         for source in config.sources
@@ -267,7 +269,7 @@ def read_and_clean(
     config: SearchConfig, lookup: Lookup, snapshots: Mapping[str, Snapshot], progress: Progress
 ) -> list[CleanedSource]:
     lists = read_lists(config, lookup)
-    # All of them are looked for before the first is read: a missing one is known at once.
+    # All files are looked up before the first one is read, so that a missing file is reported at once.
     files = {
         source.name: [snapshots[source.name].path] if source.name in snapshots else files_of(source, lookup)
         for source in config.sources
@@ -278,7 +280,7 @@ def read_and_clean(
             rows = read_source(source, files[source.name], config.rows_per_source)
             cleaned.append(clean_source(rows, config.digits, lists))
             for file, broken in rows.broken[:5]:
-                progress.say(f"{source.name}: {file}, line {broken.line}: left out: {broken.why}")
+                progress.say(f"{source.name}: left out {file}, line {broken.line}: {broken.why}")
             progress.say(
                 f"{source.name}: {rows.frame.height:,} rows, {len(rows.broken):,} broken, "
                 f"{cleaned[-1].cleaned.kept.height:,} kept, dropped {cleaned[-1].cleaned.reasons}"
@@ -288,7 +290,7 @@ def read_and_clean(
 
 
 def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:
-    """The patterns of vague descriptions; lines that start with # are comments."""
+    """The patterns of vague descriptions. Lines that start with # are comments."""
     if config.vague_terms_regex_file is None:
         return ()
     path = lookup.find(config.vague_terms_regex_file, what="vague_terms_regex_file")
@@ -298,13 +300,15 @@ def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:
             re.compile(pattern)
         except re.error as exc:
             raise TrainingError(
-                FailureCode.UNREADABLE_SOURCE, f"{path.name}: {pattern!r} is no regular expression: {exc}"
+                FailureCode.UNREADABLE_SOURCE,
+                f"{path.name}: {pattern!r} is not a valid regular expression ({exc}). "
+                "Correct or remove this line.",
             ) from exc
     return patterns
 
 
 def _known_answers(sources: list[CleanedSource], classes: set[str]) -> tuple[frozenset[str], dict[str, str]]:
-    """The vague terms, and the search references whose codes are classes."""
+    """The vague terms, and those search references whose codes are classes."""
     vague: set[str] = set()
     references: dict[str, str] = {}
     for source in sources:
@@ -330,7 +334,7 @@ def _answers(config: SearchConfig, data: Prepared, transformer: Transformer) -> 
 
 
 def python_environment() -> Input:
-    """The interpreter and every installed distribution, by a digest over their names and versions."""
+    """The interpreter and all installed packages, identified by a digest of their names and versions."""
     installed = sorted({f"{item.name.lower()}=={item.version}" for item in metadata.distributions()})
     name = f"python {platform.python_version()}"
     return Input(

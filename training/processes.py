@@ -1,4 +1,4 @@
-"""Processes that start each other: why one ended, and how one ends with the process that started it."""
+"""Child processes: why one ended, and how one ends when its parent does."""
 
 import os
 import signal
@@ -11,24 +11,24 @@ from training.errors import FailureCode
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
 
 
-def why_ended(status: int) -> tuple[FailureCode, str]:
-    """What a process without a result most likely died of; a status below 0 is a signal's, as Popen's are."""
+def why_ended(process: str, status: int) -> tuple[FailureCode, str]:
+    """Why a process most likely ended without a result. A negative status is a signal, as in Popen."""
     if status >= 0:
-        return FailureCode.CRASHED, f"ended with exit status {status}; the log says why"
+        return FailureCode.CRASHED, f"{process} ended with exit status {status}. The log says why."
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
     if name == "SIGKILL":
         return FailureCode.OUT_OF_MEMORY, (
-            f"killed by {name}, as Linux does when memory runs out (unless somebody else did): lower "
-            "model_batch_size, embedding_batch_size, hidden_size or processes, or take a larger instance"
+            f"{process} was killed by {name}, most likely by Linux because memory ran out. Lower "
+            "model_batch_size, embedding_batch_size, hidden_size or processes, or use a larger instance."
         )
-    return FailureCode.CRASHED, f"ended by {name}; the log may say why"
+    return FailureCode.CRASHED, f"{process} was ended by {name}. The log may say why."
 
 
 def end_with_parent() -> None:
-    """From now on, this process ends itself after its parent: who is killed cannot stop what it started."""
+    """From now on this process ends when its parent does: a killed parent cannot stop its children itself."""
     threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
 
 

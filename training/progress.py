@@ -1,4 +1,4 @@
-"""Progress of long work: `progress.jsonl` for the worker, a bar on a terminal, plain lines in a log."""
+"""Progress of long work: `progress.jsonl` for the worker, bars on a terminal, plain lines in a log."""
 
 import json
 import sys
@@ -26,14 +26,14 @@ SECONDS_BETWEEN_LINES = 1.0
 
 
 class Phase:
-    """One stretch of work of a known size, in whatever it counts: rows, texts, steps."""
+    """A part of the work with a known size, counted in whatever suits it: rows, texts or steps."""
 
     def __init__(self, progress: "Progress", name: str, total: int) -> None:
         self.name = name
         self.total = total
         self.done = 0
         self.metrics: dict[str, float] = {}
-        # Networks of an ensemble advance one phase from several threads.
+        # The networks of an ensemble advance the same phase from several threads.
         self._lock = threading.Lock()
         self._progress = progress
         self._started = progress.clock()
@@ -64,7 +64,7 @@ class Phase:
 
 
 class Progress:
-    """Writes at most a line a second to `path`, and one at the end of each phase."""
+    """Writes at most one line per second to `path`, and one line at the end of each phase."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Progress:
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Phase]:
-        """A stretch of work; its last line is written however it ends."""
+        """A part of the work. Its last line is written even if the block raises."""
         phase = Phase(self, name, total)
         try:
             yield phase
@@ -111,7 +111,7 @@ class Progress:
             phase.finish()
 
     def say(self, message: str) -> None:
-        """A line for people: counts, warnings, where things lie."""
+        """Print a line for people: counts, warnings, and where the results are."""
         if self._bars:
             self._bars.console.print(message, markup=False, highlight=False)
         else:

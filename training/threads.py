@@ -1,4 +1,4 @@
-"""How many threads share a piece of torch's arithmetic: a process-wide setting, put back afterwards."""
+"""The number of threads that torch uses. It is a process-wide setting, which is restored afterwards."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,24 +9,24 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums add up in one order, whatever the number of cores."""
-    with _put_back():
+    """Use one thread, so that sums are added in the same order whatever the number of cores."""
+    with _restored():
         torch.set_num_threads(1)
         yield
 
 
 @contextmanager
 def workers(count: int, threads: int) -> Iterator[ThreadPoolExecutor]:
-    """So many pieces of work at a time, each on so many threads of torch's."""
+    """An executor that runs `count` pieces of work at a time, each on `threads` of torch's threads."""
     with (
-        _put_back(),
+        _restored(),
         ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,)) as executor,
     ):
         yield executor
 
 
 @contextmanager
-def _put_back() -> Iterator[None]:
+def _restored() -> Iterator[None]:
     threads = torch.get_num_threads()
     try:
         yield

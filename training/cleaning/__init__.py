@@ -1,1 +1,1 @@
-"""Cleaners: what they do to codes and descriptions, and the pipelines that they form."""
+"""Cleaning: the cleaners of codes and descriptions, and the pipelines that combine them."""

@@ -1,4 +1,4 @@
-"""What a cleaner is, and how several run over rows."""
+"""The definition of a cleaner, and how several of them run over rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ SAMPLES: Final = 5
 
 @dataclass(frozen=True)
 class Cleaner:
-    """Takes (code, description) and gives both back, or a reason to drop the row.
+    """Takes (code, description) and returns both, or a reason to drop the row.
 
     Each part is an expression over the columns `code` and `description`, so that a million rows are cleaned
-    at once; the parts that a cleaner has not, it leaves alone. `reason` gives a word for each row that goes,
-    and null for each that stays. Expressions keep the rows' order and number.
+    at once. A part that is None changes nothing. `reason` is a text for each row that is dropped, and null
+    for each row that is kept. Expressions keep the order and number of rows.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Cleaner:
 
 @dataclass(frozen=True)
 class Change:
-    """What a cleaner made of one row's code or description."""
+    """The code or description of one row, before and after a cleaner."""
 
     before: str
     after: str
@@ -37,11 +37,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What is left of some rows.
+    """The result of cleaning some rows.
 
-    `kept` and `dropped` hold the columns that came in; `dropped` has `reason` too, and its descriptions and
-    codes as they came in. `changed` counts, for each cleaner, the rows that it gave back otherwise, and
-    `samples` shows some of them.
+    `kept` and `dropped` have the columns of the input. `dropped` also has `reason`, and its descriptions and
+    codes are the original ones. `changed` counts for each cleaner the rows that it changed, and `samples`
+    shows some of them.
     """
 
     kept: pl.DataFrame
@@ -57,9 +57,9 @@ class Cleaned:
 
 
 def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
-    """Run the cleaners in their order; a row that one drops is not seen by the later ones.
+    """Run the cleaners in order. A row that one of them drops is not seen by the later ones.
 
-    rows has string columns `code` and `description`, and whatever else travels along.
+    rows has the string columns `code` and `description`; other columns are kept as they are.
     """
     kept = rows.with_columns(_raw_code=CODE, _raw_description=DESCRIPTION)
     dropped: list[pl.DataFrame] = []

@@ -1,4 +1,4 @@
-"""Cleaners of codes: shape, padding, and the yearly changes of the nomenclature."""
+"""Cleaners of codes: their form, padding, and the yearly changes of the nomenclature."""
 
 import csv
 from functools import cache
@@ -12,12 +12,12 @@ from training.cleaning.cleaner import CODE, Cleaner
 # In the order in which they apply.
 CHANGE_TABLES: Final = ("2024-2025", "2025-2026")
 
-# A row that says 6 digits where 8 are known means all of the subheading.
+# A code of 6 digits, where 8 are expected, stands for the whole subheading.
 PAD = Cleaner("pad", code=pl.when(CODE.str.contains(r"^[0-9]{6}$")).then(CODE + "00").otherwise(CODE))
 
 
 def code_shape(digits: int) -> Cleaner:
-    """Drop rows whose code, cut to `digits`, is not exactly so many digits."""
+    """Drop rows whose code, cut to `digits` characters, does not consist of exactly that many digits."""
     return Cleaner(
         "code_shape",
         reason=pl.when(~CODE.str.slice(0, digits).str.contains(rf"^[0-9]{{{digits}}}$")).then(
@@ -27,13 +27,13 @@ def code_shape(digits: int) -> Cleaner:
 
 
 def cut(digits: int) -> Cleaner:
-    """Cut codes to `digits`: last, so that changes and pairs were found by their 8 digits."""
+    """Cut codes to `digits`. This comes last, because code changes and incorrect pairs need all 8 digits."""
     return Cleaner("cut", code=CODE.str.slice(0, digits))
 
 
 @cache
 def code_changes() -> Cleaner:
-    """Old 8-digit codes become new ones, year after year; what follows the eighth digit is kept."""
+    """Replace old 8-digit codes by new ones, year after year. What follows the eighth digit is kept."""
     changed = CODE.str.slice(0, 8)
     for table in CHANGE_TABLES:
         changes = read_changes(table)

@@ -1,4 +1,4 @@
-"""Drops descriptions in languages that nobody asked for."""
+"""Drops descriptions in languages other than the preferred ones."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,7 @@ _CHUNK = 20_000
 
 @dataclass(frozen=True)
 class LanguageRules:
-    """What is kept and dropped by the team's lists, and how sure lingua must be of the rest."""
+    """The team's lists of what is kept and dropped, and how certain lingua must be about the rest."""
 
     preferred: tuple[str, ...]
     detected: tuple[str, ...]
@@ -28,9 +28,10 @@ class LanguageRules:
 
 
 def drop_other_languages(rules: LanguageRules) -> Cleaner:
-    """Kept: on the exact list, or with a term of the keep list. Dropped: with a term of the skip list.
+    """Keep what is on the exact list or has a term of the keep list; drop what has a term of the skip list.
 
-    Lingua decides about the rest: undecided is kept, a language that is not preferred is dropped.
+    Lingua decides about the rest: a description in a language that is not preferred is dropped, and one whose
+    language it cannot tell is kept.
     """
     keep = DESCRIPTION.is_in(sorted(rules.exact_keeps))
     if rules.partial_keeps:
@@ -38,10 +39,10 @@ def drop_other_languages(rules: LanguageRules) -> Cleaner:
     skip = pl.lit(value=False)
     if rules.partial_skips:
         skip = DESCRIPTION.str.contains_any(list(rules.partial_skips))
-    # Lingua looks at letters alone, so texts that differ in sizes, numbers and hyphens are one question.
+    # Lingua looks only at letters, so texts that differ only in numbers and hyphens are asked about once.
     letters = DESCRIPTION.str.replace_all(r"[^\p{L}\p{M}]+", " ").str.strip_chars(" ")
     asked = pl.when(~keep & ~skip).then(letters)
-    # Named once: polars calls the function again for every mention of what it gives.
+    # Used only once below, because polars would call the function again for each use.
     foreign = asked.map_batches(lambda texts: _foreign(texts, rules), return_dtype=pl.String)
     reason = (
         pl.when(~keep & skip)
@@ -52,7 +53,7 @@ def drop_other_languages(rules: LanguageRules) -> Cleaner:
 
 
 def _foreign(texts: pl.Series, rules: LanguageRules) -> pl.Series:
-    """The language of each text, null where preferred, undecided or not asked.
+    """The language of each text; null if it is preferred, undecided, or was not asked about.
 
     Each distinct text is looked at once.
     """
@@ -72,7 +73,7 @@ def _foreign(texts: pl.Series, rules: LanguageRules) -> pl.Series:
 
 @cache
 def _detector(languages: tuple[str, ...], minimum_relative_distance: float) -> "LanguageDetector":
-    # Imported here: its models are slow to load, and few cleaners need them.
+    # Imported here, because its models are slow to load and few cleaners need them.
     from lingua import Language, LanguageDetectorBuilder  # noqa: PLC0415
 
     chosen = [getattr(Language, name) for name in languages]

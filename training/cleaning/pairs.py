@@ -1,4 +1,4 @@
-"""Drops pairs of description and code that the team knows to be wrong."""
+"""Drops pairs of description and code that the team has listed as incorrect."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from training.cleaning.cleaner import CODE, DESCRIPTION, Cleaner
 
 @dataclass(frozen=True)
 class IncorrectPair:
-    """A description, the chapter that its codes must be in, a code that it must not have ("" for neither)."""
+    """A description, the chapter its codes must be in, and a code it must not have; either may be empty."""
 
     description: str
     chapter: str
@@ -18,12 +18,12 @@ class IncorrectPair:
 
 
 def with_leading_zero(code: str) -> str:
-    """Codes have an even number of digits; an odd one means that a spreadsheet ate the leading zero."""
+    """Restore the leading zero that a spreadsheet removed: codes have an even number of digits."""
     return code.zfill(len(code) + len(code) % 2)
 
 
 def drop_incorrect_pairs(pairs: Iterable[IncorrectPair]) -> Cleaner:
-    """Codes are compared by 8 digits where both have them, else by the digits that both have."""
+    """Drop incorrect pairs. Codes are compared by 8 digits, or by fewer if one of them has fewer."""
     chapters: dict[str, set[str]] = {}
     codes: dict[str, set[str]] = {}
     for pair in pairs:
@@ -43,7 +43,7 @@ def drop_incorrect_pairs(pairs: Iterable[IncorrectPair]) -> Cleaner:
 def _judge(rows: pl.Series, chapters: Mapping[str, set[str]], codes: Mapping[str, set[str]]) -> pl.Series:
     frame = rows.struct.unnest()
     known = sorted(chapters.keys() | codes.keys())
-    # Few rows are on the list, so only those are looked at one by one.
+    # Few rows are on the list, so only these are examined one by one.
     suspects = frame.with_row_index().filter(DESCRIPTION.is_in(known))
     wrong = [
         index

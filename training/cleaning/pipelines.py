@@ -1,4 +1,4 @@
-"""From the names of a configuration to cleaners in their order."""
+"""Turns the names of cleaning steps in a configuration into a sequence of cleaners."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ _SEVERAL: Final[dict[CleaningStep, tuple[CleaningStep, ...]]] = {
 
 @dataclass(frozen=True)
 class CleaningLists:
-    """The team's lists, read once a run."""
+    """The team's lists, which are read once in each run."""
 
     phrases: tuple[str, ...]
     pairs: tuple[IncorrectPair, ...]
@@ -54,7 +54,7 @@ class CleaningLists:
 
 
 def read_lists(config: SearchConfig, lookup: Lookup) -> CleaningLists:
-    """Terms are matched as they stand, leading spaces included: " iso" is another term than "iso"."""
+    """Read the lists. Terms keep their leading spaces: " iso" is a different term from "iso"."""
 
     def terms(key: str) -> tuple[str, ...]:
         name: str | None = getattr(config, key)
@@ -78,7 +78,7 @@ def read_lists(config: SearchConfig, lookup: Lookup) -> CleaningLists:
 
 
 def _pairs(config: SearchConfig, lookup: Lookup, phrases: tuple[str, ...]) -> Iterator[IncorrectPair]:
-    """Descriptions as the rows have them when the pairs are looked up: without phrases, normalised."""
+    """The incorrect pairs. Their descriptions are cleaned as the rows are before they are compared."""
     key = "incorrect_description_pairs_file"
     if config.incorrect_description_pairs_file is None:
         return
@@ -95,11 +95,11 @@ def _pairs(config: SearchConfig, lookup: Lookup, phrases: tuple[str, ...]) -> It
 
 
 def cleaners_for(source: SourceConfig, digits: int, lists: CleaningLists) -> list[Cleaner]:
-    """A source's cleaners. Whatever they are, no empty description passes and codes end cut to `digits`."""
+    """The cleaners of a source. The last ones always drop empty descriptions and cut codes to `digits`."""
     steps = list(_expanded(source.cleaning))
     known = _cleaners(digits, lists)
     cleaners = [known[step] for step in steps]
-    # What cuts words out may leave spaces, commas or nothing behind.
+    # A cleaner that removes words may leave spaces, commas or nothing behind.
     if "negation" in steps or "remove_phrases" in steps:
         cleaners.append(STRIP)
         cleaners += [drop_short(SHORTEST_DROPPED)] if "drop_short" in steps else []
@@ -115,7 +115,7 @@ def _expanded(steps: tuple[CleaningStep, ...]) -> Iterator[CleaningStep]:
 
 
 def _cleaners(digits: int, lists: CleaningLists) -> dict[CleaningStep, Cleaner]:
-    """Every cleaner by its name in the configuration."""
+    """All cleaners, by their names in the configuration."""
     cleaners: dict[CleaningStep, Cleaner] = {
         "lower": LOWER,
         "strip": STRIP,

@@ -1,4 +1,4 @@
-"""Cleaners of descriptions: lower case, white space, noise, phrases, plurals, negations."""
+"""Cleaners of descriptions: lower case, white space, noise, phrases, plurals and negations."""
 
 import re
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ import polars as pl
 
 from training.cleaning.cleaner import DESCRIPTION, Cleaner
 
-# Spelt out, because Python's \s and that of polars' regular expressions differ.
+# Written out, because \s means different characters in Python and in polars.
 _SPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 _SPACES = f"{_SPACE}+"
 _PYTHON_SPACES = re.compile(re.sub(r"\\x\{([0-9a-f]+)\}", lambda m: f"\\u{m[1]:0>4}", _SPACES))
-# A private-use character that stands in for something that must survive a replacement.
+# A private-use character that temporarily replaces text that a replacement must not touch.
 _MARK = "\ue000"
 
 
@@ -20,12 +20,12 @@ def lowered(text: pl.Expr) -> pl.Expr:
 
 
 def stripped(text: pl.Expr) -> pl.Expr:
-    """Runs of white space become one space; spaces around and full stops and commas at the end go."""
+    """Collapse white space; remove spaces at both ends, and full stops and commas at the end."""
     return text.str.replace_all(_SPACES, " ").str.strip_chars_start(" ").str.strip_chars_end(" .,")
 
 
 def normalised(text: str) -> str:
-    """What `lower` and `strip` make of one text: how vague terms and references are looked up."""
+    """Apply `lower` and `strip` to one text, as is done before vague terms and references are looked up."""
     return _PYTHON_SPACES.sub(" ", text.lower()).lstrip(" ").rstrip(" .,")
 
 
@@ -38,7 +38,7 @@ DROP_EMPTY = Cleaner(
 
 
 def drop_short(at_most: int) -> Cleaner:
-    """Drop descriptions of at most so many characters."""
+    """Drop descriptions that have at most this many characters."""
     return Cleaner(
         "drop_short",
         reason=pl.when(DESCRIPTION.str.len_chars() <= at_most).then(pl.lit("short description")),
@@ -54,7 +54,7 @@ DROP_NOISE = Cleaner(
 
 
 def remove_phrases(phrases: Iterable[str]) -> Cleaner:
-    """Cut the phrases out; a longer one goes before a shorter one that it contains."""
+    """Remove the phrases. Longer phrases are removed before the shorter phrases that they contain."""
     wanted = sorted({phrase.lower() for phrase in phrases if phrase.strip()}, key=lambda p: (-len(p), p))
     if not wanted:
         return Cleaner("remove_phrases")
@@ -63,11 +63,11 @@ def remove_phrases(phrases: Iterable[str]) -> Cleaner:
 
 
 def _escaped(text: str) -> str:
-    """Like `re.escape`, for polars' regular expressions, which know no escaped letters or spaces."""
+    """Like `re.escape`, but for polars, whose regular expressions do not allow escaped letters or spaces."""
     return re.sub(r"([\\.+*?()|\[\]{}^$#&\-~])", r"\\\1", text)
 
 
-# "women s" lost its apostrophe and is "womens"; but an s beside a size, or after a plural, is a size.
+# "women s" has lost its apostrophe and becomes "womens". An s beside a size or after a plural is a size.
 _SIZES = r"(?:xxs|xs|s|m|l|xl|xxl|xxxl|small|medium|large)"
 _PLURALS = (
     DESCRIPTION.str.replace_all(rf"\b(sizes?|{_SIZES}|\w*s)(\W+)s\b", f"$1$2{_MARK}")
@@ -81,7 +81,7 @@ PLURALS = Cleaner("plurals", description=_PLURALS)
 _NEGATION = r"(?:neither\b|other than\b|excluding\b|excl\.|not\b|except\b)"
 _NEGATIONS = (
     DESCRIPTION.str.replace_all("\u00a0", " ", literal=True)
-    # "whether or not" negates nothing.
+    # "whether or not" does not negate anything.
     .str.replace_all(r"\b(whether or )not\b", f"${{1}}{_MARK}")
     .str.replace_all(rf"\({_SPACE}*{_NEGATION}(?:[^()]|\([^()]*\))*\)", " ")
     .str.replace_all(rf"[\s,;(]*\b{_NEGATION}(?:[^-]|\b-\b)*", " ")

@@ -1,1 +1,1 @@
-"""What checking a configuration needs: the lines of its keys, and problems in plain words."""
+"""Checks of a configuration: the line numbers of its keys, and its problems in plain words."""

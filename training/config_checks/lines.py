@@ -1,4 +1,4 @@
-"""Line numbers of the keys of a TOML text: tomli keeps none, and an error that names no line helps nobody."""
+"""Line numbers of the keys of a TOML text, for error messages. tomli does not keep them."""
 
 import re
 
@@ -7,7 +7,7 @@ _KEY = re.compile(r"""^\s*(?P<key>[A-Za-z0-9_\-."' ]+?)\s*=""")
 
 
 def lines_of_keys(text: str) -> dict[str, int]:
-    """Line numbers, from 1, by dotted key, as in `sources[1].weight`."""
+    """Line numbers, counted from 1, by dotted key such as `sources[1].weight`."""
     found: dict[str, int] = {}
     counts: dict[str, int] = {}
     prefix = ""

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, by key and line."""
+"""The problems of a configuration, each with its key and line."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 @dataclass(frozen=True)
 class ConfigProblem:
-    """One thing that is wrong: `key` as in `sources[0].weight`; `line` counts from 1, or is None."""
+    """One problem. `key` is written like `sources[0].weight`; `line` counts from 1, and may be unknown."""
 
     key: str
     line: int | None
@@ -23,7 +23,7 @@ class ConfigProblem:
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; `problems` says why, in the order of the lines."""
+    """The configuration cannot be used. `problems` are in the order of the lines."""
 
     def __init__(self, problems: tuple[ConfigProblem, ...]) -> None:
         self.problems = problems
@@ -58,19 +58,21 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
         case "extra_forbidden":
             unknown = str(detail["loc"][-1])
             near = difflib.get_close_matches(unknown, model.model_fields, n=1, cutoff=0.6)
-            return f"is no known key; did you mean {near[0]!r}?" if near else "is no known key"
+            return (
+                f"is not a known key. Did you mean {near[0]!r}?" if near else "is not a known key. Remove it."
+            )
         case "missing":
             return "is missing"
         case "literal_error":
             expected = detail.get("ctx", {}).get("expected", "")
-            return f"must be one of {expected}; it is {shown(value)}"
+            return f"is {shown(value)}, but must be one of {expected}"
         case "value_error":
             return str(detail["msg"]).removeprefix("Value error, ")
         case "string_pattern_mismatch":
-            return f"must match {detail.get('ctx', {}).get('pattern')}; it is {shown(value)}"
+            return f"is {shown(value)}, but must match {detail.get('ctx', {}).get('pattern')}"
         case _:
             message = str(detail["msg"]).replace("Input should be", "must be").replace("Tuple should", "must")
-            return f"{message}; it is {shown(value)}"
+            return f"{message}, but is {shown(value)}"
 
 
 def shown(value: object) -> str:
@@ -79,7 +81,7 @@ def shown(value: object) -> str:
 
 
 def _line(key: str, lines: Mapping[str, int]) -> int | None:
-    """The line of the key, or of the nearest thing around it that has one."""
+    """The line of the key, or of the nearest enclosing key or table that has one."""
     while key:
         if key in lines:
             return lines[key]

@@ -1,1 +1,1 @@
-"""Cleaned sources become one dataset: weighted pairs of text and code, with variants and a report."""
+"""Merging cleaned sources into one dataset of weighted pairs of text and code, and the cleaning report."""

@@ -1,4 +1,4 @@
-"""From cleaned sources to what the network learns: texts, classes, and weighted pairs of both."""
+"""Merges cleaned sources into what the network learns: texts, classes, and weighted pairs of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class CleanedSource:
 class Dataset:
     """Distinct pairs of text and class, each with the weight that its sources give it.
 
-    texts and classes are sorted; pair i is texts[text_of[i]] with classes[class_of[i]], weight[i] > 0. Pairs
-    are sorted by text, then class. `variants` are shorter forms of texts, with their classes. `conflicts` are
-    the rows of authoritative sources that another one overruled: description, source, code, winner,
-    winning_codes. `unknown` are the pairs whose code no source created: source, code, description.
+    texts and classes are sorted. Pair i is texts[text_of[i]] with classes[class_of[i]] and weight[i] > 0, and
+    pairs are sorted by text, then class. `variants` are shorter forms of the texts. `conflicts` are the rows
+    of authoritative sources that were overruled by another one (description, source, code, winner,
+    winning_codes). `unknown` are the pairs whose code no source created (source, code, description).
     """
 
     texts: list[str]
@@ -44,7 +44,7 @@ class Dataset:
 
     @property
     def embedded(self) -> list[str]:
-        """What the network is trained on: the texts, then their variants."""
+        """The texts followed by their variants: everything that needs an embedding."""
         return self.texts + self.variants.texts
 
 
@@ -53,19 +53,20 @@ def clean_source(rows: SourceRows, digits: int, lists: CleaningLists) -> Cleaned
 
 
 def merge(sources: Sequence[CleanedSource], seed: int = 0) -> Dataset:
-    """Apply what the sources are worth to each other. Earlier sources outrank later ones.
+    """Merge the sources. Earlier sources take precedence over later ones.
 
-    - The classes are the codes of the sources that create codes; rows with other codes are left out.
-    - For a description that authoritative sources name, the codes of the first of them hold: what other
-      sources say of it counts for these codes.
-    - The seed is that of the variants.
+    - The classes are the codes of the sources that create codes. Rows with other codes are left out.
+    - If authoritative sources contain a description, the codes of the first of them hold. The weight that
+      other sources give to the description is added to these codes.
+    - The seed is used to draw the variants.
     """
     rows = _distinct(sources)
     classes = sorted(rows.filter(pl.col("creates_codes"))["code"].unique().to_list())
     if not classes:
         raise TrainingError(
             FailureCode.NO_CLASSES,
-            "no source that creates codes gave one: check creates_codes, digits and the cleaning report",
+            "no source that creates codes has a usable code. "
+            "Check creates_codes, digits and the cleaning report.",
         )
     known = rows.filter(pl.col("code").is_in(classes))
     unknown = rows.filter(~pl.col("code").is_in(classes)).select("source", "code", "description")
@@ -107,7 +108,7 @@ def merge(sources: Sequence[CleanedSource], seed: int = 0) -> Dataset:
 
 
 def _distinct(sources: Sequence[CleanedSource]) -> pl.DataFrame:
-    """Each pair once a source, sorted: nothing after this knows in which order files and rows came."""
+    """Each pair once for each source, sorted, so that the order of files and rows has no further effect."""
     frames = [
         source.cleaned.kept.select("code", "description")
         .unique()
@@ -124,13 +125,14 @@ def _distinct(sources: Sequence[CleanedSource]) -> pl.DataFrame:
     if not frames:
         raise TrainingError(
             FailureCode.NO_CLASSES,
-            "the configuration names no source: set cn_data_file, or add [[sources]] that create codes",
+            "the configuration has no source of data. "
+            "Set cn_data_file, or add [[sources]] that create codes.",
         )
     return pl.concat(frames).sort("description", "code", "rank")
 
 
 def _winners(known: pl.DataFrame) -> pl.DataFrame:
-    """The codes (one or several) of the first authoritative source of each description that has one."""
+    """For each description, the codes (one or more) that its first authoritative source gives it."""
     authoritative = known.filter(pl.col("authoritative"))
     first = pl.col("rank") == pl.col("rank").min().over("description")
     return authoritative.filter(first).select(
@@ -139,7 +141,7 @@ def _winners(known: pl.DataFrame) -> pl.DataFrame:
 
 
 def _weighted(known: pl.DataFrame, overruled: pl.DataFrame, winners: pl.DataFrame) -> pl.DataFrame:
-    """Weights add up over sources. An overruled row's weight goes to the winning codes, in equal parts."""
+    """Add up weights over sources. The weight of an overruled row is split equally over the winning codes."""
     kept = known.join(
         overruled.select("description", "code", "rank"), on=["description", "code", "rank"], how="anti"
     ).select("description", "code", "rank", "weight")
@@ -148,7 +150,7 @@ def _weighted(known: pl.DataFrame, overruled: pl.DataFrame, winners: pl.DataFram
         .join(winners, on="description", how="inner")
         .select("description", "code", "rank", weight=pl.col("weight") / pl.col("codes"))
     )
-    # Sorted before it is summed: floating-point sums depend on their order.
+    # Sorted before summing, because floating-point sums depend on their order.
     return (
         pl.concat([kept, moved])
         .sort("description", "code", "rank", "weight")
@@ -159,7 +161,7 @@ def _weighted(known: pl.DataFrame, overruled: pl.DataFrame, winners: pl.DataFram
 
 
 def _conflicts(overruled: pl.DataFrame, winners: pl.DataFrame) -> pl.DataFrame:
-    """Authoritative rows that another authoritative source overruled, with who won and by which codes."""
+    """Rows of authoritative sources that were overruled, with the source that won and its codes."""
     won = winners.group_by("description", "winner").agg(winning_codes=pl.col("code").sort().str.join(" "))
     return (
         overruled.filter(pl.col("authoritative"))

@@ -1,4 +1,4 @@
-"""The cleaning report: what became of each source's rows and why, as CSV and as a page."""
+"""The cleaning report: what happened to the rows of each source and why, as CSV and as an HTML page."""
 
 import csv
 import html
@@ -21,7 +21,7 @@ COLUMNS: Final = ("source", "outcome", "reason", "rows", "where", "before", "aft
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a row stands (file and line, if known), what it was and what became of it."""
+    """One row: its file and line (if known), and its content before and after cleaning."""
 
     where: str
     before: str
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that happened to `rows` rows of a source, with some of them."""
+    """Something that happened to `rows` rows of a source, with some of these rows as samples."""
 
     source: str
     outcome: Outcome
@@ -67,14 +67,14 @@ def _of_source(source: CleanedSource, dataset: Dataset) -> Iterator[Line]:
         )
     if read.broken:
         broken = [Sample(f"{file}:{row.line}", row.why) for file, row in read.broken[:SAMPLES]]
-        yield Line(name, "broken", "no whole row", len(read.broken), broken)
+        yield Line(name, "broken", "incomplete row", len(read.broken), broken)
     unknown = dataset.unknown.filter(pl.col("source") == name)
     if unknown.height:
         pairs = unknown.select("code", "description").head(SAMPLES).iter_rows()
         yield Line(
             name,
             "left out",
-            "no source creates the code",
+            "no source creates this code",
             unknown.height,
             [Sample("", f"{code} {description}") for code, description in pairs],
         )
@@ -85,11 +85,11 @@ def _of_source(source: CleanedSource, dataset: Dataset) -> Iterator[Line]:
             Sample("", f"{row['code']} {row['description']}", row["winning_codes"])
             for row in lost.head(SAMPLES).iter_rows(named=True)
         ]
-        yield Line(name, "overruled", f"{winner} names other codes", lost.height, samples)
+        yield Line(name, "overruled", f"{winner} has other codes", lost.height, samples)
 
 
 def write_report(folder: Path, lines: Sequence[Line], title: str) -> list[Path]:
-    """`cleaning_report.csv`, a line a sample, and `cleaning_report.html`."""
+    """Write `cleaning_report.csv`, with one line for each sample, and `cleaning_report.html`."""
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -115,7 +115,7 @@ code { font-size: 13px; overflow-wrap: anywhere } summary { cursor: pointer }
 
 
 def page(lines: Sequence[Line], title: str) -> str:
-    """One page without anything from elsewhere; samples unfold."""
+    """A single HTML page that loads nothing from elsewhere. The samples can be unfolded."""
     names = list(dict.fromkeys(line.source for line in lines))
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>",

@@ -1,8 +1,8 @@
-"""Shorter forms of a description: some of its words, in their order.
+"""Variants: shorter forms of a description, made of some of its words in their order.
 
-What traders declare is cut off, and full of brands and model names. A network that has seen a description
-lose words depends less on any one of them. Only noisy descriptions gain by it: clean terms lose their meaning
-with a word (docs/experiments.md has the figures).
+Descriptions by traders are often cut off, and full of brands and model names. A network that has seen
+descriptions with words left out depends less on any single word. This helps only with noisy descriptions,
+because clean terms lose their meaning when a word is left out (see the figures in docs/experiments.md).
 """
 
 import random
@@ -16,7 +16,7 @@ from torch import Tensor
 
 Indices = npt.NDArray[np.int64]
 
-# Of so many tries some repeat each other, or are texts of their own.
+# Draws for each variant, because some draws repeat each other or are descriptions of their own.
 _TRIES = 4
 _SHORTEST = 3
 
@@ -25,7 +25,8 @@ _SHORTEST = 3
 class Variants:
     """The variants of all texts, in one table.
 
-    texts are sorted and distinct; of text i they are texts[j], j in members[first[i] : first[i] + count[i]].
+    texts are sorted and distinct. The variants of text i are texts[j] for each j in
+    members[first[i] : first[i] + count[i]].
     """
 
     texts: list[str]
@@ -35,9 +36,9 @@ class Variants:
 
 
 def make_variants(texts: Sequence[str], wanted: Sequence[int], seed: int) -> Variants:
-    """Up to wanted[i] variants of texts[i]. None is one of the texts: those have their own codes.
+    """Make up to wanted[i] variants of texts[i]. A variant that is itself one of the texts is left out.
 
-    A text's variants depend on itself, the texts and the seed alone, not on its place.
+    The variants of a text depend only on the text, the set of texts and the seed, not on the order of texts.
     """
     known = set(texts)
     of_text = [
@@ -52,11 +53,11 @@ def make_variants(texts: Sequence[str], wanted: Sequence[int], seed: int) -> Var
 
 
 def _shortened(text: str, count: int, seed: int) -> list[str]:
-    """Half of them a run of words, half of them words left out anywhere; at least half of the words stay."""
+    """Keep a run of words, or words chosen anywhere, with equal chance; at least half of the words stay."""
     words = text.split()
     if len(words) < 2:
         return []
-    # Seeded by a string, it is the same whatever the hash seed.
+    # Seeded by a string, so that the draw does not depend on Python's hash seed.
     rng = random.Random(f"{seed}:{text}")  # noqa: S311
     found: dict[str, None] = {}
     for _ in range(_TRIES * count):
@@ -75,10 +76,10 @@ def _shortened(text: str, count: int, seed: int) -> list[str]:
 
 
 class VariantDraw:
-    """Says for each epoch which text stands for a pair's: its own, or one of its variants."""
+    """Draws for each epoch which text stands for a pair: its own text, or one of its variants."""
 
     def __init__(self, variants: Variants, text_of: Indices, texts: int, share: float) -> None:
-        """`text_of` (pairs,); in the table of embeddings the variants come after the `texts`."""
+        """`text_of` (pairs,). In the table of embeddings, the variants follow the `texts` texts."""
         self._text_of = torch.from_numpy(text_of)
         self._first = torch.from_numpy(variants.first[text_of])
         self._count = torch.from_numpy(variants.count[text_of])
@@ -86,7 +87,7 @@ class VariantDraw:
         self._share = share
 
     def __call__(self, generator: torch.Generator) -> Tensor:
-        """(pairs,): indices of the table. A pair with variants gives way to one of them by `share`."""
+        """(pairs,): rows of the table. A pair with variants uses one of them with probability `share`."""
         if not len(self._members):
             return self._text_of
         pairs = len(self._text_of)

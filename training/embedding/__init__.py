@@ -1,1 +1,1 @@
-"""Texts become embeddings: the transformer, the encoder, its process pool, and the cache."""
+"""Turning texts into embeddings: the transformer, the encoder, its process pool, and the cache."""

@@ -1,8 +1,8 @@
-"""Embeddings of earlier runs, by transformer and text, in a folder or below an S3 prefix.
+"""A cache of embeddings, by transformer and text, in a folder or under an S3 prefix.
 
-A run reads what is there, embeds the rest, and leaves that as one further pack. A pack is never changed, and
-its name is the digest of its content: builds may share a cache at the same time, and half a pack is none.
-An embedding is the same to the last bit on one kind of machine alone, so each kind has packs of its own.
+A run reads the embeddings that exist, computes the rest, and adds these as a new pack. A pack never changes,
+and is named by the digest of its content, so several builds can share a cache and a damaged pack is noticed.
+Embeddings are identical to the last bit only on one kind of machine, so each kind has its own packs.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _TEXTS_OF_A_PACK: Final = 100_000
 
 
 class PackStore(Protocol):
-    """Where packs lie. Names are digests."""
+    """Where packs are stored. Their names are digests of their contents."""
 
     def names(self) -> list[str]: ...
     def read(self, name: str) -> bytes: ...
@@ -49,10 +49,10 @@ class FolderStore:
 
 
 class S3Store:
-    """Below `s3://bucket/prefix`. An object appears whole or not at all."""
+    """Packs under `s3://bucket/prefix`. An object appears completely or not at all."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
-        # Imported here: a run without such a cache needs no AWS.
+        # Imported here, because only a run with such a cache needs AWS.
         import boto3  # noqa: PLC0415
 
         self._client: Any = boto3.client("s3")
@@ -77,7 +77,7 @@ class S3Store:
 
 
 def open_store(place: str, encoder: Encoder) -> PackStore:
-    """The packs of the encoder's embeddings in `place`: a folder, or s3://bucket/prefix."""
+    """The packs for this encoder in `place`, which is a folder or s3://bucket/prefix."""
     if place.startswith("s3://"):
         bucket, _, prefix = place.removeprefix("s3://").partition("/")
         return S3Store(bucket, "/".join(filter(None, [prefix.strip("/"), encoder.fingerprint])))
@@ -85,13 +85,13 @@ def open_store(place: str, encoder: Encoder) -> PackStore:
 
 
 def embed(texts: Sequence[str], encoder: Encoder, place: str | None, progress: Progress) -> Embeddings:
-    """(len(texts), dimension) float32. A cache that fails costs time, not the run."""
+    """(len(texts), dimension) float32. A cache that fails costs time but does not end the run."""
     if place is None:
         return encoder.encode(texts, progress)
     keys = [_key(text) for text in texts]
     store, found = _opened(place, encoder, keys, progress)
     missing = [index for index, key in enumerate(keys) if key not in found]
-    progress.say(f"embedding cache: {len(texts) - len(missing):,} of {len(texts):,} texts are there")
+    progress.say(f"embedding cache: found {len(texts) - len(missing):,} of {len(texts):,} texts")
     fresh = encoder.encode([texts[index] for index in missing], progress) if missing else None
     if store and fresh is not None:
         try:
@@ -120,7 +120,7 @@ Found = dict[bytes, npt.NDArray[np.float32]]
 
 
 def _read(store: PackStore, keys: Sequence[bytes], progress: Progress) -> Found:
-    """The vectors of the keys that some pack holds, as views into the packs."""
+    """The vectors of those keys that are in some pack, as views into the packs."""
     wanted = set(keys)
     found: Found = {}
     for name in store.names():
@@ -128,7 +128,7 @@ def _read(store: PackStore, keys: Sequence[bytes], progress: Progress) -> Found:
             break
         content = store.read(name)
         if hashlib.sha256(content).hexdigest() != name:
-            progress.say(f"embedding cache: pack {name} is damaged, and passed over")
+            progress.say(f"embedding cache: ignored pack {name}, because it is damaged")
             continue
         pack_keys, vectors = unpack_embeddings(content)
         for position in range(len(vectors)):
@@ -152,7 +152,7 @@ def _gather(
 
 
 def _write(store: PackStore, keys: Sequence[bytes], vectors: Embeddings) -> None:
-    # By key, so that the same texts make the same pack, whatever their order.
+    # Sorted by key, so that the same texts make the same pack whatever their order.
     order = sorted(range(len(keys)), key=keys.__getitem__)
     for start in range(0, len(order), _TEXTS_OF_A_PACK):
         part = order[start : start + _TEXTS_OF_A_PACK]
@@ -161,16 +161,16 @@ def _write(store: PackStore, keys: Sequence[bytes], vectors: Embeddings) -> None
 
 
 def pack_embeddings(keys: Sequence[bytes], vectors: Embeddings) -> bytes:
-    """Header (magic, count, dimension), the keys, then the vectors as little-endian float32."""
+    """A header (magic, count, dimension), then the keys, then the vectors as little-endian float32."""
     header = _HEADER.pack(_MAGIC, *vectors.shape)
     return header + b"".join(keys) + vectors.astype("<f4").tobytes()
 
 
 def unpack_embeddings(content: bytes) -> tuple[bytes, Embeddings]:
-    """The keys, one after the other, and the vectors (count, dimension)."""
+    """The concatenated keys, and the vectors (count, dimension)."""
     magic, count, dimension = _HEADER.unpack_from(content)
     if magic != _MAGIC:
-        raise ValueError("is no pack of embeddings")
+        raise ValueError("it is not a pack of embeddings")
     start = _HEADER.size + count * _KEY_BYTES
     vectors = np.frombuffer(content, dtype="<f4", offset=start).reshape(count, dimension)
     return content[_HEADER.size : start], vectors

@@ -1,8 +1,8 @@
-"""Texts → unit-length embeddings.
+"""Turns texts into embeddings of length 1.
 
-An embedding depends on its text alone, to the last bit: texts are grouped by their number of tokens, so
-that none is padded, and every group runs in batches of one shape, whatever else is in them and whichever
-process runs them. So a cache may serve any part.
+An embedding depends only on its text, to the last bit. For that, texts are grouped by their number of tokens
+so that none is padded, and each group runs in batches of one fixed shape, whatever else is in the batch and
+whichever process runs it. Therefore a cache can supply any part of the embeddings.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 Embeddings = npt.NDArray[np.float32]
 
-# A batch of longer texts has fewer of them: so many tokens fill a batch, about.
+# The number of tokens in a batch, roughly: batches of longer texts have fewer texts.
 _TOKENS_OF_A_BATCH = 512
 _TOKENISED_AT_ONCE = 8192
 _BATCHES_AHEAD = 32
-# Each has an open file from when its process is done until the call ends, of which a process may have 1,024.
+# Each finished batch keeps a file open until the call ends, and a process may have only 1,024 open files.
 _BATCHES_OF_A_POOL_CALL = 128
 
 
 class Encoder:
-    """A loaded sentence-transformer: on one device, or in a process pool on several of the same kind."""
+    """A sentence-transformer on one device, or in a process pool on several devices of the same kind."""
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class Encoder:
 
     @cached_property
     def model(self) -> "Unpadded":
-        # Imported here: it takes seconds, and a run whose embeddings are all cached needs none of it.
+        # Imported here, because it takes seconds and a run whose embeddings are all cached does not need it.
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
         from training.embedding.unpadded import Unpadded  # noqa: PLC0415
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        # A pool's processes take it from here to their devices.
+        # The processes of a pool receive the model from here and move it to their devices.
         device = "cpu" if self._pool else str(self.device)
         model = Unpadded(str(self.transformer.folder), device=device, local_files_only=True).eval()
         if self._bfloat16:
@@ -72,9 +72,9 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What an embedding depends on besides its text, to the last bit: transformer, libraries, machine."""
+        """A digest of everything besides its text that an embedding depends on: model, libraries, machine."""
         has = torch.cpu.get_capabilities()
-        # Matrices are multiplied by other units, in another order, on other makes and where there is AMX.
+        # Processors of another make, or with AMX, multiply matrices in another order.
         kind = f"{torch.backends.cpu.get_cpu_capability()} {has.get('cpu_name')} {has.get('amx_bf16')}"
         if self.device.type == "cuda":
             kind = torch.cuda.get_device_name(self.device)
@@ -98,7 +98,7 @@ class Encoder:
         return out
 
     def _encode_in_pool(self, texts: Sequence[str], out: Embeddings, phase: Phase) -> None:
-        """A call a length, so that every batch of the pool is whole, and none of its texts is padded."""
+        """Make separate calls for each length, so that every batch is full and no text is padded."""
         _, groups = self._by_length(texts)
         if not groups:
             return
@@ -119,10 +119,10 @@ class Encoder:
                 self._take(waiting.popleft(), out, phase)
 
     def _workers(self) -> AbstractContextManager[ThreadPoolExecutor]:
-        """On a CPU one thread a core, each with batches of its own, none sharing a batch's arithmetic.
+        """On a CPU, one thread for each core, each with its own batches.
 
-        Threads that share it wait for each other at every layer: on a machine with one other busy process
-        that is ten times slower. It also would let the number of cores into the last bit.
+        Threads that share the arithmetic of a batch wait for each other at every layer, which is ten times
+        slower if one other process is busy. The last bit would also depend on the number of cores.
         """
         return workers(torch.get_num_threads() if self.device.type == "cpu" else 1, threads=1)
 
@@ -133,13 +133,13 @@ class Encoder:
         phase.advance(len(indices))
 
     def encode_one(self, text: str) -> Embeddings:
-        """(dimension,) float32: one text, at its own length."""
+        """(dimension,) float32: the embedding of one text, in a batch of its own."""
         (tokens,) = self.model.tokenise([text])
         one: Embeddings = self._run(tokens[None, :].astype(np.int64), 1)[0]
         return one
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], npt.NDArray[np.int64]]]:
-        """Indices of texts of one length, and their tokens (rows, length); rows is a function of length."""
+        """Indices of texts of one length, and their tokens (rows, length). The length determines rows."""
         tokens, groups = self._by_length(texts)
         for rows, group in groups:
             for indices in _parts(group, rows):
@@ -149,14 +149,14 @@ class Encoder:
     def _by_length(
         self, texts: Sequence[str]
     ) -> tuple[list[npt.NDArray[np.int32]], list[tuple[int, list[int]]]]:
-        """The tokens of the texts; and for each length the rows of its batches, and its texts' indices."""
+        """The tokens of the texts; and for each length, the rows of a batch and the indices of its texts."""
         tokens: list[npt.NDArray[np.int32]] = []
         for start in range(0, len(texts), _TOKENISED_AT_ONCE):
             tokens += self.model.tokenise(texts[start : start + _TOKENISED_AT_ONCE])
         by_length: dict[int, list[int]] = defaultdict(list)
         for index, ids in enumerate(tokens):
             by_length[len(ids)].append(index)
-        # Long ones first: what does not fit into memory fails at once.
+        # The longest texts come first, so that a lack of memory shows at once.
         return tokens, [
             (max(1, min(self._batch_size, _TOKENS_OF_A_BATCH // length)), by_length[length])
             for length in sorted(by_length, reverse=True)

@@ -1,4 +1,4 @@
-"""sentence-transformers' process pool: one process a device, each with batches of its own."""
+"""The process pool of sentence-transformers: one process for each device, each with its own batches."""
 
 from collections.abc import Sequence
 from multiprocessing.connection import wait
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """The model in a process for each of the devices, for as long as the block lasts."""
+    """The model in one process for each device, for as long as the block lasts."""
 
     def __init__(self, model: "Unpadded", devices: Sequence[str]) -> None:
         self._model = model
@@ -32,30 +32,30 @@ class Pool:
         self._model.stop_multi_process_pool(self._pool)
 
     def encode(self, texts: Sequence[str], rows: int) -> npt.NDArray[np.float32]:
-        """(len(texts), dimension), for texts of one number of tokens, in whole batches of `rows`.
+        """(len(texts), dimension), for texts with the same number of tokens, in full batches of `rows`.
 
-        The last text fills up the last batch. Raises `crashed` or `out_of_memory` when a process died.
+        The last batch is filled up with the last text. Raises `crashed` or `out_of_memory` if a process died.
         """
         filled = [*texts, *[texts[-1]] * (-len(texts) % rows)]
         try:
-            # A chunk, which is what a process takes at a time, is one batch.
+            # A process takes one chunk at a time. Here each chunk is one batch.
             vectors: npt.NDArray[np.float32] = self._model.encode(
                 filled, batch_size=rows, chunk_size=rows, pool=self._pool, show_progress_bar=False
             )
         except Exception as exc:
-            # What a death breaks, a pipe or a shared tensor, may be noticed a moment before it.
+            # A dead process breaks a pipe or a shared tensor, which may be noticed before its end is.
             self._all_alive(1.0, exc)
             raise
-        # The others may have done all of its work, but then the next batches would be theirs too.
+        # The other processes may have done the dead one's share, but the next call would be slower.
         self._all_alive(0.0)
         return vectors[: len(texts)]
 
     def _all_alive(self, seconds: float, cause: Exception | None = None) -> None:
-        """Waits so long for the end of a process. Raises for one that ended."""
+        """Waits so many seconds for a process to end, and raises if one did."""
         processes = self._pool["processes"]
         ended = wait([process.sentinel for process in processes], seconds)
         for process, device in zip(processes, self._devices, strict=True):
             if process.sentinel in ended:
                 process.join()
-                reason, why = why_ended(process.exitcode)
-                raise TrainingError(reason, f"the process that embeds on {device}: {why}") from cause
+                reason, why = why_ended(f"The process that embeds on {device}", process.exitcode)
+                raise TrainingError(reason, why) from cause

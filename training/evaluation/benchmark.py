@@ -1,4 +1,4 @@
-"""Measures a model on descriptions whose codes are known, and on ones that deserve no answer."""
+"""Measures a model on descriptions with known codes, and on descriptions that should get no answer."""
 
 import json
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from training.sources.rows import read_csv
 
 SHORTEST_DROPPED: Final = 2
 RANKS: Final = 5
-# Digits of what a first result may get right.
+# The levels of the nomenclature at which the first result can be right, by their digits.
 _LEVELS: Final[tuple[tuple[Figure, int], ...]] = (("chapter", 2), ("heading", 4), ("subheading", 6))
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Descriptions and, unless none deserves an answer, their codes, cut to the asked digits.
+    """Descriptions with their codes, cut to the configured digits. codes is None if none should be answered.
 
-    `left_out` counts what was not measured, by reason.
+    `left_out` counts the rows that are not measured, by reason.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures are shares in [0, 1] of `count`; chapters have their own, by their two digits."""
+    """The figures are shares in [0, 1] of `count`. Each chapter (two digits) has its own figures too."""
 
     benchmark: Benchmark
     figures: dict[str, float]
@@ -76,13 +76,13 @@ class Measured:
 
 
 def read_benchmarks(folder: Path, digits: int, limit: int | None = None) -> list[Benchmark]:
-    """Every CSV below the folder. Raises `missing_benchmark` when there is none."""
+    """Read every CSV in the folder and its subfolders. Raises `missing_benchmark` if there is none."""
     files = sorted(folder.rglob("*.csv"), key=lambda path: path.relative_to(folder).as_posix())
     if not files:
         raise TrainingError(
             FailureCode.MISSING_BENCHMARK,
-            "benchmarking_data.zip holds no *.csv: each is a benchmark with the columns "
-            "description and code, or description alone where no answer is right",
+            "benchmarking_data.zip has no *.csv file. Add one for each benchmark, with the columns "
+            "description and code, or with descriptions only if none of them should get an answer.",
         )
     stems = [path.stem for path in files]
     return [
@@ -99,7 +99,7 @@ def read_benchmarks(folder: Path, digits: int, limit: int | None = None) -> list
 
 
 def read_benchmark(path: Path, name: str, digits: int, limit: int | None = None) -> Benchmark:
-    """Descriptions that have several codes cannot be right or wrong: they are left out and counted."""
+    """Descriptions with several codes are left out and counted, as no answer to them is right or wrong."""
     found = read_csv(path, "utf-8", columns=1, header="auto", code_column=None)
     has_codes = any(len(row) > 1 and row[1].strip() for _, row in found.rows)
     rows = [row for _, row in found.rows if len(row) > 1 or not has_codes]
@@ -126,7 +126,10 @@ def read_benchmark(path: Path, name: str, digits: int, limit: int | None = None)
     if repeated := cleaned.kept.height - distinct.height - ambiguous.height:
         left_out["repeated"] = repeated
     if not distinct.height:
-        raise TrainingError(FailureCode.MISSING_BENCHMARK, f"{path.name} holds no row to measure: {left_out}")
+        raise TrainingError(
+            FailureCode.MISSING_BENCHMARK,
+            f"{path.name} has no row that can be measured. Left out, by reason: {left_out}",
+        )
     codes = distinct["code"].to_list() if has_codes else None
     return Benchmark(name, distinct["description"].to_list(), codes, left_out)
 
@@ -153,7 +156,7 @@ def _refusals(results: Sequence[Sequence[Result]]) -> dict[str, float]:
 
 
 def _figures(codes: Sequence[str], results: Sequence[Sequence[Result]]) -> dict[str, float]:
-    """`top_3` counts the codes among the first three results; a level, the first result's digits."""
+    """`top_3` is the share of codes among the first three results. Levels compare the first result only."""
     count = len(codes)
     ranks = [
         next((rank for rank, result in enumerate(found, start=1) if result.code == code), 0)
@@ -179,7 +182,7 @@ def _share(count: int, total: int) -> float:
 
 
 def write_results(output: Path, measured: Sequence[Measured], config: SearchConfig) -> list[Path]:
-    """`benchmark_results.xml` and `benchmark_results.zip`; their bytes follow from the results alone."""
+    """Write `benchmark_results.xml` and `.zip`. Their bytes depend only on the results."""
     xml = output / "benchmark_results.xml"
     with written_whole(xml) as beside:
         tree = junit(measured, config)
@@ -191,7 +194,7 @@ def write_results(output: Path, measured: Sequence[Measured], config: SearchConf
 
 
 def junit(measured: Sequence[Measured], config: SearchConfig) -> "ET.ElementTree[ET.Element]":
-    """A test suite a benchmark, a test case a figure; one below the configuration's floor fails."""
+    """One test suite for each benchmark, one test case for each figure, which fails below its floor."""
     root = ET.Element("testsuites", name=f"{config.name} {config.version}")
     for one in measured:
         name = one.benchmark.name

@@ -1,4 +1,4 @@
-"""Descriptions → codes with scores."""
+"""Classifies descriptions: each gets codes with scores."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a list of results ends."""
+    """The limits at which a list of results ends."""
 
     limit: int = 5
     best_share: float = 0.05
@@ -42,14 +42,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Result:
-    """A code of the asked number of digits, and its score in (0, 1]."""
+    """A code with the configured number of digits, and its score in (0, 1]."""
 
     code: str
     score: float
 
 
 class Classifier:
-    """Answers from the lists first (vague terms, then references), then from the network."""
+    """Answers from the lists if it can (first vague terms, then references), otherwise from the network."""
 
     def __init__(self, model: Model, encoder: Encoder, limits: Limits, digits: int) -> None:
         self.model = model
@@ -58,7 +58,7 @@ class Classifier:
         self._digits = digits
 
     def classify(self, description: str) -> list[Result]:
-        """The results, best first; none for a description that is too vague."""
+        """The results, best first. There are none for a description that is too vague."""
         text = normalised(description)
         known = self._from_lists(text)
         if known is not None:
@@ -66,7 +66,7 @@ class Classifier:
         return self._from_network(self._encoder.encode_one(text)[None, :])[0]
 
     def classify_all(self, descriptions: Sequence[str], progress: Progress) -> list[list[Result]]:
-        """The results of each description, in their order; each distinct text is embedded once."""
+        """The results of each description, in the given order. Each distinct text is embedded once."""
         texts = [normalised(description) for description in descriptions]
         found = {text: self._from_lists(text) for text in dict.fromkeys(texts)}
         asked = sorted(text for text, results in found.items() if results is None)
@@ -76,7 +76,7 @@ class Classifier:
         return [found[text] or [] for text in texts]
 
     def _from_lists(self, text: str) -> list[Result] | None:
-        """None where no list knows the text. A term on both lists is vague: that is the team's rule."""
+        """None if no list contains the text. A term on both lists is vague, which is the team's rule."""
         answers = self.model.answers
         if text in answers.vague_terms or any(pattern.search(text) for pattern in self._patterns):
             return []
@@ -85,19 +85,19 @@ class Classifier:
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:
-        # Texts are in lower case when they are looked up, patterns need not be.
+        # Texts are in lower case when they are looked up, but patterns may not be.
         return [re.compile(pattern, re.IGNORECASE) for pattern in self.model.answers.vague_patterns]
 
     @cached_property
     def _groups(self) -> tuple[list[str], Tensor]:
-        """The distinct codes of the asked digits, sorted, and for each class the index of its code."""
+        """The sorted distinct codes, cut to the digits, and for each class the index of its code."""
         codes = [code if code == VAGUE_CODE else code[: self._digits] for code in self.model.classes]
         distinct = sorted(set(codes))
         index = {code: position for position, code in enumerate(distinct)}
         return distinct, torch.tensor([index[code] for code in codes])
 
     def _from_network(self, embeddings: Embeddings) -> list[list[Result]]:
-        """Embeddings (n, input_size) → the results of each row."""
+        """The results for each row of the embeddings (n, input_size)."""
         codes, group_of = self._groups
         best = max(1, math.ceil(self._limits.best_share * len(codes)))
         results: list[list[Result]] = []
@@ -116,7 +116,7 @@ class Classifier:
         return results
 
     def _cut(self, scores: Sequence[float], codes: Sequence[str]) -> list[Result]:
-        """The results up to the first limit that is met; scores and codes are sorted, best first."""
+        """The results up to the first limit that is reached. Scores and codes are sorted, best first."""
         results: list[Result] = []
         cumulated = 0.0
         for code, score in zip(codes, scores, strict=False):
@@ -131,14 +131,14 @@ class Classifier:
 
 
 def log_sum_exp_by_group(logits: Tensor, group_of: Tensor, groups: int) -> Tensor:
-    """Sum the classes of a group in the space of probabilities.
+    """Sum the probabilities of the classes in each group, in log space.
 
     logits (n, classes); group_of (classes,) int64 in [0, groups). Returns (n, groups).
     """
     if groups == logits.shape[1]:
-        # As many groups as classes: each is its own, and both are sorted alike.
+        # With as many groups as classes, each class is a group, and both are sorted in the same order.
         return logits
     largest = logits.amax(dim=1, keepdim=True)
     sums = logits.new_zeros(len(logits), groups).index_add_(1, group_of, torch.exp(logits - largest))
-    # A group far below the best one underflows to 0: the log of the smallest number keeps it last.
+    # A group far below the best underflows to 0. The log of the smallest float keeps it last.
     return torch.log(sums.clamp_min(torch.finfo(sums.dtype).tiny)) + largest

@@ -12,7 +12,7 @@ Command = Literal["train", "benchmark"]
 
 
 class Job(BaseModel):
-    """`job.json`. Keys that this version does not know are passed over: the worker may be newer."""
+    """The content of `job.json`. Unknown keys are ignored, because the worker may be newer."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,4 +36,4 @@ def read_job(path: Path) -> Job:
             problem = ValueError(
                 "; ".join(f"{'.'.join(map(str, e['loc'])).rstrip('_')}: {e['msg']}" for e in exc.errors())
             )
-        raise TrainingError(FailureCode.INVALID_JOB, f"{path} is no job: {problem}") from exc
+        raise TrainingError(FailureCode.INVALID_JOB, f"{path.name} cannot be used: {problem}") from exc

@@ -1,4 +1,4 @@
-"""`result.json`: what a run says of its end. It stands on the standard library, so that it loads at once."""
+"""`result.json`: how a run ended. This module needs only the standard library, so that it loads quickly."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ RESULT: Final = "result.json"
 
 
 def folder_of(job: Path | None, output: Path) -> Path:
-    """Where it lies: beside a job's job.json; by hand, in the output."""
+    """The folder of `result.json`: the one of `job.json`, or the output folder if there is no job."""
     return output if job is None else job.resolve().parent
 
 
 def write_result(folder: Path, command: str, content: dict[str, Any]) -> None:
-    """`content` has the outcome, and what goes with it."""
+    """Write `result.json` atomically. `content` holds the outcome and what belongs to it."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / RESULT) as beside:
         whole = {"schema": 1, "command": command, **content}
@@ -24,13 +24,13 @@ def write_result(folder: Path, command: str, content: dict[str, Any]) -> None:
 
 
 def write_failure(folder: Path, command: str, reason: FailureCode, message: str) -> int:
-    """Returns the exit status that goes with the reason."""
+    """Write a failure, and return the exit status that belongs to the reason."""
     write_result(folder, command, {"outcome": "failed", "code": reason.code, "message": message})
     return reason.exit_status
 
 
 def exit_status_of(folder: Path) -> int | None:
-    """The exit status of the failure that `result.json` names; None where it names none."""
+    """The exit status of the failure in `result.json`, or None if there is none."""
     try:
         code = json.loads((folder / RESULT).read_text("utf-8")).get("code")
     except (OSError, ValueError):

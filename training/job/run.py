@@ -1,4 +1,4 @@
-"""Does the work of a job, and turns its end into `result.json` and an exit status."""
+"""Runs the work of a job, and reports how it ended in `result.json` and by an exit status."""
 
 import sys
 import traceback
@@ -47,7 +47,7 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
 
 
 def follow(work: Callable[[], Outcome]) -> int:
-    """Do a process's part of the work without a word, but for why it failed."""
+    """Do the part of a process that is not the leader. It prints only why it failed."""
     try:
         work()
     except Exception as exc:
@@ -58,24 +58,24 @@ def follow(work: Callable[[], Outcome]) -> int:
 
 
 def failure_of(error: Exception) -> Failure:
-    """What the worker is told of an exception."""
+    """What `result.json` tells the worker about an exception."""
     if isinstance(error, TrainingError):
         return Failure(error.reason, error.message)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _torch_says_no_memory(error):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _is_out_of_cpu_memory(error):
         return Failure(
             FailureCode.OUT_OF_MEMORY,
-            f"not enough memory ({error}): lower model_batch_size, embedding_batch_size or hidden_size, "
-            "or take a larger instance",
+            f"There is not enough memory ({error}). Lower model_batch_size, embedding_batch_size or "
+            "hidden_size, or use a larger instance.",
         )
     if isinstance(error, OSError) and disk_is_full(error):
         return Failure(
-            FailureCode.OUT_OF_DISK, f"no space left ({error}): take an instance with a larger disk"
+            FailureCode.OUT_OF_DISK, f"The disk is full ({error}). Use an instance with a larger disk."
         )
     return Failure(FailureCode.CRASHED, f"{type(error).__name__}: {error}")
 
 
-def _torch_says_no_memory(error: Exception) -> bool:
-    """On the CPU torch raises a plain RuntimeError from its allocator."""
+def _is_out_of_cpu_memory(error: Exception) -> bool:
+    """On the CPU, torch's allocator raises a plain RuntimeError."""
     return isinstance(error, RuntimeError) and (
         "not enough memory" in str(error) or "can't allocate memory" in str(error)
     )

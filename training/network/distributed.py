@@ -1,7 +1,8 @@
-"""Several processes on one machine, one a GPU, as torchrun starts them; alone, every call is a no-op.
+"""Several processes on one machine, one for each GPU, as torchrun starts them.
 
-All of them run the same pipeline. The leader reads and cleans the data, has it embedded by a process pool on
-everyone's devices, and writes the files; each batch of the head's training is split between all.
+All processes run the same pipeline. The leader reads and cleans the data, embeds it with a process pool on
+all devices, and writes the files. When the network is trained, each batch is split between all processes. If
+there is only one process, these functions do nothing.
 """
 
 import os
@@ -18,13 +19,13 @@ from training.embedding.encoder import Embeddings
 
 Shared = TypeVar("Shared")
 
-# The leader may read, clean and embed for long while the others wait. When one dies, torchrun ends the rest.
+# The others wait for long while the leader reads, cleans and embeds. If one dies, torchrun ends the rest.
 TIMEOUT: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Group:
-    """This process among `size` of them."""
+    """The rank of this process among `size` processes."""
 
     rank: int = 0
     size: int = 1
@@ -34,13 +35,13 @@ class Group:
         return self.rank == 0
 
     def devices(self, chosen: str) -> list[str]:
-        """Each process's own GPU, where there are several."""
+        """The device of each process: a GPU of its own if there are several."""
         if chosen == "cuda" and self.size > 1:
             return [f"cuda:{rank}" for rank in range(self.size)]
         return [chosen] * self.size
 
     def share(self, value: Shared | None) -> Shared:
-        """What the leader has, for all; the others give None."""
+        """Give the leader's value to all processes. The other processes pass None."""
         if self.size > 1:
             box = [value]
             dist.broadcast_object_list(box, src=0)
@@ -50,7 +51,7 @@ class Group:
         return value
 
     def share_embeddings(self, embeddings: Embeddings | None) -> Embeddings:
-        """As `share`, but straight from memory to memory: pickled, a million take some gigabytes more."""
+        """Like `share`, but without pickling, which would need gigabytes more for a million embeddings."""
         if self.size == 1:
             return self.share(embeddings)
         shape = self.share(None if embeddings is None else embeddings.shape)
@@ -60,7 +61,7 @@ class Group:
         return shared
 
     def parallel(self, network: nn.Module) -> nn.Module:
-        """The network, with gradients averaged over the processes."""
+        """The network, with its gradients averaged over the processes."""
         return DistributedDataParallel(network) if self.size > 1 else network
 
     def part_of(self, batch: Tensor) -> Tensor:
@@ -68,14 +69,14 @@ class Group:
         return batch[self.rank :: self.size]
 
     def total(self, value: Tensor) -> float:
-        """The sum over the processes."""
+        """The sum of the values of all processes."""
         if self.size > 1:
             dist.all_reduce(value)
         return float(value)
 
 
 def join(device: str) -> Group:
-    """The processes that torchrun started this one with, or this one alone: a group until they `leave`."""
+    """Join the processes that torchrun started, if any. They form a group until they `leave`."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Group()
@@ -83,15 +84,15 @@ def join(device: str) -> Group:
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(rank)
-    # Not a second time: processes that meet again by the same store find each other's old addresses in it.
+    # Only once, because a second time processes would find each other's old addresses in the same store.
     if not dist.is_initialized():
-        # gloo carries objects and CPU tensors, nccl what lies on GPUs.
+        # gloo transfers objects and CPU tensors, nccl transfers tensors on GPUs.
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     return Group(rank, size)
 
 
 def leave() -> None:
-    """At the end of the work, as nccl wants it."""
+    """Leave the group at the end of the work, as nccl requires."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""The network: two linear layers over an embedding. Its format is what existing inference code loads."""
+"""The network: two linear layers on an embedding, in the format that existing inference code loads."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Sizes:
-    """`target/model.toml`: what it takes to make the network that the weights go into."""
+    """The content of `target/model.toml`: what is needed to build the network for the weights."""
 
     input_size: int
     hidden_size: int
@@ -28,7 +28,7 @@ class Network(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        # Networks that train beside each other each draw their dropout from a generator of their own.
+        # Networks that are trained at the same time draw their dropout from separate generators.
         self.generator: torch.Generator | None = None
         self.fc1 = nn.Linear(sizes.input_size, sizes.hidden_size)
         self.activation = nn.LeakyReLU()
@@ -42,7 +42,7 @@ class Network(nn.Module):
         return logits
 
     def _drop_out(self, values: Tensor, share: float) -> Tensor:
-        """As nn.Dropout does: in training, zeros for a share of the values, and the others larger."""
+        """Like nn.Dropout: in training, zero a share of the values and scale up the others."""
         if not self.training or share == 0:
             return values
         mask = torch.empty_like(values).bernoulli_(1 - share, generator=self.generator)
@@ -53,9 +53,10 @@ class Network(nn.Module):
 
 
 def side_by_side(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """One network whose logits are the mean of the members'.
+    """Combine networks into one whose logits are the mean of theirs.
 
-    Its hidden layer holds theirs side by side. Nothing mixes them before the last layer, so that is exact.
+    Its hidden layer is the concatenation of their hidden layers. This is exact, because nothing mixes the
+    hidden layers before the last layer.
     """
     count = len(members)
     return {
@@ -67,18 +68,20 @@ def side_by_side(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def choose_device(wanted: str) -> str:
-    """`auto` is the first GPU if there is one. Raises ValueError for a GPU that is not there."""
+    """`auto` means the first GPU, if there is one. Raises ValueError for a GPU that does not exist."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f'device is "{wanted}" and this machine has no such GPU; say "auto" or "cpu"')
+        raise ValueError(
+            f'device is "{wanted}", but this machine has no such GPU. Set it to "auto" or "cpu".'
+        )
     return wanted
 
 
 def choose_bfloat16(wanted: str, device: str) -> bool:
-    """Whether matrices are multiplied in bfloat16: `auto` says yes where the hardware has units for it.
+    """Whether matrices are multiplied in bfloat16. `auto` means yes if the hardware has units for it.
 
-    Besides GPUs that is AMX, and AVX-512's BF16: 3 times float32's multiplications a second, where measured.
+    GPUs, AMX and AVX-512's BF16 are such units. They were measured to be 3 times as fast as float32.
     """
     if wanted != "auto":
         return wanted == "bfloat16"

@@ -1,4 +1,4 @@
-"""What the network is trained to make small."""
+"""The loss that training minimises."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from training.config import SearchConfig
 
-# A sum of chances that underflowed to 0 has no logarithm: a chance of 1e-8 is as wrong.
+# A sum of probabilities that underflows to 0 has no logarithm. A probability of 1e-8 is just as wrong.
 _LEAST: Final = 1e-8
 
 
 @dataclass(frozen=True)
 class _Level:
-    """The classes that share their first digits.
+    """Groups of classes that share their first digits.
 
-    group_of (classes,) is the group of a class, members (groups, largest) the classes of a group, filled up
-    with its last one, and is_member (groups, largest) 1.0, or 0.0 for what was filled up.
+    group_of (classes,) gives the group of each class. members (groups, largest) lists the classes of each
+    group, padded with its last class; is_member (groups, largest) is 1.0, and 0.0 for padding.
     """
 
     group_of: Tensor
@@ -28,10 +28,10 @@ class _Level:
 
 
 class HierarchicalLoss:
-    """Cross-entropy of the codes and, by `hierarchy_weight`, of their chapters and headings.
+    """Cross-entropy of the codes, plus that of their chapters and headings times `hierarchy_weight`.
 
-    A chapter's probability is the sum of its codes': a wrong code of the right heading costs less than one of
-    another chapter. The vague class is a chapter and a heading of its own.
+    The probability of a chapter is the sum over its codes, so a wrong code in the right heading costs less
+    than one in another chapter. The vague class counts as a chapter and a heading of its own.
     """
 
     def __init__(self, classes: Sequence[str], config: SearchConfig, device: torch.device) -> None:
@@ -49,14 +49,15 @@ class HierarchicalLoss:
 
 
 class _Losses(torch.autograd.Function):
-    """The losses and their gradient, both by hand, at once.
+    """The losses and their gradient, computed together without automatic differentiation.
 
-    With s = softmax(logits), y the right class and G its groups (chapter, heading), w their weight:
-    loss = −log s_y − w Σ_G log Σ_{c∈G} s_c; by the logits: s (1 + w |G|) − 1_y − w Σ_G s 1_G / Σ_{c∈G} s_c.
-    Label smoothing ε makes (1 − ε) 1_y + ε / classes of 1_y.
+    Let s = softmax(logits), y the right class, G its groups (chapter, heading), and w their weight. Then
+    loss = −log s_y − w Σ_G log Σ_{c∈G} s_c, and its gradient with respect to the logits is
+    s (1 + w |G|) − 1_y − w Σ_G s 1_G / Σ_{c∈G} s_c.
+    Label smoothing ε replaces 1_y by (1 − ε) 1_y + ε / classes.
 
-    Only the classes of the right groups are touched again. Automatic differentiation goes over all classes
-    several times, which took two fifths of the whole training's time.
+    After the softmax, only the classes of the right groups are visited again. Automatic differentiation
+    visits all classes several times, which took two fifths of the training's time.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""`model.zip`: what existing inference code loads, and what answers before the network does."""
+"""Writes and reads `model.zip`: the network, and the lists that answer before the network does."""
 
 import io
 import json
@@ -18,13 +18,13 @@ from training.network.train import Trained
 MODEL = "target/model.pt"
 CLASSES = "target/subheadings.json"
 SIZES = "target/model.toml"
-# Further than the format that existing inference code knows; it passes over it.
+# An addition to the format of existing inference code, which ignores it.
 ANSWERS = "target/answers.json"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What is known before the network is asked, and which transformer makes the embeddings."""
+    """The answers that are known without the network, and the transformer that makes the embeddings."""
 
     transformer: str
     transformer_sha256: str
@@ -63,7 +63,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Model:
-    """A model as unpacked from its zip, ready to classify."""
+    """A model that has been read from its zip and is ready to classify."""
 
     network: Network
     classes: list[str]
@@ -71,7 +71,7 @@ class Model:
 
 
 def write_model(path: Path, trained: Trained, classes: list[str], answers: Answers) -> None:
-    """The bytes follow from the weights, the classes and the answers alone."""
+    """Write the model. The bytes depend only on the weights, the classes and the answers."""
     weights = io.BytesIO()
     torch.save(trained.weights, weights)
     write_zip(
@@ -86,9 +86,9 @@ def write_model(path: Path, trained: Trained, classes: list[str], answers: Answe
 
 
 def read_model(path: Path) -> Model:
-    """Raises `unreadable_source` for a zip that is not whole or not a model."""
+    """Raises `unreadable_source` for a zip that is damaged or is not a model."""
     if not path.is_file():
-        raise TrainingError(FailureCode.MISSING_SOURCE, f"{path} is not there: train first")
+        raise TrainingError(FailureCode.MISSING_SOURCE, f"{path} does not exist. Run train first.")
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = Sizes(**tomli.loads(archive.read(SIZES).decode()))
@@ -97,10 +97,13 @@ def read_model(path: Path) -> Model:
             answers = Answers.from_json(archive.read(ANSWERS).decode())
         network = load_network(sizes, weights)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError) as exc:
-        raise TrainingError(FailureCode.UNREADABLE_SOURCE, f"{path} is no model: {exc}") from exc
+        raise TrainingError(
+            FailureCode.UNREADABLE_SOURCE, f"{path} is not a model of this pipeline ({exc}). Train it again."
+        ) from exc
     if sizes.output_size != len(classes):
         raise TrainingError(
             FailureCode.UNREADABLE_SOURCE,
-            f"{path} has {len(classes)} classes and a network of {sizes.output_size}",
+            f"{path} has {len(classes)} classes, but its network has {sizes.output_size} outputs. "
+            "Train it again.",
         )
     return Model(network, classes, answers)

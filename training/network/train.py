@@ -25,15 +25,15 @@ from training.progress import Phase, Progress
 from training.threads import workers
 
 ALONE: Final = Group()
-# Far apart, so that the seeds of a configuration's next seed are others.
+# Far apart, so that the members' seeds differ from those of a configuration with the next seed.
 _SEEDS_APART: Final = 1_000_003
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights that take embeddings of length 1; loss and accuracy of the last epoch, with dropout.
+    """Weights for embeddings of length 1, and the loss and accuracy of the last epoch, with dropout.
 
-    Of several networks, the mean of theirs.
+    For an ensemble, loss and accuracy are the means over its networks.
     """
 
     sizes: Sizes
@@ -46,9 +46,9 @@ class Trained:
 class Pairs:
     """The dataset on the device.
 
-    table (texts and variants, dimension): a batch gathers its rows by index, and maps them by inputs_of. draw
-    says which row stands for which pair. class_of, weight (pairs,); the weights have mean 1, so that the
-    learning rate means the same whatever the sources weigh.
+    table (texts and variants, dimension) holds the embeddings. A batch gathers its rows by index and maps
+    them by inputs_of; draw decides which row stands for which pair. class_of and weight are (pairs,). The
+    weights have mean 1, so that the learning rate has the same meaning whatever the weights of the sources.
     """
 
     table: Tensor
@@ -87,9 +87,10 @@ def train_network(
     progress: Progress,
     group: Group = ALONE,
 ) -> Trained:
-    """Embeddings (texts and variants, dimension) are those of `dataset.embedded`.
+    """Train `ensemble_size` networks and combine them into one.
 
-    Trains `ensemble_size` networks and packs them as one. Same input, same machine: same bytes.
+    embeddings (texts and variants, dimension) belong to `dataset.embedded`. The same input on the same kind
+    of machine gives the same bytes.
     """
     target = torch.device(device)
     sizes = Sizes(
@@ -106,7 +107,7 @@ def train_network(
         seed = config.seed + member * _SEEDS_APART
         deterministic(seed)
         network = Network(sizes).to(target).train()
-        # The first process's weights hold for all of them, but each draws its own dropout.
+        # All processes start from the weights of the first, but each draws its own dropout.
         network.generator = torch.Generator(target).manual_seed(seed + group.rank)
         networks.append((network, seed))
     total = len(pairs) * config.max_epochs * config.ensemble_size
@@ -125,7 +126,9 @@ def train_network(
         weights[name] /= config.temperature
     weights = {name: value.to(getattr(torch, config.weights_precision)) for name, value in weights.items()}
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise TrainingError(FailureCode.DIVERGED, "the weights hold NaN or infinity: lower learning_rate")
+        raise TrainingError(
+            FailureCode.DIVERGED, "the trained weights contain NaN or infinity. Lower learning_rate."
+        )
     whole = Sizes(
         sizes.input_size,
         config.hidden_size,
@@ -142,10 +145,10 @@ def train_network(
 def _workers(
     config: SearchConfig, device: torch.device, group: Group
 ) -> AbstractContextManager[ThreadPoolExecutor]:
-    """Where networks train: on a CPU several of them at a time, each on one thread.
+    """The executor for the networks. On a CPU several are trained at a time, each on one thread.
 
-    Threads that share one network's arithmetic wait for each other all the time, most of all on a busy
-    machine. Processes that share one network must all train the same one at a time.
+    Threads that share the arithmetic of one network wait for each other, most of all on a busy machine.
+    Processes that share the networks must all train the same network at the same time.
     """
     threads = torch.get_num_threads()
     at_a_time = min(threads, config.ensemble_size) if device.type == "cpu" and group.size == 1 else 1
@@ -181,18 +184,18 @@ def _train_one(
         for whole in torch.split(shuffled, config.model_batch_size):
             batch = group.part_of(whole)
             classes, weight = pairs.class_of[batch], pairs.weight[batch]
-            # A batch at a time: at millions of texts a second table would not fit.
+            # One batch at a time, because a second table would not fit into memory for millions of texts.
             inputs = pairs.inputs_of(pairs.table[row_of[batch]])
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 logits = parallel(inputs)
-            # Processes average their gradients: times their number, that is the whole mean.
+            # Gradients are averaged over the processes, so the mean is multiplied by their number.
             loss = (loss_of(logits, classes) * weight).sum() * (group.size / len(whole))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             total_loss += loss.detach() * (len(whole) / group.size)
-            # Not argmax, which takes four times as long on a CPU, and a tenth of the whole training.
+            # Not argmax, which takes four times as long on a CPU and would be a tenth of the training.
             best = logits.detach().max(dim=1).indices
             correct += ((best == classes) * weight).sum()
             phase.advance(len(whole))
@@ -203,8 +206,8 @@ def _train_one(
         if not math.isfinite(last.loss):
             raise TrainingError(
                 FailureCode.DIVERGED,
-                f"the loss is {last.loss} in epoch {epoch}: lower learning_rate ({config.learning_rate}) or "
-                f"embedding_scale ({config.embedding_scale})",
+                f"the loss is {last.loss} in epoch {epoch}. Lower learning_rate ({config.learning_rate}) or "
+                f"embedding_scale ({config.embedding_scale}).",
             )
         phase.advance(0, epoch=epoch, loss=last.loss, accuracy=last.accuracy)
         progress.say(
@@ -214,22 +217,22 @@ def _train_one(
 
 
 def fix_cublas_workspace() -> None:
-    """Without a workspace of a fixed size cuBLAS does not repeat itself.
+    """Give cuBLAS a workspace of a fixed size, without which its results can differ between runs.
 
-    It looks once a process, at its first use. The processes that this one starts inherit the setting.
+    cuBLAS reads the setting when a process first uses it. Child processes inherit the setting.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def deterministic(seed: int) -> None:
-    """One seed for all of torch, and algorithms that repeat themselves, on GPUs too."""
+    """Set one seed for all of torch, and use algorithms that give the same results each time, on GPUs too."""
     fix_cublas_workspace()
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(mode=True)
 
 
 def warm_up_then_cosine(steps: int, warm_up_share: float) -> Callable[[int], float]:
-    """The learning rate's factor by step: up over a share of the steps, then down to 0 as a cosine."""
+    """The factor of the learning rate by step: a linear rise over a share of the steps, then a cosine."""
     warm_up = math.ceil(steps * warm_up_share)
 
     def factor(step: int) -> float:

@@ -1,7 +1,7 @@
-"""What the network sees of an embedding while it is trained: whitened and scaled.
+"""Whitens and scales the embeddings that the network is trained on.
 
-Both are linear, so both are folded into the first layer's weights afterwards: the packed network takes the
-embeddings as they are.
+Both are linear, so after training they are folded into the weights of the first layer. The packaged network
+takes plain embeddings.
 """
 
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from torch import Tensor
 from training.config import SearchConfig
 from training.threads import one_thread
 
-# Directions that hardly vary are noise: this share of the mean variance is added before dividing by it.
+# Directions with hardly any variance are noise, so this share of the mean variance is added to each of them.
 _SHRINKAGE: Final = 0.01
 _ROWS_AT_ONCE: Final = 8192
 
 
 @dataclass(frozen=True)
 class InputMap:
-    """x ↦ (x − mean) @ matrix; mean (dimension,), matrix (dimension, dimension), symmetric; float32."""
+    """The map x ↦ (x − mean) @ matrix, with mean (dimension,) and a symmetric matrix, in float32."""
 
     mean: Tensor
     matrix: Tensor
 
     @classmethod
     def of(cls, embeddings: Tensor, config: SearchConfig, device: torch.device) -> Self:
-        """From embeddings (texts, dimension), on the CPU.
+        """Compute the map from the embeddings (texts, dimension), on the CPU.
 
-        Inputs have a root mean square length of `embedding_scale`. With C the embeddings' covariance, the
-        matrix is a multiple of C^(−p/2), p being `embedding_whitening`: ZCA whitening (Bell and Sejnowski,
-        1997) at 1, and at 0 the scale alone.
+        The mapped embeddings have a root mean square length of `embedding_scale`. The matrix is a multiple of
+        C^(−p/2), where C is the covariance of the embeddings and p is `embedding_whitening`. With p = 1 this
+        is ZCA whitening (Bell and Sejnowski, 1997); with p = 0 it only scales.
         """
         dimension = embeddings.shape[1]
         mean = torch.zeros(dimension)
@@ -50,7 +50,7 @@ class InputMap:
         return (embeddings - self.mean) @ self.matrix
 
     def fold(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights that were trained on inputs → weights that take embeddings."""
+        """Turn weights that were trained on mapped embeddings into weights for plain embeddings."""
         with one_thread():
             first = weights["fc1.weight"].double() @ self.matrix.double().cpu()
             bias = weights["fc1.bias"].double() - first @ self.mean.double().cpu()
@@ -59,14 +59,14 @@ class InputMap:
 
 def _power_of(covariance: Tensor, exponent: float) -> Tensor:
     variances, directions = torch.linalg.eigh(covariance)
-    # Rounding makes small negative numbers of variances that are 0.
+    # Rounding can make a variance of 0 slightly negative.
     shrunk = variances.clamp_min(0) + _SHRINKAGE * variances.mean()
     power: Tensor = (directions * shrunk**exponent) @ directions.T
     return power
 
 
 def _moments(embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (dimension,) and covariance (dimension, dimension), in float64, summed part by part."""
+    """Mean (dimension,) and covariance (dimension, dimension) in float64, summed in parts."""
     dimension = embeddings.shape[1]
     total = torch.zeros(dimension, dtype=torch.float64)
     products = torch.zeros(dimension, dimension, dtype=torch.float64)

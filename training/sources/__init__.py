@@ -1,1 +1,1 @@
-"""Data in: files of several shapes become rows of code and description."""
+"""Reading the data: files of several formats become rows of code and description."""

@@ -1,4 +1,4 @@
-"""One source of the configuration → its rows, uncleaned."""
+"""Reads one source of the configuration into rows that have not been cleaned yet."""
 
 import csv
 import json
@@ -16,13 +16,13 @@ from training.sources.rows import BrokenRow, read_csv, read_text
 
 SCHEMA: Final = {"file": pl.String, "line": pl.Int64, "code": pl.String, "description": pl.String}
 
-# Search references whose class is another (chapters, headings) name too many codes.
+# References to chapters and headings are left out, because they stand for too many codes.
 _REFERENCED: Final = frozenset({"Commodity", "Subheading"})
 
 
 @dataclass(frozen=True)
 class SourceRows:
-    """What a source holds: a frame of file, line, code (spaces gone), description; and the rows it lost."""
+    """The rows of a source (file, line, code without spaces, description), and its broken rows."""
 
     source: SourceConfig
     frame: pl.DataFrame
@@ -30,7 +30,7 @@ class SourceRows:
 
 
 def read_source(source: SourceConfig, files: list[Path], limit: int | None = None) -> SourceRows:
-    """The first `limit` rows, or all. Files are read in the order of their names."""
+    """Read the first `limit` rows, or all rows. Files are read in the order of their names."""
     parts: list[tuple[str, int, str, str]] = []
     broken: list[tuple[str, BrokenRow]] = []
     for path in sorted(files, key=lambda path: path.name):
@@ -55,7 +55,9 @@ def files_of(source: SourceConfig, lookup: Lookup) -> list[Path]:
         path = lookup.find(source.file, what=f"source {source.name}")
         if path.is_dir():
             raise TrainingError(
-                FailureCode.MISSING_SOURCE, f"source {source.name}: {source.file} is a folder, not a file"
+                FailureCode.MISSING_SOURCE,
+                f"source {source.name}: {source.file} is a folder, not a file. "
+                "Name a file, or set folder instead.",
             )
         return [path]
     if source.folder is not None:
@@ -63,10 +65,12 @@ def files_of(source: SourceConfig, lookup: Lookup) -> list[Path]:
         files = sorted(folder.glob("*.csv"))
         if not files:
             raise TrainingError(
-                FailureCode.MISSING_SOURCE, f"source {source.name}: {source.folder} holds no *.csv file"
+                FailureCode.MISSING_SOURCE,
+                f"source {source.name}: the folder {source.folder} has no *.csv file. "
+                "Add one, or remove the source.",
             )
         return files
-    raise AssertionError(f"source {source.name} lives at a URL: a snapshot is taken instead")
+    raise AssertionError(f"source {source.name} has a URL, so a snapshot is read instead")
 
 
 def _csv_rows(
@@ -83,7 +87,7 @@ def _csv_rows(
 
 
 def _search_references(path: Path) -> Iterator[tuple[int, str, str]]:
-    """`{description: code}`, or the API's answer: `{"data": [{"attributes": {…}}]}`."""
+    """Reads `{description: code}`, or the answer of the API: `{"data": [{"attributes": {…}}]}`."""
     content = _json(path)
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         pairs = [
@@ -96,7 +100,8 @@ def _search_references(path: Path) -> Iterator[tuple[int, str, str]]:
     else:
         raise TrainingError(
             FailureCode.UNREADABLE_SOURCE,
-            f'{path.name} is neither {{"description": "code"}} nor {{"data": [{{"attributes": …}}]}}',
+            f'{path.name} is neither of the form {{"description": "code"}} nor of the form '
+            '{"data": [{"attributes": …}]}. Export the search references again.',
         )
     for number, (code, description) in enumerate(pairs, start=1):
         yield number, code, description
@@ -107,11 +112,12 @@ def _json(path: Path) -> Any:
         return json.loads(read_text(path, "utf-8"))
     except json.JSONDecodeError as exc:
         raise TrainingError(
-            FailureCode.UNREADABLE_SOURCE, f"{path.name}, line {exc.lineno}: is no JSON: {exc.msg}"
+            FailureCode.UNREADABLE_SOURCE,
+            f"{path.name}, line {exc.lineno}: this is not valid JSON ({exc.msg}). Export the file again.",
         ) from exc
 
 
-# The report's columns; by their names where the header has them.
+# The columns of the report. A header that has these names takes precedence over the positions.
 _COMMODITY_COLUMNS: Final = {
     "commodity code": 1,
     "description": 3,
@@ -124,9 +130,9 @@ _COMMODITY_COLUMNS: Final = {
 def _commodities(
     source: SourceConfig, path: Path, broken: list[tuple[str, BrokenRow]]
 ) -> Iterator[tuple[int, str, str]]:
-    """Commodities with the descriptions of everything above them in front of their own.
+    """Commodities, each described by the descriptions of its ancestors followed by its own.
 
-    `hierarchy` holds the `ITEMIDPLUSPLS` of the lines above, from the chapter down.
+    `hierarchy` holds the `ITEMIDPLUSPLS` of the ancestors, from the chapter down.
     """
     columns = _columns_of_report(path, source.encoding)
     found = read_csv(path, source.encoding, columns=1 + max(columns.values()), header="yes", code_column=None)

@@ -1,4 +1,4 @@
-"""Reads CSV and line files; a broken row is counted and passed over, an unreadable file is an error."""
+"""Reads CSV files and lists of lines. Broken rows are counted and left out; unreadable files are errors."""
 
 import csv
 import io
@@ -11,14 +11,14 @@ from training.errors import FailureCode, TrainingError
 
 Header = Literal["auto", "yes", "no"]
 
-# First cells of headers over columns of descriptions, where no code column tells a header from a row.
+# The first cell of a header, for files in which no code column tells the header from a row.
 _HEADERS = frozenset({"description", "descriptions", "goods description", "gdsdesc", "term", "terms"})
 _MEBIBYTES_OF_A_CELL = 4
 
 
 @dataclass(frozen=True)
 class BrokenRow:
-    """A row that could not be used, by its line (from 1)."""
+    """A row that could not be used. Its line counts from 1."""
 
     line: int
     why: str
@@ -26,14 +26,14 @@ class BrokenRow:
 
 @dataclass
 class Rows:
-    """Whole rows with the lines that they start in (from 1), and the broken ones."""
+    """Complete rows with the lines in which they start (counted from 1), and broken rows."""
 
     rows: list[tuple[int, list[str]]] = field(default_factory=list)
     broken: list[BrokenRow] = field(default_factory=list)
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """The text of a file without a byte order mark. Raises `unreadable_source`."""
+    """The text of a file, without a byte order mark. Raises `unreadable_source`."""
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
@@ -41,31 +41,32 @@ def read_text(path: Path, encoding: str) -> str:
         line = content.count(b"\n", 0, exc.start) + 1
         raise TrainingError(
             FailureCode.UNREADABLE_SOURCE,
-            f"{path.name}, line {line}: is not {encoding} (byte {content[exc.start]:#04x} at {exc.start}); "
-            "save the file as UTF-8, or set the source's encoding to latin-1 or cp1252",
+            f"{path.name}, line {line}: the file is not {encoding} (byte {content[exc.start]:#04x} at "
+            f"position {exc.start}). Save it as UTF-8, or set the source's encoding to latin-1 or cp1252.",
         ) from exc
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines that are not blank, as they stand: leading spaces mean something in lists of terms."""
+    """The lines that are not blank, unchanged: in lists of terms, leading spaces have a meaning."""
     return [line for line in read_text(path, "utf-8").replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 def read_csv(path: Path, encoding: str, *, columns: int, header: Header, code_column: int | None) -> Rows:
-    """Rows with at least `columns` cells. Raises `unreadable_source` when there are rows but no whole one."""
+    """Rows with at least `columns` cells. Raises `unreadable_source` if there are rows and all are broken."""
     found = Rows()
     for line, row in _records(read_text(path, encoding), found.broken):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) < columns:
-            found.broken.append(BrokenRow(line, f"{len(row)} columns where {columns} are needed"))
+            found.broken.append(BrokenRow(line, f"it has {len(row)} columns, but {columns} are needed"))
         else:
             found.rows.append((line, row))
     if found.broken and not found.rows:
         first = found.broken[0]
         raise TrainingError(
             FailureCode.UNREADABLE_SOURCE,
-            f"{path.name}: no row is whole; line {first.line}: {first.why}. Check the source's columns",
+            f"{path.name}: no row is complete. Line {first.line}: {first.why}. "
+            "Check the columns of the source.",
         )
     if found.rows and (header == "yes" or (header == "auto" and _is_header(found.rows[0][1], code_column))):
         del found.rows[0]
@@ -74,14 +75,14 @@ def read_csv(path: Path, encoding: str, *, columns: int, header: Header, code_co
 
 
 def _is_header(row: Sequence[str], code_column: int | None) -> bool:
-    """A header's code cell names the codes and so has no digit at its start; a row's has."""
+    """The code cell of a header does not start with a digit; the code cell of a row does."""
     if code_column is None:
         return row[0].strip().lower() in _HEADERS
     return not row[code_column].strip()[:1].isdigit()
 
 
 def _records(text: str, broken: list[BrokenRow]) -> Iterator[tuple[int, list[str]]]:
-    """The CSV's records with their first lines. After a broken one, reading goes on with the next line."""
+    """The records of a CSV with their first lines. After a broken record, the next line is read."""
     lines = _physical_lines(text)
     start = 0
     csv.field_size_limit(_MEBIBYTES_OF_A_CELL << 20)
@@ -99,5 +100,5 @@ def _records(text: str, broken: list[BrokenRow]) -> Iterator[tuple[int, list[str
 
 
 def _physical_lines(text: str) -> list[str]:
-    """Lines as editors count them: str.splitlines would split at separators inside of a description too."""
+    """Lines as editors count them. str.splitlines would also split at separators inside a description."""
     return list(io.StringIO(text, newline=None))

@@ -1,4 +1,4 @@
-"""Additional sources live at a URL and change over time: a run keeps what it got, and trains from that."""
+"""Additional sources are fetched from a URL and change over time, so a run keeps what it fetched."""
 
 import time
 import urllib.error
@@ -20,7 +20,7 @@ _SUFFIX: Final = {"csv": ".csv", "search_references": ".json", "commodities_repo
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a source was when it was fetched."""
+    """The content of a source at the time when it was fetched."""
 
     source: str
     url: str
@@ -31,9 +31,9 @@ class Snapshot:
 def take_snapshot(
     source: SourceConfig, given: Path | None, target: Path, progress: Progress, *, pause_s: float = 2.0
 ) -> Snapshot:
-    """The snapshot in the folder `given` if there is one, else what the URL answers, kept in `target`.
+    """Use the snapshot in the folder `given` if it has one; else fetch the URL, and keep it in `target`.
 
-    `{year}`, `{month}` and `{day}` in the URL are today's, in UTC. Raises `missing_source`.
+    `{year}`, `{month}` and `{day}` in the URL stand for the current date in UTC. Raises `missing_source`.
     """
     if source.url is None:
         raise AssertionError(f"source {source.name} has no url")
@@ -51,10 +51,10 @@ def take_snapshot(
 
 def _fetch(name: str, url: str, pause_s: float) -> bytes:
     if not url.startswith(("http://", "https://")):
-        raise TrainingError(FailureCode.MISSING_SOURCE, f"source {name}: {url} is no http or https URL")
+        raise TrainingError(FailureCode.MISSING_SOURCE, f"source {name}: {url} is not an http or https URL")
     for attempt in range(1, TRIES + 1):
         try:
-            # Only http and https come here.
+            # The check above lets only http and https through.
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310
                 content: bytes = answer.read()
                 return content
@@ -64,8 +64,8 @@ def _fetch(name: str, url: str, pause_s: float) -> bytes:
             if attempt == TRIES:
                 raise TrainingError(
                     FailureCode.MISSING_SOURCE,
-                    f"source {name}: {url} gave nothing in {TRIES} tries ({exc}); "
-                    "give a snapshot of an earlier run with --snapshots, or set a file instead of the URL",
+                    f"source {name}: {url} could not be fetched in {TRIES} attempts ({exc}). Pass the "
+                    "snapshots of an earlier run with --snapshots, or set a file instead of the URL.",
                 ) from exc
             time.sleep(pause_s * attempt)
     raise AssertionError("the last try returned or raised")

@@ -128,7 +128,7 @@ BAD = [
     ({"promote_to": "moon"}, "invalid-request", ["body.promote_to", "'development'"]),
     ({"promote_to": "production"}, "invalid-request", ["promote_to can only be development", "/promotions"]),
     ({"typo": 1}, "invalid-request", ["body.typo"]),
-    ({"search_config": "name = = 1"}, "invalid-search-config", ["is no TOML", "line 1"]),
+    ({"search_config": "name = = 1"}, "invalid-search-config", ["is not valid TOML", "line 1"]),
     ({"search_config": TOML + "learning_rat = 1\n"}, "invalid-search-config", ["line 4", "learning_rate"]),
     ({"search_config": TOML + 'max_epochs = "5"\n'}, "invalid-search-config", ["line 4", "max_epochs"]),
     ({"search_config": config_of("one")}, "invalid-search-config", ["line 2: version", "MAJOR.MINOR.PATCH"]),

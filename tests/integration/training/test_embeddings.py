@@ -1,4 +1,4 @@
-"""Embeddings by the real transformer."""
+"""Embeddings made with the real transformer."""
 
 import io
 import multiprocessing
@@ -38,7 +38,7 @@ def texts() -> list[str]:
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_an_embedding_depends_on_its_text_alone_to_the_last_bit(
+def test_an_embedding_depends_only_on_its_text_to_the_last_bit(
     transformer: Transformer, texts: list[str], bfloat16: bool
 ) -> None:
     encoder = Encoder(transformer, "cpu", 16, bfloat16=bfloat16)
@@ -72,7 +72,7 @@ def test_bfloat16_and_single_texts_are_close_to_float32(transformer: Transformer
     assert np.allclose(alone, exact[5], atol=1e-5)
 
 
-def test_the_embeddings_are_those_of_sentence_transformers(
+def test_embeddings_agree_with_those_of_sentence_transformers(
     transformer: Transformer, texts: list[str]
 ) -> None:
     plain = SentenceTransformer(str(transformer.folder), device="cpu", local_files_only=True)
@@ -80,13 +80,13 @@ def test_the_embeddings_are_those_of_sentence_transformers(
     assert np.allclose(Encoder(transformer, "cpu", 16).encode(texts[:20], QUIET), theirs, atol=1e-5)
 
 
-def test_long_texts_are_cut_and_no_texts_are_none(transformer: Transformer) -> None:
+def test_long_texts_are_truncated_and_an_empty_list_is_accepted(transformer: Transformer) -> None:
     encoder = Encoder(transformer, "cpu", 16)
     assert encoder.encode(["word " * 2000], QUIET).shape == (1, 384)
     assert encoder.encode([], QUIET).shape == (0, 384)
 
 
-def test_what_shapes_an_embedding_is_in_the_fingerprint(transformer: Transformer) -> None:
+def test_everything_that_changes_an_embedding_changes_the_fingerprint(transformer: Transformer) -> None:
     prints = {
         Encoder(transformer, "cpu", 16).fingerprint,
         Encoder(transformer, "cpu", 32).fingerprint,
@@ -97,14 +97,14 @@ def test_what_shapes_an_embedding_is_in_the_fingerprint(transformer: Transformer
 
 
 @pytest.mark.parametrize(("batch_size", "bfloat16"), [(16, False), (16, True), (1, False)])
-def test_a_process_pool_embeds_to_the_last_bit_as_one_process_does(
+def test_a_process_pool_gives_the_same_embeddings_to_the_last_bit(
     transformer: Transformer,
     texts: list[str],
     monkeypatch: pytest.MonkeyPatch,
     batch_size: int,
     bfloat16: bool,
 ) -> None:
-    # Two threads would add up one short text in another order: each process has one, whatever is asked for.
+    # Two threads would change the order of sums, so each process must use one thread despite this setting.
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     odd = [*texts, *NOUNS, "word " * 2000, "", "  spaced  out "]
     alone = Encoder(transformer, "cpu", batch_size, bfloat16=bfloat16)
@@ -114,7 +114,7 @@ def test_a_process_pool_embeds_to_the_last_bit_as_one_process_does(
     assert not multiprocessing.active_children()
 
 
-def test_a_pool_embeds_one_text_and_starts_for_none_at_all(
+def test_a_pool_embeds_a_single_text_and_does_not_start_for_an_empty_list(
     transformer: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pooled = Encoder(transformer, "cpu", 16, pool=["cpu"])
@@ -124,7 +124,7 @@ def test_a_pool_embeds_one_text_and_starts_for_none_at_all(
     assert pooled.encode([], QUIET).shape == (0, 384)
 
 
-def test_a_batch_of_several_lengths_is_refused_by_the_pool(transformer: Transformer) -> None:
+def test_the_pool_refuses_a_batch_of_texts_that_differ_in_length(transformer: Transformer) -> None:
     with (
         Pool(Encoder(transformer, "cpu", 16, pool=["cpu"]).model, ["cpu"]) as pool,
         pytest.raises(ValueError, match="same shape"),
@@ -133,7 +133,7 @@ def test_a_batch_of_several_lengths_is_refused_by_the_pool(transformer: Transfor
 
 
 @pytest.mark.parametrize("at_work", [False, True])
-def test_a_killed_process_of_the_pool_is_an_error_that_names_it(
+def test_a_killed_process_of_the_pool_is_an_error_that_names_its_device(
     transformer: Transformer, at_work: bool
 ) -> None:
     devices = ["cpu", "cpu"]
@@ -151,13 +151,13 @@ def test_a_killed_process_of_the_pool_is_an_error_that_names_it(
         else:
             os.kill(victim.pid, signal.SIGKILL)
             victim.join()
-        with pytest.raises(TrainingError, match="embeds on cpu: killed by SIGKILL") as caught:
+        with pytest.raises(TrainingError, match="embeds on cpu was killed by SIGKILL") as caught:
             work()
         assert caught.value.reason is FailureCode.OUT_OF_MEMORY
     assert not multiprocessing.active_children()
 
 
-def test_the_pool_ends_with_a_process_that_was_killed() -> None:
+def test_the_pool_ends_when_its_parent_is_killed() -> None:
     code = """
 import time
 from training.embedding.pool import Pool
@@ -173,5 +173,5 @@ with Pool(model, ["cpu"]) as pool:
         assert started.stdout
         assert started.stdout.readline() == "up\n"
         started.kill()
-        # The pool's process has the same standard output: it ends when both have.
+        # The pool's process has the same standard output, which is closed only when both have ended.
         assert started.communicate(timeout=60)[0] == ""

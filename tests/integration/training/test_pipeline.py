@@ -1,4 +1,4 @@
-"""The pipeline with a real transformer, on tens of rows, run as the worker runs it."""
+"""The pipeline with a real transformer on tens of rows, run as the worker runs it."""
 
 import io
 import json
@@ -73,7 +73,7 @@ def write_inputs(folder: Path) -> None:
 def start(
     build: Path, command: str, repository: Path = REPOSITORY, **environment: str
 ) -> subprocess.Popen[str]:
-    """`python -m training <command> --job …` in a folder of its own, as the contract says."""
+    """Start `python -m training <command> --job …` with a job folder, as the contract says."""
     folder = build / command
     folder.mkdir(exist_ok=True)
     job = {
@@ -112,7 +112,7 @@ def result(build: Path, command: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained and measured build."""
+    """A build whose training and benchmark have succeeded."""
     folder = tmp_path_factory.mktemp("build")
     write_inputs(folder)
     for command in ("train", "benchmark"):
@@ -121,7 +121,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_training_leaves_a_model_a_result_and_its_progress(build: Path) -> None:
+def test_training_writes_a_model_a_result_and_progress(build: Path) -> None:
     trained = result(build, "train")
     model = build / "output" / "model.zip"
     assert trained["outcome"] == "succeeded"
@@ -152,7 +152,7 @@ def test_the_benchmark_measures_every_set(build: Path) -> None:
     assert (build / "output" / "benchmark_results.xml").is_file()
 
 
-def test_nothing_but_the_results_is_left_behind(build: Path) -> None:
+def test_the_output_folder_contains_only_the_results(build: Path) -> None:
     names = {path.name for path in (build / "output").iterdir()}
     assert names == {"model.zip", "benchmark_results.xml", "benchmark_results.zip"}
 
@@ -170,7 +170,7 @@ def test_a_second_run_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
     assert result(tmp_path, "train")["files"] == result(build, "train")["files"]
 
 
-def test_8_digits_have_classes_and_a_benchmark_of_their_own(tmp_path: Path) -> None:
+def test_training_and_benchmark_with_8_digits(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     (tmp_path / "search-config.toml").write_text(CONFIG.replace("digits = 6", "digits = 8"))
     for command in ("train", "benchmark"):
@@ -196,8 +196,8 @@ def weights(build: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    """By torchrun and gloo, as several GPUs would by nccl; without dropout, which each process draws."""
+def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:
+    """Uses torchrun and gloo. There is no dropout, because each process would draw its own."""
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         folder.mkdir()
@@ -212,7 +212,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
         done = run(folder, "train", TRAINING_EMBEDDING_CACHE=str(folder / "cache"))
         assert done.returncode == 0, done.stdout + done.stderr
         assert "leaked" not in done.stderr
-    # A pack is named by its content: the embeddings are the same to the last bit.
+    # Packs are named by their content, so the embeddings are the same to the last bit.
     packs = [sorted(path.name for path in (tmp_path / name).rglob("*.pack")) for name in ("1", "2")]
     assert len(packs[0]) == 1
     assert packs[0] == packs[1]
@@ -235,7 +235,7 @@ def test_a_failure_under_torchrun_keeps_its_exit_status(tmp_path: Path) -> None:
     assert result(tmp_path, "train")["code"] == "missing_source"
 
 
-def test_a_process_of_several_that_linux_kills_leaves_out_of_memory(tmp_path: Path) -> None:
+def test_out_of_memory_is_reported_when_one_of_several_processes_is_killed(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     config = CONFIG.replace("max_epochs = 30", "max_epochs = 10000")
     (tmp_path / "search-config.toml").write_text(config.replace("digits = 6", "digits = 6\nprocesses = 2"))
@@ -253,7 +253,7 @@ def test_a_process_of_several_that_linux_kills_leaves_out_of_memory(tmp_path: Pa
     assert process.returncode == 5, said
     left = result(tmp_path, "train")
     assert (left["command"], left["code"]) == ("train", "out_of_memory")
-    assert "process 1 of 2: killed by SIGKILL" in left["message"]
+    assert "Process 1 of 2 was killed by SIGKILL" in left["message"]
     assert not carrying(mark)
 
 

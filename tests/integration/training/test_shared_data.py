@@ -1,4 +1,4 @@
-"""The sources and cleaners on the team's real data."""
+"""Reading and cleaning the team's real data."""
 
 import os
 from dataclasses import replace
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.shared_data
 def shared_data() -> Path:
     folder = Path(os.environ.get("TARIFF_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        message = f"the team's data is not at {folder}; TARIFF_SHARED_DATA may say where it is"
+        message = f"the team's data is not at {folder}. Set TARIFF_SHARED_DATA to its folder."
         if os.environ.get("CI", "").lower() in ("1", "true"):
             pytest.fail(message)
         pytest.skip(message)
@@ -33,7 +33,7 @@ def shared_data() -> Path:
 
 
 def configuration(shared_data: Path, digits: int) -> SearchConfig:
-    """The team's configuration, with the data's name of one file and a transformer that is here."""
+    """The team's configuration, adapted to a file name in this data and to an installed transformer."""
     text = (shared_data / "search-config.upstream.toml").read_text()
     for old, new in {
         "CN2026_SelfText_EN_DE_FR.csv": "cn_self_text.csv",
@@ -78,19 +78,23 @@ def test_every_row_of_every_source_is_read(sources: dict[str, CleanedSource]) ->
     assert all(not one.read.broken for one in sources.values())
 
 
-def test_at_6_digits_brands_stay_and_codes_change(sources: dict[str, CleanedSource]) -> None:
+def test_at_6_digits_all_brands_are_kept_and_some_codes_change(sources: dict[str, CleanedSource]) -> None:
     assert sources["brands"].cleaned.kept.height == 139
     assert sources["brands"].cleaned.changed["pad"] == 41
     assert sources["cn_self_texts"].cleaned.changed["code_changes"] > 0
 
 
-def test_the_first_vague_term_is_no_header_and_the_header_no_term(sources: dict[str, CleanedSource]) -> None:
+def test_the_header_of_the_vague_terms_is_recognised_and_the_first_term_is_kept(
+    sources: dict[str, CleanedSource],
+) -> None:
     terms = sources["vague_terms"].cleaned.kept["description"].to_list()
     assert "description" not in terms
     assert terms[0] == ", hscode:6402919000"
 
 
-def test_little_of_the_tradesets_goes_and_each_for_a_reason(sources: dict[str, CleanedSource]) -> None:
+def test_few_rows_of_the_tradesets_are_dropped_and_each_has_a_reason(
+    sources: dict[str, CleanedSource],
+) -> None:
     trade = sources["tradesets"].cleaned
     assert trade.kept.height + trade.dropped.height == 29743
     assert 0 < trade.dropped.height < 0.03 * 29743
@@ -106,7 +110,7 @@ def test_little_of_the_tradesets_goes_and_each_for_a_reason(sources: dict[str, C
     }
 
 
-def test_each_description_is_kept_or_dropped_as_lingua_says_of_it_alone(
+def test_each_description_is_kept_or_dropped_as_lingua_alone_would_decide(
     shared_data: Path, sources: dict[str, CleanedSource]
 ) -> None:
     rules = read_lists(configuration(shared_data, 6), Lookup(shared_data, REPOSITORY)).language
@@ -133,7 +137,7 @@ def test_the_classes_are_the_subheadings_and_the_vague_class(dataset: Dataset) -
     assert all(len(code) == 6 and code.isdigit() for code in dataset.classes[:-1])
 
 
-def test_a_vague_term_stays_vague_though_a_reference_gives_it_a_code(dataset: Dataset) -> None:
+def test_a_vague_term_stays_vague_even_if_a_reference_gives_it_a_code(dataset: Dataset) -> None:
     of_text = {
         dataset.texts[text]: dataset.classes[code]
         for text, code in zip(dataset.text_of, dataset.class_of, strict=True)

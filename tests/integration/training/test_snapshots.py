@@ -1,4 +1,4 @@
-"""Additional sources over HTTP, from a server on this machine."""
+"""Additional sources that are fetched over HTTP from a server on this machine."""
 
 import io
 import json
@@ -30,7 +30,7 @@ ANSWER = {
 
 
 class Server(ThreadingHTTPServer):
-    """Answers with ANSWER; the first `failures` times with 503."""
+    """Answers with ANSWER, after answering with 503 for the first `failures` times."""
 
     failures = 0
     paths: list[str]
@@ -79,7 +79,7 @@ def test_a_snapshot_is_kept_and_trained_from(server: Server, tmp_path: Path) -> 
     assert rows.select("code", "description").rows() == [("8516108000", "kettle")]
 
 
-def test_given_a_snapshot_nothing_is_fetched(server: Server, tmp_path: Path) -> None:
+def test_a_source_with_a_snapshot_is_not_fetched(server: Server, tmp_path: Path) -> None:
     first = take_snapshot(references(server), None, tmp_path / "first", QUIET)
     again = take_snapshot(references(server), tmp_path / "first", tmp_path / "second", QUIET)
     assert again.sha256 == first.sha256
@@ -87,7 +87,7 @@ def test_given_a_snapshot_nothing_is_fetched(server: Server, tmp_path: Path) -> 
     assert not (tmp_path / "second").exists()
 
 
-def test_a_url_may_name_the_day(server: Server, tmp_path: Path) -> None:
+def test_a_url_may_contain_the_date(server: Server, tmp_path: Path) -> None:
     take_snapshot(references(server, "/{year}/{month}/{day}.json"), None, tmp_path, QUIET)
     _, year, month, day = server.paths[0].split("/")
     assert (len(year), len(month), len(day)) == (4, 2, len("01.json"))
@@ -109,5 +109,5 @@ def test_a_server_that_does_not_recover_is_a_missing_source(server: Server, tmp_
 
 def test_another_kind_of_url_is_refused(server: Server, tmp_path: Path) -> None:
     source = references(server).model_copy(update={"url": "file:///etc/passwd"})
-    with pytest.raises(TrainingError, match="no http or https URL"):
+    with pytest.raises(TrainingError, match="not an http or https URL"):
         take_snapshot(source, None, tmp_path, QUIET)

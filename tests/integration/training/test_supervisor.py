@@ -1,4 +1,4 @@
-"""Runs that can no longer say why they ended: killed, as Linux does with what uses too much memory."""
+"""Runs that are killed, as Linux does when memory runs out, and cannot report it themselves."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from local.simcloud.processes import carrying
 
 MARK = "OF_THIS_TEST"
 REPOSITORY = Path(__file__).parents[3]
-# Stands in for training.cli, which takes seconds to load: says which process it is, then does as it is told.
+# Replaces training.cli, which takes seconds to load. It writes down its process id and runs `then`.
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
@@ -32,7 +32,7 @@ time.sleep(60)
 
 @pytest.fixture
 def worktree(tmp_path: Path) -> Path:
-    """With the real supervisor, and what it stands on."""
+    """A worktree with the real supervisor and the modules that it needs."""
     for name in (
         "__init__",
         "__main__",
@@ -83,7 +83,9 @@ def result(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_run_that_linux_kills_leaves_out_of_memory(worktree: Path, running: subprocess.Popen[str]) -> None:
+def test_out_of_memory_is_reported_when_the_run_is_killed(
+    worktree: Path, running: subprocess.Popen[str]
+) -> None:
     os.kill(pid_of_work(worktree), signal.SIGKILL)
     _, said = running.communicate(timeout=30)
     assert running.returncode == 5
@@ -93,7 +95,7 @@ def test_a_run_that_linux_kills_leaves_out_of_memory(worktree: Path, running: su
     assert left["message"] in said
 
 
-def test_another_signal_is_a_crash_that_names_it(worktree: Path) -> None:
+def test_a_run_that_another_signal_ends_is_a_crash_that_names_the_signal(worktree: Path) -> None:
     process = start(worktree, "os.abort()", "benchmark", "--output=out")
     process.communicate(timeout=30)
     assert process.returncode == 1
@@ -102,7 +104,7 @@ def test_another_signal_is_a_crash_that_names_it(worktree: Path) -> None:
     assert "SIGABRT" in left["message"]
 
 
-def test_the_result_of_a_job_lies_beside_it(worktree: Path) -> None:
+def test_the_result_of_a_job_is_written_beside_its_job_file(worktree: Path) -> None:
     folder = worktree / "job"
     folder.mkdir()
     process = start(worktree, "os.kill(os.getpid(), signal.SIGKILL)", "train", "--job", "job/job.json")
@@ -110,7 +112,7 @@ def test_the_result_of_a_job_lies_beside_it(worktree: Path) -> None:
     assert result(folder)["code"] == "out_of_memory"
 
 
-def test_what_an_earlier_try_said_is_gone_before_the_next_begins(worktree: Path) -> None:
+def test_the_result_of_an_earlier_attempt_is_removed_first(worktree: Path) -> None:
     (worktree / "out").mkdir()
     (worktree / "out" / "result.json").write_text('{"outcome": "succeeded"}')
     process = start(worktree, "sys.exit(Path('out/result.json').exists())")
@@ -147,7 +149,7 @@ def test_commands_without_a_result_leave_none(worktree: Path) -> None:
     assert not (worktree / "out").exists()
 
 
-def test_the_work_is_given_the_lock_that_its_supervisor_holds(worktree: Path) -> None:
+def test_the_child_process_inherits_the_lock_of_its_supervisor(worktree: Path) -> None:
     with (worktree / "lock").open("w") as lock:
         number = lock.fileno()
         found = f"Path('/proc/self/fd/{number}').resolve() == Path('lock').resolve()"
@@ -156,14 +158,14 @@ def test_the_work_is_given_the_lock_that_its_supervisor_holds(worktree: Path) ->
     assert process.returncode == 0
 
 
-def test_the_run_ends_when_it_is_told_to(worktree: Path, running: subprocess.Popen[str]) -> None:
+def test_the_run_ends_on_sigterm(worktree: Path, running: subprocess.Popen[str]) -> None:
     running.terminate()
     running.communicate(timeout=30)
     assert running.returncode == 1
     assert "SIGTERM" in result(worktree / "out")["message"]
 
 
-def test_the_run_ends_with_its_supervisor(worktree: Path, running: subprocess.Popen[str]) -> None:
+def test_the_run_ends_when_its_supervisor_is_killed(worktree: Path, running: subprocess.Popen[str]) -> None:
     pid_of_work(worktree)
     running.kill()
     deadline = time.monotonic() + 30

@@ -33,7 +33,7 @@ QUIET = Progress(log=io.StringIO())
 
 
 class Logits:
-    """An encoder whose embedding of "1 2 3" is the three numbers, and a network that passes them on."""
+    """An encoder that embeds "1 2 3" as these three numbers, so that the logits are in the text."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -85,17 +85,17 @@ def test_classes_that_share_their_digits_are_summed_as_probabilities() -> None:
 @given(
     st.lists(st.floats(-50, 50), min_size=6, max_size=6), st.lists(st.integers(0, 3), min_size=6, max_size=6)
 )
-def test_log_sum_exp_by_group_is_that_of_numpy(logits: list[float], groups: list[int]) -> None:
+def test_log_sum_exp_by_group_agrees_with_numpy(logits: list[float], groups: list[int]) -> None:
     got = log_sum_exp_by_group(torch.tensor([logits]), torch.tensor(groups), 4)[0].tolist()
     for group in set(groups):
         values = [value for value, of in zip(logits, groups, strict=True) if of == group]
         expected = float(np.logaddexp.reduce(values))
-        # What is e⁻⁸⁷ of the best one is 0 in float32, and last either way.
+        # In float32, e⁻⁸⁷ times the best probability is 0, which is the last place either way.
         assert got[group] == pytest.approx(max(expected, max(logits) - 87.3365), abs=1e-3)
 
 
 def test_a_result_far_below_the_best_is_cut() -> None:
-    # 0.95, 0.05 · 0.95 > 0.04
+    # 0.045 is less than 0.05 times the best score.
     limits = Limits(best_share=1.0, cumulated_score=1.0)
     scores = [0.955, 0.045]
     text = " ".join(str(math.log(score) + 10) for score in scores)
@@ -159,7 +159,7 @@ def benchmark_file(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_a_benchmark_leaves_out_what_cannot_be_right_or_wrong_and_counts_it(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_measured_are_left_out_and_counted(tmp_path: Path) -> None:
     path = benchmark_file(
         tmp_path,
         "b.csv",
@@ -177,7 +177,7 @@ def test_a_benchmark_leaves_out_what_cannot_be_right_or_wrong_and_counts_it(tmp_
     }
 
 
-def test_one_column_is_a_benchmark_of_refusals(tmp_path: Path) -> None:
+def test_a_benchmark_with_one_column_measures_refusals(tmp_path: Path) -> None:
     benchmark_file(tmp_path, "deep/vague.csv", "Goods Description\n9 0\n0 9\ngoods\n")
     (vague,) = read_benchmarks(tmp_path, 6)
     assert (vague.name, vague.codes) == ("vague", None)
@@ -190,7 +190,7 @@ def test_no_benchmark_is_an_error(tmp_path: Path) -> None:
         read_benchmarks(tmp_path, 6)
     assert caught.value.reason is FailureCode.MISSING_BENCHMARK
     benchmark_file(tmp_path, "empty.csv", "Goods Description,Commodity Code\n")
-    with pytest.raises(TrainingError, match="holds no row"):
+    with pytest.raises(TrainingError, match="no row that can be measured"):
         read_benchmarks(tmp_path, 6)
 
 

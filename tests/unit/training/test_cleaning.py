@@ -37,7 +37,7 @@ def rows(*pairs: tuple[str, str]) -> pl.DataFrame:
 
 
 def described(cleaner: Cleaner | list[Cleaner], *descriptions: str) -> list[str]:
-    """What is left of the descriptions, all with the same good code."""
+    """The descriptions that are kept, after cleaning them with the same valid code."""
     cleaners = cleaner if isinstance(cleaner, list) else [cleaner]
     return clean(rows(*(("01012100", text) for text in descriptions)), cleaners).kept["description"].to_list()
 
@@ -69,7 +69,7 @@ def test_strip(text: str, expected: str) -> None:
 
 
 @given(st.lists(st.text(), min_size=1))
-def test_lower_and_strip_are_what_lookups_use_and_a_second_time_changes_nothing(texts: list[str]) -> None:
+def test_lower_and_strip_agree_with_lookups_and_are_idempotent(texts: list[str]) -> None:
     once = described([LOWER, STRIP], *texts)
     assert once == [normalised(text) for text in texts]
     assert described([STRIP], *once) == once
@@ -90,11 +90,11 @@ def test_noise_is_dropped(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["12 v", "1.5l", "a", "no. 5", "5 %"])
-def test_what_has_a_word_is_no_noise(text: str) -> None:
+def test_descriptions_with_a_word_are_not_noise(text: str) -> None:
     assert described(DROP_NOISE, text) == [text]
 
 
-def test_longer_phrases_go_before_shorter_ones_that_they_contain() -> None:
+def test_longer_phrases_are_removed_before_shorter_ones_that_they_contain() -> None:
     phrases = ["no commercial value", "no commercial value declared", "(Declared)", "a+b"]
     assert described(
         [remove_phrases(phrases), STRIP],
@@ -154,20 +154,20 @@ def test_negation(text: str, expected: str) -> None:
     assert described([NEGATION, STRIP], text) == [expected]
 
 
-def test_a_description_that_negation_empties_does_not_pass() -> None:
+def test_a_description_that_becomes_empty_by_negation_is_dropped() -> None:
     cleaned = clean(rows(("01012100", "Excluding horses."), ("01012100", "Horses.")), source("cn_self_texts"))
     assert cleaned.kept.rows() == [("010121", "horses")]
     assert cleaned.reasons == {"short description": 1} or cleaned.reasons == {"empty description": 1}
 
 
-def test_a_description_that_phrases_empty_does_not_pass() -> None:
+def test_a_description_that_becomes_empty_by_removing_phrases_is_dropped() -> None:
     lists = CleaningLists(phrases=("no value",), pairs=(), language=NO_LISTS.language)
     (tradesets,) = [one for one in DEFAULT_SOURCES if one.name == "tradesets"]
     cleaned = clean(rows(("01012100", "No value")), cleaners_for(tradesets, 6, lists))
     assert cleaned.kept.height == 0
 
 
-def test_code_shape_wants_exactly_the_digits_after_cutting() -> None:
+def test_codes_with_fewer_digits_or_other_characters_are_dropped() -> None:
     assert coded([code_shape(6), cut(6)], "010121", "0101210000", "01012", "01012x", "", "١٢٣٤٥٦") == [
         "010121",
         "010121",
@@ -193,7 +193,7 @@ def test_code_changes(old: str, new: str) -> None:
     assert coded(code_changes(), old) == [new]
 
 
-def test_the_tables_of_code_changes_are_whole_and_of_8_digits() -> None:
+def test_the_tables_of_code_changes_are_complete_and_have_8_digits() -> None:
     assert len(read_changes("2024-2025")) == 12
     assert len(read_changes("2025-2026")) == 14
     for table in ("2024-2025", "2025-2026"):
@@ -202,7 +202,7 @@ def test_the_tables_of_code_changes_are_whole_and_of_8_digits() -> None:
             assert all(len(code) == 8 and code.isdigit() for code in (old, new))
 
 
-def test_brands_of_6_and_8_digits_survive_at_6_digits_and_at_8() -> None:
+def test_brands_with_6_and_8_digits_are_kept_at_6_and_at_8_digits() -> None:
     given_rows = rows(("640299", "Crocs"), ("04029110", "Muller milk"), ("85211020", "video"))
     (brands,) = [one for one in DEFAULT_SOURCES if one.name == "brands"]
     for digits, expected in ((6, ["640299", "040291", "852110"]), (8, ["64029900", "04029110", "85211000"])):
@@ -248,7 +248,7 @@ def test_incorrect_pairs() -> None:
     ]
 
 
-def test_a_code_that_lost_its_leading_zero_gets_it_back() -> None:
+def test_a_lost_leading_zero_is_restored() -> None:
     assert [with_leading_zero(code) for code in ("3055390", "15211000", "9", "", "84")] == [
         "03055390",
         "15211000",
@@ -268,7 +268,7 @@ RULES = LanguageRules(
 )
 
 
-def test_languages_by_the_lists_and_by_lingua() -> None:
+def test_languages_are_decided_by_the_lists_and_then_by_lingua() -> None:
     texts = [
         "pendant",
         "kinder bueno schokolade für kinder",
@@ -288,7 +288,9 @@ WORDS = st.sampled_from(["schuhe", "d'or", "12", "5x", "pour", "-", "(", "shoes"
 @given(
     st.lists(st.lists(WORDS).flatmap(lambda words: st.sampled_from([" ", ""]).map(lambda by: by.join(words))))
 )
-def test_lingua_is_asked_about_letters_and_says_what_it_says_of_the_whole(texts: list[str]) -> None:
+def test_lingua_gives_the_same_answer_for_the_letters_of_a_text_as_for_the_whole_text(
+    texts: list[str],
+) -> None:
     names = ("ENGLISH", "FRENCH", "GERMAN", "SPANISH")
     detector = LanguageDetectorBuilder.from_languages(*(getattr(Language, name) for name in names))
     whole = detector.with_minimum_relative_distance(0.7).build()
@@ -310,12 +312,12 @@ def test_lingua_is_asked_once_about_each_distinct_text(monkeypatch: pytest.Monke
     assert asked == ["cups cm", "lids"]
 
 
-def test_languages_of_nothing_to_ask() -> None:
+def test_language_detection_with_nothing_to_ask() -> None:
     assert described(drop_other_languages(RULES)) == []
     assert described(drop_other_languages(RULES), "pendant") == ["pendant"]
 
 
-def test_dropped_rows_are_shown_as_they_came_and_changes_are_counted() -> None:
+def test_dropped_rows_keep_their_original_content_and_changes_are_counted() -> None:
     frame = rows(("85211020", " VIDEO "), ("85211020", " X ")).with_columns(line=pl.Series([2, 3]))
     cleaned = clean(frame, [LOWER, STRIP, drop_short(1), code_changes(), cut(6)])
     assert cleaned.dropped.rows() == [("85211020", " X ", 3, "short description")]
@@ -341,7 +343,7 @@ def test_every_row_is_kept_or_dropped_and_what_is_kept_is_clean(
             assert code.isdigit()
 
 
-def test_the_teams_lists_are_read_as_they_stand(tmp_path: Path) -> None:
+def test_the_teams_lists_are_read(tmp_path: Path) -> None:
     files = {
         "phrases_to_remove_file": "for customs purposes only\n",
         "exact_english_terms": "Pendant.\n",

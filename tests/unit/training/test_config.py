@@ -66,12 +66,12 @@ def test_a_source_without_a_place_is_not_used() -> None:
 def test_bad_toml_names_its_line() -> None:
     ((key, line, message),) = problems('name = "m"\nversion = \n')
     assert (key, line) == ("", 2)
-    assert "no TOML" in message
+    assert "not valid TOML" in message
 
 
 def test_an_unknown_key_is_reported_with_the_nearest_known_one() -> None:
     assert problems(MINIMAL + "learning_rat = 0.1\n") == [
-        ("learning_rat", 3, "is no known key; did you mean 'learning_rate'?")
+        ("learning_rat", 3, "is not a known key. Did you mean 'learning_rate'?")
     ]
 
 
@@ -101,20 +101,20 @@ def test_semantic_versions_are_taken(version: str) -> None:
 @pytest.mark.parametrize(
     "version", ["1", "1.0", "v1.0.0", "01.0.0", "1.0.0+build", "1.0.0-", "1.0.0-01", "1.0.0 "]
 )
-def test_other_versions_are_refused_by_the_name_of_what_is_wanted(version: str) -> None:
+def test_other_versions_are_refused_with_an_explanation(version: str) -> None:
     ((key, line, message),) = problems(f'name = "m"\nversion = "{version}"\n')
     assert (key, line) == ("version", 2)
     assert "semantic version" in message
 
 
-def test_a_number_in_quotes_is_no_number_and_true_is_no_number_either() -> None:
+def test_a_number_in_quotes_and_true_are_not_accepted_as_numbers() -> None:
     assert [key for key, *_ in problems(MINIMAL + 'seed = "1"\nmax_epochs = true\n')] == [
         "seed",
         "max_epochs",
     ]
 
 
-def test_not_a_number_is_refused() -> None:
+def test_nan_is_refused() -> None:
     assert problems(MINIMAL + "learning_rate = nan\n")[0][:2] == ("learning_rate", 3)
 
 
@@ -146,12 +146,12 @@ def test_problems_in_source_tables_name_table_and_line() -> None:
     ]
 
 
-def test_a_source_that_is_there_twice_is_reported() -> None:
+def test_two_sources_with_the_same_name_are_reported() -> None:
     table = '[[sources]]\nname = "a"\nfile = "a.csv"\ncode_column = 0\n'
     assert [key for key, *_ in problems(MINIMAL + table + table)] == ["sources[1].name"]
 
 
-def test_keys_inside_multiline_strings_do_not_mislead_the_line_numbers() -> None:
+def test_keys_inside_multiline_strings_do_not_change_line_numbers() -> None:
     text = 'name = """\nseed = 1\n"""\nversion = "0.1.0"\nseed = -1\n'
     assert problems(text)[0][:2] == ("seed", 5)
 
@@ -172,7 +172,7 @@ def test_floors_hold_for_one_benchmark_or_for_all() -> None:
 def test_networks_of_an_ensemble_share_the_hidden_size_evenly() -> None:
     assert parse_config(MINIMAL + "hidden_size = 12\nensemble_size = 4\n").ensemble_size == 4
     ((_, _, message),) = problems(MINIMAL + "hidden_size = 10\nensemble_size = 4\n")
-    assert "hidden_size 10 cannot be split into 4 networks" in message
+    assert "hidden_size 10 cannot be split evenly into 4 networks" in message
 
 
 @given(st.text())
@@ -181,7 +181,7 @@ def test_any_text_gives_a_configuration_or_a_config_error(text: str) -> None:
         assert isinstance(parse_config(text), SearchConfig)
 
 
-def test_the_schema_pulls_in_nothing_heavy() -> None:
+def test_importing_the_schema_does_not_import_heavy_libraries() -> None:
     script = (
         "import sys, training.config; print([m for m in ('torch', 'polars', 'lingua') if m in sys.modules])"
     )

@@ -40,7 +40,7 @@ CODES = source(
 )
 
 
-def test_weights_of_a_pair_add_up_over_sources_and_repeats_in_a_source_do_not() -> None:
+def test_weights_add_up_over_sources_but_repeated_rows_of_one_source_count_once() -> None:
     trade = source("trade", ("01", "horse"), ("01", "horse"), ("01", "mare"))
     assert triples(merge([CODES, trade])) == [
         ("cow", "02", 3),
@@ -64,7 +64,7 @@ def test_an_authoritative_code_overrides_the_code_of_another_source() -> None:
     assert merged.conflicts.height == 0
 
 
-def test_two_authoritative_sources_that_disagree_are_reported_and_the_earlier_one_holds() -> None:
+def test_when_authoritative_sources_disagree_the_earlier_one_wins_and_it_is_reported() -> None:
     vague = source("vague", (VAGUE_CODE, "pig"), authoritative=True, creates_codes=True)
     merged = merge([vague, CODES])
     assert ("pig", VAGUE_CODE, 4) in triples(merged)
@@ -79,7 +79,7 @@ def test_an_overruled_weight_is_shared_among_several_winning_codes() -> None:
     assert triples(merged) == [("animal", "01", 2.5), ("animal", "02", 2.5), ("fish", "03", 1)]
 
 
-def test_an_authoritative_row_with_an_unknown_code_overrides_nothing() -> None:
+def test_an_authoritative_row_with_an_unknown_code_is_ignored() -> None:
     references = source("references", ("99", "mare"), authoritative=True)
     assert ("mare", "01", 1) in triples(merge([CODES, references, source("trade", ("01", "mare"))]))
 

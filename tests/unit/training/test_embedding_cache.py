@@ -16,7 +16,7 @@ from training.progress import Progress
 
 
 class Lengths:
-    """An encoder whose embedding of a text is three numbers that follow from it."""
+    """An encoder that embeds a text as three numbers computed from it."""
 
     fingerprint = "f" * 64
 
@@ -38,7 +38,7 @@ def run(
     return embed(texts, cast("Encoder", chosen), named, Progress(log=io.StringIO())), chosen
 
 
-def test_a_second_run_embeds_what_is_new_alone(tmp_path: Path) -> None:
+def test_a_second_run_embeds_only_new_texts(tmp_path: Path) -> None:
     first, _ = run(["a", "bb"], tmp_path)
     second, encoder = run(["ccc", "bb", "a"], tmp_path)
     assert encoder.asked == [["ccc"]]
@@ -49,7 +49,7 @@ def test_a_second_run_embeds_what_is_new_alone(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, unique=True), st.lists(st.booleans(), min_size=1))
-def test_whatever_part_is_cached_the_embeddings_are_the_same(
+def test_embeddings_are_the_same_whatever_part_of_them_is_cached(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], pattern: list[bool]
 ) -> None:
     place = tmp_path_factory.mktemp("cache")
@@ -72,7 +72,7 @@ def test_builds_that_share_a_cache_at_the_same_time_do_not_disturb_each_other(tm
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pack"]
 
 
-def test_a_damaged_pack_is_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_pack_is_ignored(tmp_path: Path) -> None:
     expected, _ = run(["a", "bb"], tmp_path)
     (pack,) = tmp_path.rglob("*.pack")
     pack.write_bytes(pack.read_bytes()[:-1])
@@ -89,14 +89,14 @@ def test_the_same_texts_make_the_same_pack_whatever_their_order(tmp_path: Path) 
     assert one.stem == hashlib.sha256(one.read_bytes()).hexdigest()
 
 
-def test_another_transformer_or_kind_of_machine_has_packs_of_its_own(tmp_path: Path) -> None:
+def test_another_transformer_or_kind_of_machine_has_its_own_packs(tmp_path: Path) -> None:
     run(["a"], tmp_path)
     other = Lengths()
     other.fingerprint = "0" * 64
     assert run(["a"], tmp_path, other)[1].asked == [["a"]]
 
 
-def test_a_cache_that_cannot_be_used_costs_time_and_not_the_run(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_used_does_not_end_the_run(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert run(["a"], blocked)[0].shape == (1, 3)
@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_used_costs_time_and_not_the_run(tmp_path: Path) 
     assert run(["a"], tmp_path / "odd")[0].shape == (1, 3)
 
 
-def test_a_pack_gives_back_what_went_in() -> None:
+def test_a_pack_can_be_read_back() -> None:
     vectors = np.arange(6, dtype=np.float32).reshape(2, 3)
     keys, read = unpack_embeddings(pack_embeddings([b"x" * 32, b"y" * 32], vectors))
     assert keys == b"x" * 32 + b"y" * 32

@@ -25,11 +25,11 @@ def test_a_zip_is_unpacked_with_its_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../out.csv", "a/../../out.csv", "/etc/out.csv", "..\\out.csv", "C:\\out.csv"]
 )
-def test_a_name_that_would_land_elsewhere_is_refused_and_nothing_is_unpacked(
+def test_a_zip_with_a_name_outside_its_folder_is_refused_and_nothing_is_unpacked(
     tmp_path: Path, name: str
 ) -> None:
     archive = zipped(tmp_path / "a.zip", "fine.csv", name)
-    with pytest.raises(TrainingError, match="outside of its folder") as caught:
+    with pytest.raises(TrainingError, match="outside its folder") as caught:
         unpack(archive, tmp_path / "out", missing=FailureCode.MISSING_SOURCE)
     assert caught.value.reason is FailureCode.UNREADABLE_SOURCE
     assert not (tmp_path / "out").exists()
@@ -40,27 +40,27 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
-    with pytest.raises(TrainingError, match="outside of its folder"):
+    with pytest.raises(TrainingError, match="outside its folder"):
         unpack(tmp_path / "a.zip", tmp_path / "out", missing=FailureCode.MISSING_SOURCE)
 
 
 def test_a_broken_or_missing_zip_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK no zip")
-    with pytest.raises(TrainingError, match="no whole zip"):
+    with pytest.raises(TrainingError, match="not a complete zip"):
         unpack(tmp_path / "a.zip", tmp_path / "out", missing=FailureCode.MISSING_SOURCE)
     with pytest.raises(TrainingError) as caught:
         unpack(tmp_path / "b.zip", tmp_path / "out", missing=FailureCode.MISSING_BENCHMARK)
     assert caught.value.reason is FailureCode.MISSING_BENCHMARK
 
 
-def test_the_bytes_of_a_zip_follow_from_its_content_whatever_the_order(tmp_path: Path) -> None:
+def test_the_bytes_of_a_zip_do_not_depend_on_order_or_time(tmp_path: Path) -> None:
     write_zip(tmp_path / "a.zip", [("x", b"1"), ("y", b"2")])
     os.utime(tmp_path / "a.zip", (0, 0))
     write_zip(tmp_path / "b.zip", [("y", b"2"), ("x", b"1")])
     assert sha256_of_file(tmp_path / "a.zip") == sha256_of_file(tmp_path / "b.zip")
 
 
-def test_a_file_that_failed_half_way_is_not_there(tmp_path: Path) -> None:
+def test_a_file_that_could_not_be_completed_does_not_exist(tmp_path: Path) -> None:
     def fail() -> None:
         with written_whole(tmp_path / "a") as beside:
             beside.write_text("half")
@@ -71,7 +71,7 @@ def test_a_file_that_failed_half_way_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folders_digest_depends_on_names_and_contents_and_on_nothing_hidden(tmp_path: Path) -> None:
+def test_a_folders_digest_depends_on_names_and_contents_but_not_on_hidden_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     first = sha256_of_folder(tmp_path)
     (tmp_path / ".cache").mkdir()

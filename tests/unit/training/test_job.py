@@ -17,7 +17,7 @@ def result(folder: Path) -> dict[str, object]:
     return content
 
 
-def test_a_success_names_files_with_digests(tmp_path: Path) -> None:
+def test_the_result_of_a_success_has_the_digests_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes(b"abc")
     outcome = Outcome(
         [tmp_path / "model.zip"], [Input("transformer", "t", "00")], {"loss": 0.5}, {"classes": 2}
@@ -87,7 +87,7 @@ def test_the_workers_job_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"schema": 2}, {"schema": None}, {"config": None}, {"output": 5}])
-def test_another_job_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_an_invalid_job_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     done = CliRunner().invoke(app, ["train", "--job", str(job(tmp_path, **changes))])
     assert done.exit_code == 2
     written = result(tmp_path)
@@ -113,7 +113,7 @@ def test_missing_raw_data_is_refused(tmp_path: Path) -> None:
     assert result(tmp_path)["code"] == "invalid_job"
 
 
-def test_a_benchmark_without_a_model_says_train_first(tmp_path: Path) -> None:
+def test_a_benchmark_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "search-config.toml").write_text('name = "m"\nversion = "0.1.0"\n')
     assert CliRunner().invoke(app, ["benchmark", "--job", str(job(tmp_path))]).exit_code == 3
     assert "train first" in str(result(tmp_path)["message"])

@@ -34,7 +34,7 @@ def detector(distance: float = 0.7, names: tuple[str, ...] = NAMES) -> LanguageD
 
 
 def texts(words: Sequence[str] = WORDS, length: int = 3) -> pl.Series:
-    """So many texts that they have more than their n-grams are worth."""
+    """Enough texts to make it worthwhile to ask about their n-grams instead."""
     return pl.Series([" ".join(chosen) for chosen in permutations(words, length)])
 
 
@@ -49,7 +49,7 @@ def lingua(of: Sequence[str], distance: float = 0.7, names: tuple[str, ...] = NA
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.25, 0.7])
-def test_answers_are_linguas(distance: float) -> None:
+def test_answers_equal_those_of_lingua(distance: float) -> None:
     every = texts()
     found = answers(every, distance)
     assert found == lingua(every.to_list(), distance)
@@ -58,30 +58,30 @@ def test_answers_are_linguas(distance: float) -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.text("abcsxz", min_size=1, max_size=9), min_size=9, max_size=9, unique=True))
-def test_answers_are_linguas_for_words_of_no_language(words: list[str]) -> None:
+def test_answers_equal_those_of_lingua_for_invented_words(words: list[str]) -> None:
     every = texts(words)
     assert answers(every) == lingua(every.to_list())
 
 
-def test_other_languages_than_the_usual_ones() -> None:
+def test_answers_equal_those_of_lingua_for_other_languages() -> None:
     names = ("ITALIAN", "ENGLISH", "DUTCH", "POLISH", "SWEDISH")
     every = texts()
     assert answers(every, 0.3, names) == lingua(every.to_list(), 0.3, names)
 
 
-def test_texts_that_other_rules_of_lingua_may_decide_are_left_to_it() -> None:
+def test_texts_for_which_lingua_has_other_rules_are_left_to_it() -> None:
     left = ["", "straße", "vêtements", "Cotton", "cotton 5", "рубашка", " cotton", "cottons " * 15 + "c"]
     found = answers(pl.concat([texts(), pl.Series(left)]))
     assert set(found) == set(texts())
 
 
-def test_the_longest_text_that_lingua_takes_apart_into_all_n_grams() -> None:
+def test_the_longest_text_whose_answer_can_be_computed() -> None:
     longest = ("schuhe leder " * 10)[:119]
     found = answers(pl.concat([texts(), pl.Series([longest])]))
     assert {longest: found[longest]} == lingua([longest])
 
 
-def test_an_answer_at_the_distance_itself_is_left_to_lingua() -> None:
+def test_a_text_exactly_at_the_threshold_is_left_to_lingua() -> None:
     every = texts()
     values = detector().compute_language_confidence_values(every[5])
     distance = values[0].value - values[1].value
@@ -95,13 +95,13 @@ def test_few_texts_are_left_to_lingua() -> None:
     assert answers(pl.Series([], dtype=pl.String)) == {}
 
 
-def test_everything_is_left_to_lingua_where_it_rules_a_language_out() -> None:
+def test_everything_is_left_to_lingua_if_it_excludes_a_language() -> None:
     assert answers(texts(), names=("ENGLISH", "RUSSIAN", "FRENCH")) == {}
 
 
-def test_everything_is_left_to_lingua_where_its_answers_do_not_follow_from_n_grams() -> None:
+def test_everything_is_left_to_lingua_if_its_answers_do_not_follow_from_n_grams() -> None:
     class Other:
-        """Another way of weighing whole texts, as a later release may bring."""
+        """A detector that treats whole texts differently, as a later release might."""
 
         def compute_language_confidence_values_in_parallel(
             self, texts: list[str]

@@ -15,7 +15,7 @@ class Clock:
         return self.now
 
 
-def test_at_most_a_line_a_second_and_one_at_the_end_of_each_phase(tmp_path: Path) -> None:
+def test_progress_has_at_most_one_line_per_second_and_one_at_the_end_of_each_phase(tmp_path: Path) -> None:
     clock = Clock()
     log = io.StringIO()
     with Progress(tmp_path / "progress.jsonl", log=log, clock=clock) as progress:
@@ -46,7 +46,7 @@ def test_at_most_a_line_a_second_and_one_at_the_end_of_each_phase(tmp_path: Path
     assert "embed: 100 of 100" in log.getvalue()
 
 
-def test_a_phase_that_fails_still_says_how_far_it_came(tmp_path: Path) -> None:
+def test_a_phase_that_fails_still_reports_how_far_it_got(tmp_path: Path) -> None:
     def fail() -> None:
         with Progress(tmp_path / "p", log=io.StringIO()) as progress, progress.phase("embed", 10) as phase:
             phase.advance(3)
@@ -62,7 +62,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar() -> None:
+def test_a_terminal_shows_a_progress_bar() -> None:
     terminal = Terminal()
     with Progress(log=terminal) as progress, progress.phase("embed", 10) as phase:
         phase.advance(10)

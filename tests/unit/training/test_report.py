@@ -32,7 +32,7 @@ def write(folder: Path) -> None:
         (folder / name).write_text(content)
 
 
-def test_a_report_says_what_became_of_every_row_and_why(tmp_path: Path) -> None:
+def test_the_report_shows_what_happened_to_every_row_and_why(tmp_path: Path) -> None:
     write(tmp_path)
     config = parse_config(CONFIG)
     lists = CleaningLists((), (), LanguageRules(("ENGLISH",), ("ENGLISH", "GERMAN"), 0.7))
@@ -49,12 +49,12 @@ def test_a_report_says_what_became_of_every_row_and_why(tmp_path: Path) -> None:
         "codes.csv:4",
         "0101 Mules",
     )
-    assert found["cn_self_texts", "broken", "no whole row"].samples[0].where == "codes.csv:3"
-    assert found["brands", "left out", "no source creates the code"].samples[0].before == "999999 comet"
-    assert found["brands", "overruled", "vague_terms names other codes"].samples[0].after == "vvvvvvvvvv"
+    assert found["cn_self_texts", "broken", "incomplete row"].samples[0].where == "codes.csv:3"
+    assert found["brands", "left out", "no source creates this code"].samples[0].before == "999999 comet"
+    assert found["brands", "overruled", "vague_terms has other codes"].samples[0].after == "vvvvvvvvvv"
 
 
-def test_by_hand_it_is_written_as_csv_and_as_a_page(tmp_path: Path) -> None:
+def test_the_report_is_written_as_csv_and_html(tmp_path: Path) -> None:
     write(tmp_path)
     options = ["--config", str(tmp_path / "search-config.toml"), "--raw-source-data", str(tmp_path)]
     done = CliRunner().invoke(app, ["clean-report", *options, "--output", str(tmp_path / "out")])
@@ -66,7 +66,7 @@ def test_by_hand_it_is_written_as_csv_and_as_a_page(tmp_path: Path) -> None:
     assert "<b>red rum" not in shown
 
 
-def test_a_report_of_a_missing_source_says_so(tmp_path: Path) -> None:
+def test_a_missing_source_ends_the_report_with_an_error(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "brands.csv").unlink()
     options = ["--config", str(tmp_path / "search-config.toml"), "--raw-source-data", str(tmp_path)]
@@ -75,5 +75,5 @@ def test_a_report_of_a_missing_source_says_so(tmp_path: Path) -> None:
     assert "brands.csv" in done.output
 
 
-def test_an_empty_report_is_a_page() -> None:
+def test_an_empty_report_is_still_an_html_page() -> None:
     assert page([], "nothing & all").startswith("<!doctype html>")

@@ -30,7 +30,7 @@ def test_every_csv_of_a_folder_is_read_in_the_order_of_names_as_latin_1(tmp_path
     assert pairs(source, *files, limit=1) == [("01012100", "horse")]
 
 
-def test_a_source_without_a_code_column_gives_its_code_to_all(tmp_path: Path) -> None:
+def test_a_source_without_a_code_column_gives_every_description_the_same_code(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text('goods\n"black, large"\n')
     assert pairs(default("vague_terms"), tmp_path / "v.csv") == [
         ("vvvvvvvvvv", "goods"),
@@ -62,7 +62,7 @@ def test_search_references_from_a_file_or_from_the_api(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"a": 1}'])
-def test_other_json_is_unreadable(tmp_path: Path, content: str) -> None:
+def test_json_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(TrainingError) as caught:
         pairs(default("search_references"), tmp_path / "r.json")
@@ -85,19 +85,19 @@ def test_the_commodities_report_joins_descriptions_along_the_hierarchy(tmp_path:
     ]
 
 
-def test_a_missing_source_names_its_key_and_what_to_do(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_file_names_its_source(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"source brands: b\.csv is neither") as caught:
         files_of(default("brands", file="b.csv"), Lookup(tmp_path, tmp_path))
     assert caught.value.reason is FailureCode.MISSING_SOURCE
 
 
-def test_a_folder_without_csv_files_is_missing(tmp_path: Path) -> None:
+def test_a_folder_without_csv_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
-    with pytest.raises(TrainingError, match=r"holds no \*\.csv"):
+    with pytest.raises(TrainingError, match=r"has no \*\.csv"):
         files_of(default("tradesets", folder="t"), Lookup(tmp_path, tmp_path))
 
 
-def test_the_raw_data_comes_before_the_checkout_and_a_level_of_folders_more_or_less_is_found(
+def test_files_are_looked_up_in_the_raw_data_first_at_one_level_higher_or_lower_too(
     tmp_path: Path,
 ) -> None:
     unpacked, checkout = tmp_path / "unpacked", tmp_path / "checkout"

@@ -46,7 +46,7 @@ def dataset(class_of: list[int], classes: int, weight: float = 1) -> Dataset:
 
 
 def clusters(count: int = 48, classes: int = 3) -> tuple[Dataset, np.typing.NDArray[np.float32]]:
-    """Unit-length embeddings around one axis a class."""
+    """Embeddings of length 1, around one axis for each class."""
     rng = np.random.default_rng(1)
     class_of = [index % classes for index in range(count)]
     points = np.eye(8, dtype=np.float32)[class_of] + rng.normal(0, 0.1, (count, 8)).astype(np.float32)
@@ -54,7 +54,7 @@ def clusters(count: int = 48, classes: int = 3) -> tuple[Dataset, np.typing.NDAr
 
 
 @pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
-def test_the_weights_take_unit_length_embeddings_whatever_the_inputs_were(whitening: float) -> None:
+def test_trained_weights_take_plain_embeddings_whatever_the_whitening(whitening: float) -> None:
     data, embeddings = clusters()
     settings = config(embedding_scale=20.0, embedding_whitening=whitening)
     trained = train_network(data, embeddings, settings, "cpu", QUIET)
@@ -72,7 +72,7 @@ def test_the_same_input_gives_the_same_weights() -> None:
     assert not torch.equal(first.weights["fc1.weight"], other.weights["fc1.weight"])
 
 
-def test_weights_that_are_all_multiplied_change_nothing() -> None:
+def test_multiplying_all_weights_by_the_same_factor_changes_nothing() -> None:
     data, embeddings = clusters()
     heavy = dataset(data.class_of.tolist(), 3, weight=4)
     first = train_network(data, embeddings, config(max_epochs=2), "cpu", QUIET)
@@ -112,7 +112,7 @@ def test_the_loss_counts_chapters_and_headings(hierarchy_weight: float) -> None:
 
 @pytest.mark.parametrize("hierarchy_weight", [0.0, 0.5])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_the_gradient_of_the_loss_is_what_torch_would_find(
+def test_the_gradient_of_the_loss_equals_that_of_automatic_differentiation(
     hierarchy_weight: float, label_smoothing: float
 ) -> None:
     classes = ["010121", "010129", "010221", "020110", "020120", "999999", VAGUE_CODE]
@@ -134,7 +134,7 @@ def test_the_gradient_of_the_loss_is_what_torch_would_find(
     assert torch.allclose(got, gradient, atol=1e-6)
 
 
-def test_a_loss_of_chances_that_underflow_is_finite() -> None:
+def test_the_loss_is_finite_when_probabilities_underflow() -> None:
     loss_of = HierarchicalLoss(["010121", "020110"], config(hierarchy_weight=0.5), torch.device("cpu"))
     logits = torch.tensor([[-500.0, 500.0]]).requires_grad_()
     loss = loss_of(logits, torch.tensor([0])).sum()
@@ -152,7 +152,7 @@ def test_networks_side_by_side_give_the_mean_of_their_logits() -> None:
     assert torch.allclose(one(inputs), mean, atol=1e-6)
 
 
-def test_an_ensemble_is_packed_as_one_network_and_float16_halves_it() -> None:
+def test_an_ensemble_is_combined_into_one_network_and_can_be_stored_in_float16() -> None:
     data, embeddings = clusters()
     changes = {"ensemble_size": 4, "weights_precision": "float16", "max_epochs": 10}
     trained = train_network(data, embeddings, config(**changes), "cpu", QUIET)
@@ -188,7 +188,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert torch.equal(network.eval()._drop_out(torch.ones(2, 1000), 0.4), torch.ones(2, 1000))
 
 
-def test_the_vague_bias_is_folded_into_the_vague_class_alone() -> None:
+def test_the_vague_bias_changes_only_the_vague_class() -> None:
     data, embeddings = clusters()
     data.classes[2] = VAGUE_CODE
     plain = train_network(data, embeddings, config(max_epochs=1), "cpu", QUIET)
@@ -197,7 +197,7 @@ def test_the_vague_bias_is_folded_into_the_vague_class_alone() -> None:
     assert difference.tolist() == pytest.approx([0, 0, -2])
 
 
-def test_the_temperature_is_folded_in_and_divides_the_logits() -> None:
+def test_the_temperature_divides_the_logits() -> None:
     data, embeddings = clusters()
     plain, flat = (
         train_network(data, embeddings, config(max_epochs=2, temperature=temperature), "cpu", QUIET)
@@ -210,10 +210,10 @@ def test_the_temperature_is_folded_in_and_divides_the_logits() -> None:
     assert torch.allclose(unsure * 2, sure, atol=1e-5)
 
 
-def test_nan_in_the_loss_is_an_error_and_no_model() -> None:
+def test_nan_in_the_loss_is_an_error() -> None:
     data, embeddings = clusters()
     embeddings[0, 0] = np.nan
-    with pytest.raises(TrainingError, match="lower learning_rate") as caught:
+    with pytest.raises(TrainingError, match="Lower learning_rate") as caught:
         train_network(data, embeddings, config(), "cpu", QUIET)
     assert caught.value.reason is FailureCode.DIVERGED
 
@@ -229,7 +229,7 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
     assert warm_up_then_cosine(1, 0.0)(0) == 1.0
 
 
-def test_a_gpu_that_is_not_there_is_no_silent_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
     with pytest.raises(ValueError, match="no such GPU"):
@@ -274,7 +274,7 @@ def test_the_same_model_has_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"no zip")
     write_model(tmp_path / "b", trained(), ["010121"], ANSWERS)
     for name in ("a", "b"):

@@ -28,18 +28,18 @@ def test_variants_are_words_of_the_text_in_their_order() -> None:
         assert set(found) <= allowed
 
 
-def test_a_text_is_no_variant_of_another() -> None:
-    # The only ones of "steel kettle" are "steel" and "kettle", which has a code of its own.
+def test_a_variant_that_is_itself_a_text_is_left_out() -> None:
+    # "steel kettle" could become "steel" or "kettle", but "kettle" is one of the texts.
     assert variants_of(make_variants(TEXTS, [8] * 4, seed=0), 1) == ["steel"]
 
 
-def test_nobody_gets_variants_who_asked_for_none() -> None:
+def test_only_texts_that_want_variants_get_some() -> None:
     variants = make_variants(TEXTS, [0, 0, 3, 0], seed=0)
     assert [len(variants_of(variants, index)) for index in range(4)] == [0, 0, 3, 0]
     assert variants.texts == sorted(variants_of(variants, 2))
 
 
-def test_variants_do_not_depend_on_the_hash_seed_or_the_place_but_on_the_seed() -> None:
+def test_variants_depend_on_the_seed_but_not_on_the_hash_seed_or_the_order_of_texts() -> None:
     script = (
         "from training.dataset.variants import make_variants; "
         f"print(make_variants({TEXTS!r}, [4] * 4, 0).texts)"
@@ -61,7 +61,7 @@ def test_variants_do_not_depend_on_the_hash_seed_or_the_place_but_on_the_seed() 
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_variant_stands_for_its_text_by_the_share(share: float) -> None:
+def test_a_variant_replaces_its_text_with_the_configured_probability(share: float) -> None:
     variants = make_variants(TEXTS, [4] * 4, seed=0)
     text_of = np.tile(np.arange(4), 1000)
     drawn = VariantDraw(variants, text_of, len(TEXTS), share)(torch.Generator().manual_seed(0)).numpy()

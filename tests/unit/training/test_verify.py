@@ -14,7 +14,7 @@ CONFIG = parse_config('name = "m"\nversion = "0.1.0"\n')
 
 
 def verify(monkeypatch: pytest.MonkeyPatch, output: Path, models: Iterator[bytes]) -> list[Places]:
-    """Verify with a training that writes the next of the models; returns the places that it was given."""
+    """Verify with a fake training that writes the next of the models. Returns the places it received."""
     given: list[Places] = []
 
     def train(config: SearchConfig, raw: Path, folder: Path, progress: Progress, places: Places) -> Outcome:
@@ -29,7 +29,7 @@ def verify(monkeypatch: pytest.MonkeyPatch, output: Path, models: Iterator[bytes
     return given
 
 
-def test_the_same_bytes_twice_are_verified_and_the_second_time_without_the_cache(
+def test_verify_trains_a_second_time_without_the_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     first, second = verify(monkeypatch, tmp_path, iter([b"same", b"same"]))
@@ -37,12 +37,12 @@ def test_the_same_bytes_twice_are_verified_and_the_second_time_without_the_cache
     assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
 
 
-def test_other_bytes_are_an_error_with_both_digests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="the same inputs gave two models"):
+def test_verify_fails_when_the_two_models_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="gave two different models"):
         verify(monkeypatch, tmp_path, iter([b"one", b"other"]))
 
 
-def test_of_several_processes_the_leader_alone_has_models_to_compare(
+def test_verify_compares_only_in_the_leader_of_several_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RANK", "1")

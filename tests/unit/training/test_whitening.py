@@ -15,7 +15,7 @@ def config(whitening: float, scale: float = 5.0) -> SearchConfig:
 
 
 def embeddings(count: int = 400, dimension: int = 6) -> torch.Tensor:
-    """Unit vectors around one direction, of very different variance by dimension."""
+    """Unit vectors around one direction. Their variance differs greatly between dimensions."""
     rng = np.random.default_rng(0)
     points = rng.normal(0.3, np.geomspace(0.01, 1, dimension), (count, dimension))
     return torch.from_numpy((points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32))
@@ -27,7 +27,7 @@ def test_without_whitening_embeddings_are_only_scaled() -> None:
 
 
 @pytest.mark.parametrize("whitening", [0.25, 0.5, 1.0])
-def test_inputs_have_mean_0_and_the_asked_length(whitening: float) -> None:
+def test_inputs_have_mean_0_and_the_configured_length(whitening: float) -> None:
     table = embeddings()
     inputs = InputMap.of(table, config(whitening), CPU)(table)
     assert torch.allclose(inputs.mean(dim=0), torch.zeros(6), atol=1e-4)
@@ -43,12 +43,12 @@ def test_whitening_evens_out_the_variances() -> None:
 
     none, half, whole = (spread(InputMap.of(table, config(p), CPU)(table)) for p in (0.0, 0.5, 1.0))
     assert none > half > whole
-    # Not 1: directions that hardly vary stay small.
+    # The spread is not 1, because directions with hardly any variance stay small.
     assert whole < none / 10
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_embeddings_that_span_little_or_nothing_give_finite_inputs(count: int) -> None:
+def test_too_few_embeddings_for_whitening_still_give_finite_inputs(count: int) -> None:
     table = embeddings(count)
     inputs = InputMap.of(table, config(1.0), CPU)(embeddings())
     assert inputs.isfinite().all()
