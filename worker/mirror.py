@@ -1,35 +1,104 @@
-"""Outbox → bucket: carried out again and again until S3 has it."""
+"""Makes the bucket what the database says it should be, for every key that was asked for."""
 
 import logging
 
-from app.aws import CloudError
+from app.aws import PreconditionFailed
 from app.db.session import Database
-from app.registry import outbox
-from app.storage.bucket import Bucket
+from app.registry import mirror
+from app.registry.mirror import CopyOf, Entry, Exactly, Nothing, NotOurs, Wanted
+from app.storage.bucket import Bucket, ObjectInfo
 
 _log = logging.getLogger(__name__)
 
+# Somebody else writes to the same key: how often to look again before the key is put off.
+_LOOKS = 3
+
+
+class Unsettled(Exception):
+    """The bucket cannot be made to match for now."""
+
 
 def drain(database: Database, bucket: Bucket) -> int:
-    """Carry out what is due; returns how many were done. A failure puts that one off, and the rest goes on.
+    """Look at every key that is due; returns how many entries are done.
 
-    A death between the write and its record repeats the write, which changes nothing.
+    An entry that fails is put off, and the others go on. A worker that dies in between leaves its entry in
+    the list, and whoever looks next finds the bucket right or makes it so.
     """
-    written = 0
+    count = 0
     while True:
         with database.transaction() as session:
-            due = outbox.due(session)
+            due = mirror.due(session)
         if not due:
-            return written
-        for change in due:
-            try:
-                bucket.put_marker(change.key)
-            except CloudError as exc:
-                with database.transaction() as session:
-                    wait = outbox.failed(session, change.id, str(exc))
-                _log.warning("key=%s not mirrored, again in %s: %s", change.key, wait, exc)
-                continue
-            with database.transaction() as session:
-                outbox.done(session, change.id)
-            written += 1
-            _log.info("key=%s mirrored", change.key)
+            return count
+        count += sum(_look_at(database, bucket, entry) for entry in due)
+
+
+def _look_at(database: Database, bucket: Bucket, entry: Entry) -> bool:
+    """Settle one key; returns whether its entry is done."""
+    try:
+        changed = settle(database, bucket, entry.key)
+    except Exception as exc:
+        # One key that cannot be settled must not keep the others waiting, whatever the reason.
+        with database.transaction() as session:
+            wait = mirror.failed(session, entry, f"{type(exc).__name__}: {exc}")
+        _log.warning("key=%s not mirrored, again in %s: %s", entry.key, wait or "a moment", exc)
+        return False
+    with database.transaction() as session:
+        done = mirror.done(session, entry)
+        if changed and not done:
+            # Another worker may have been done with the key before our write arrived: look once more.
+            mirror.ask(session, entry.key)
+    if changed:
+        _log.info("key=%s mirrored", entry.key)
+    return done
+
+
+def settle(database: Database, bucket: Bucket, key: str) -> bool:
+    """Make the key hold what it should; returns whether anything had to be changed.
+
+    Raises CloudError and Unsettled.
+    """
+    for _ in range(_LOOKS):
+        # In this order: a worker that is paused after it asked the database, and whose knowledge is old by
+        # now, then writes on the condition that nobody has changed the object since.
+        there = bucket.head(key)
+        with database.transaction() as session:
+            wanted = mirror.should_hold(session, key)
+        if _matches(there, wanted):
+            return False
+        try:
+            _change(bucket, key, there, wanted)
+        except PreconditionFailed:
+            continue
+        return True
+    message = f"{key} keeps changing. Find out who else writes to it."
+    raise Unsettled(message)
+
+
+def _matches(there: ObjectInfo | None, wanted: Wanted) -> bool:
+    """Whether the key holds what it should. Then it is not written again: existing tools go by its time."""
+    match wanted:
+        case NotOurs():
+            return True
+        case Nothing():
+            return there is None
+        case Exactly(content):
+            return there is not None and there.holds(content)
+        case CopyOf(_, sha256, size_bytes):
+            # An object without a digest was not written by the registry: only its size can be compared.
+            return there is not None and there.size_bytes == size_bytes and there.sha256 in (None, sha256)
+
+
+def _change(bucket: Bucket, key: str, there: ObjectInfo | None, wanted: Wanted) -> None:
+    """Raises PreconditionFailed when the key no longer holds what was found there."""
+    match wanted:
+        case Exactly(content):
+            bucket.write(key, content, over=there)
+        case Nothing() if there is not None:
+            bucket.delete(key, only=there)
+        case CopyOf(source, sha256, _):
+            made = bucket.head(source)
+            if made is None or made.sha256 != sha256:
+                message = f"{key} is not what it should be, and {source}, where it was made, is gone."
+                raise Unsettled(message)
+            bucket.copy(made, key, over=there)

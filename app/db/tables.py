@@ -251,18 +251,16 @@ class Promotion(Base):
 
 
 class Outbox(Base):
-    """A change of the bucket that a committed change of the database asks for."""
+    """A key of the bucket that a worker has to look at; the row goes when the bucket holds what it should."""
 
     __tablename__ = "outbox"
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    key: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    key: Mapped[str] = mapped_column(primary_key=True)
+    # Rises each time the key is asked for again, also when its row was gone meanwhile.
+    generation: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     last_error: Mapped[str | None]
-    done_at: Mapped[datetime | None]
 
-    __table_args__ = (
-        Index("ix_outbox_due", "next_attempt_at", "id", postgresql_where=text("done_at IS NULL")),
-    )
+    __table_args__ = (Index("ix_outbox_due", "next_attempt_at", "generation"),)

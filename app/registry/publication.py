@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db.tables import Artifact, Model, Outbox
-from app.queue import enqueue_outbox
+from app.db.tables import Artifact, Model
+from app.registry import mirror
 from app.registry.builds.lease import Lease, fence
 from app.registry.models import ArtifactRef
 from app.registry.stages import PromotionRequest, promote
@@ -50,7 +50,6 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
         )
         for artifact in publication.artifacts
     )
-    session.add(Outbox(key=verdict_key(build.prefix, publication.verdict)))
     session.flush()
     if build.promote_to is not None:
         promote(
@@ -59,5 +58,5 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
             build.prefix,
             PromotionRequest(Stage(build.promote_to), "with its build"),
         )
-    # After the promotion's lock on its stage, as every promotion does: the other way round they deadlock.
-    enqueue_outbox(session)
+    # After the promotion, which locks its stage: see mirror.ask.
+    mirror.ask(session, verdict_key(build.prefix, publication.verdict))

@@ -19,9 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.db.tables import Artifact, Model, Outbox, Promotion
-from app.queue import enqueue_outbox
-from app.registry import models
+from app.db.tables import Artifact, Model, Promotion
+from app.registry import mirror, models
 from app.registry.errors import GateRefused, Invalid, NothingPromoted
 from app.registry.models import ArtifactRef
 from app.storage.keys import marker_key
@@ -149,8 +148,8 @@ class PromotionRequest:
 def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -> tuple[Promotion, bool]:
     """Record that the model now runs in the stage; returns the record and whether it is new.
 
-    Asking again for what the stage already runs changes nothing. The first promotion of a model to a
-    stage puts its marker into the outbox, in the same transaction.
+    Asking again for what the stage already runs changes nothing. A promotion asks for the model's marker in
+    the bucket, in the same transaction.
     The record's `override` says whether the promotion went through a closed gate.
     Raises NotFound, Invalid (an override without a reason) and GateRefused.
     """
@@ -178,10 +177,7 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
     )
     session.add(promotion)
     session.flush()
-    if wanted.stage not in been_in:
-        session.add(Outbox(key=marker_key(prefix, wanted.stage)))
-        session.flush()
-        enqueue_outbox(session)
+    mirror.ask(session, marker_key(prefix, wanted.stage))
     return promotion, True
 
 

@@ -1,6 +1,7 @@
 """The registry's bucket: reading, and writing without ever overwriting by accident."""
 
 import base64
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -35,13 +36,32 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object of the bucket; `sha256` and `build_id` are there for what the registry wrote."""
+    """An object of the bucket.
+
+    `sha256` is the digest that S3 computed when the object arrived; None when the writer asked for no such
+    digest, or uploaded in parts. `build_id` is set where a build of the registry wrote the object.
+    """
 
     key: str
     size_bytes: int
     etag: str
     sha256: str | None
     build_id: str | None
+
+    def holds(self, content: bytes) -> bool:
+        """Whether the object is these bytes. Without a digest that is known only of nothing at all."""
+        if self.size_bytes != len(content):
+            return False
+        return not content or self.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def _sha256_of(checksum: str | None) -> str | None:
+    """S3's base64 as hex digits; None for an upload in parts, whose checksum is made from theirs."""
+    return base64.b64decode(checksum).hex() if checksum is not None and "-" not in checksum else None
+
+
+def _condition(over: ObjectInfo | None) -> dict[str, str]:
+    return {"IfNoneMatch": "*"} if over is None else {"IfMatch": over.etag}
 
 
 def digest_of(source: Path) -> FileDigest:
@@ -81,12 +101,15 @@ class Bucket:
         """None when there is no such object."""
         try:
             with translated():
-                found = self._client.head_object(Bucket=self.name, Key=key)
+                found = self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
         except CloudNotFound:
             return None
-        metadata = found["Metadata"]
         return ObjectInfo(
-            key, found["ContentLength"], found["ETag"], metadata.get("sha256"), metadata.get("build-id")
+            key,
+            found["ContentLength"],
+            found["ETag"],
+            _sha256_of(found.get("ChecksumSHA256")),
+            found["Metadata"].get("build-id"),
         )
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -152,14 +175,44 @@ class Bucket:
                 **condition,  # type: ignore[arg-type]
             )
 
-    def put_marker(self, key: str) -> None:
-        """Write an empty object; writing it again changes nothing."""
-        with translated():
-            self._client.put_object(Bucket=self.name, Key=key, Body=b"")
+    def write(self, key: str, content: bytes, *, over: ObjectInfo | None) -> None:
+        """Write the bytes over what `head` found there; None where it found nothing.
 
-    def delete(self, key: str) -> None:
+        Raises PreconditionFailed when the key holds something else by now.
+        """
         with translated():
-            self._client.delete_object(Bucket=self.name, Key=key)
+            self._client.put_object(
+                Bucket=self.name,
+                Key=key,
+                Body=content,
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
+                **_condition(over),  # type: ignore[arg-type]
+            )
+
+    def copy(self, source: ObjectInfo, key: str, *, over: ObjectInfo | None) -> None:
+        """Copy an object, with its metadata, over what `head` found at the key; None where it found nothing.
+
+        Raises PreconditionFailed when the source changed, or the key holds something else by now.
+        """
+        with translated():
+            self._client.copy_object(
+                Bucket=self.name,
+                Key=key,
+                CopySource={"Bucket": self.name, "Key": source.key},
+                CopySourceIfMatch=source.etag,
+                **_condition(over),  # type: ignore[arg-type]
+            )
+
+    def delete(self, key: str, *, only: ObjectInfo | None = None) -> None:
+        """Delete whatever the key holds, or only what `head` found there. A key that holds nothing is fine.
+
+        Raises PreconditionFailed when the key holds something other than `only` by now.
+        """
+        with contextlib.suppress(CloudNotFound), translated():
+            if only is None:
+                self._client.delete_object(Bucket=self.name, Key=key)
+            else:
+                self._client.delete_object(Bucket=self.name, Key=key, IfMatch=only.etag)
 
     def presign(self, key: str, lifetime_s: int) -> str:
         """A URL that anybody can download the object from, good for at least half the lifetime."""

@@ -1,5 +1,6 @@
-"""The layout of the bucket: where everything lies. No other module builds a key."""
+"""The layout of the bucket: where everything lies. No other module puts a key together or takes one apart."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from app.words import Stage, Verdict
@@ -24,6 +25,25 @@ CONTENT_TYPES = {
     PROVENANCE: "application/json",
     BUILD_LOG: "application/gzip",
 }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A key below a prefix: an artifact, or a marker."""
+
+    prefix: str
+    name: str
+
+
+def parse(key: str) -> Place | None:
+    """Where a key lies; None for what lies outside every prefix: raw data, inputs, unpublished files.
+
+    Only the form is judged: whether such a prefix exists is for the database to say.
+    """
+    prefix, slash, name = key.partition("/")
+    if not slash or not name or "/" in name or f"{prefix}/" == STAGING:
+        return None
+    return Place(prefix, name)
 
 
 def artifact_key(prefix: str, name: str) -> str:

@@ -163,8 +163,10 @@ class Storage:
         # object whose file is just being replaced.
         with self._lock:
             self._touched.clear()
-            status, headers, content = forward(environ)
             backend = s3_backends[ACCOUNT]["aws"]
+            if target.action(environ) == "CopyObject":
+                _check_copy(backend, target, environ)
+            status, headers, content = forward(environ)
             for bucket, key in sorted(self._touched):
                 self._store.save(backend, bucket, key)
             if status.startswith("2") and not target.key:
@@ -227,6 +229,24 @@ def _check_expiry(query: dict[str, str], now: datetime) -> None:
             "AuthorizationQueryParametersError",
             "The signature's date or lifetime is missing or malformed.",
         ) from error
+
+
+def _check_copy(backend: S3Backend, target: Target, environ: Environ) -> None:
+    """Refuse a copy whose conditions do not hold. moto checks those of other writes, but not of copies."""
+    failed = S3Error(412, "PreconditionFailed", "At least one of the preconditions did not hold")
+    there = backend.get_object(target.bucket, target.key)
+    if environ.get("HTTP_IF_NONE_MATCH") == "*" and there is not None:
+        raise failed
+    if expected := environ.get("HTTP_IF_MATCH"):
+        if there is None:
+            raise S3Error(404, "NoSuchKey", "The specified key does not exist.")
+        if there.etag != expected:
+            raise failed
+    if expected := environ.get("HTTP_X_AMZ_COPY_SOURCE_IF_MATCH"):
+        bucket, _, key = urllib.parse.unquote(environ["HTTP_X_AMZ_COPY_SOURCE"]).lstrip("/").partition("/")
+        source = backend.get_object(bucket, key.partition("?versionId=")[0])
+        if source is not None and source.etag != expected:
+            raise failed
 
 
 def _unchunk(environ: Environ, body: bytes) -> bytes:

@@ -7,10 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.aws import CloudError, CloudNotFound, CloudUnavailable
+from app.aws import CloudError, CloudNotFound, CloudUnavailable, PreconditionFailed
 from app.settings import Settings
-from app.storage.bucket import Bucket, FileDigest, KeyTaken, digest_of
+from app.storage.bucket import Bucket, FileDigest, KeyTaken, ObjectInfo, digest_of
 from local.simcloud.server import SimCloud
+from tests.integration.objects import overwrite, read
 
 KEY = "1.0.0-abcdef1/model.zip"
 UNREACHED_S3 = Settings.model_validate(
@@ -67,7 +68,7 @@ def test_other_content_is_not_overwritten(bucket: Bucket, file: Path) -> None:
 
 
 def test_an_object_of_somebody_else_has_no_owner(bucket: Bucket, file: Path) -> None:
-    bucket.put_marker(KEY)
+    overwrite(bucket, KEY)
     with pytest.raises(KeyTaken) as taken:
         put(bucket, file)
     assert taken.value.owner is None
@@ -97,7 +98,7 @@ def test_an_s3_that_is_slow_for_long_is_unavailable(
     put(bucket, file)
     cloud.faults.add("s3", action, code="SlowDown", status=503, times=None)
     calls: dict[str, Callable[[], object]] = {
-        "PutObject": lambda: bucket.put_marker("other"),
+        "PutObject": lambda: bucket.write("other", b"", over=None),
         "HeadObject": lambda: bucket.head(KEY),
         "GetObject": lambda: bucket.download(KEY, file),
     }
@@ -116,20 +117,74 @@ def test_what_is_not_there_cannot_be_downloaded(bucket: Bucket, tmp_path: Path) 
         bucket.download(KEY, tmp_path / "copy")
 
 
-def test_markers_and_deletions_can_be_repeated(bucket: Bucket) -> None:
+def there(bucket: Bucket, key: str = KEY) -> ObjectInfo:
+    found = bucket.head(key)
+    assert found is not None
+    return found
+
+
+def test_bytes_are_written_only_over_what_was_found(bucket: Bucket) -> None:
+    bucket.write(KEY, b"one", over=None)
+    first = there(bucket)
+    assert first.holds(b"one")
+    with pytest.raises(PreconditionFailed):
+        bucket.write(KEY, b"two", over=None)
+    bucket.write(KEY, b"three", over=first)
+    with pytest.raises(PreconditionFailed):
+        bucket.write(KEY, b"four", over=first)
+    assert read(bucket, KEY) == b"three"
+
+
+def test_an_object_is_copied_only_as_it_was_found_and_over_what_was_found(bucket: Bucket, file: Path) -> None:
+    put(bucket, file)
+    made = there(bucket)
+    bucket.copy(made, "copy", over=None)
+    copied = there(bucket, "copy")
+    assert (copied.sha256, copied.build_id, copied.size_bytes) == (made.sha256, made.build_id, 7000)
+    with pytest.raises(PreconditionFailed):
+        bucket.copy(made, "copy", over=None)
+    overwrite(bucket, "copy", b"somebody's")
+    with pytest.raises(PreconditionFailed):
+        bucket.copy(made, "copy", over=copied)
+    overwrite(bucket, KEY, b"another model")
+    with pytest.raises(PreconditionFailed):
+        bucket.copy(made, "other", over=None)
+    assert bucket.head("other") is None
+
+
+def test_an_object_is_deleted_only_as_it_was_found(bucket: Bucket) -> None:
+    bucket.write(KEY, b"one", over=None)
+    found = there(bucket)
+    overwrite(bucket, KEY, b"two")
+    with pytest.raises(PreconditionFailed):
+        bucket.delete(KEY, only=found)
+    bucket.delete(KEY, only=there(bucket))
+    assert bucket.head(KEY) is None
+
+
+def test_deleting_what_is_gone_already_is_fine(bucket: Bucket) -> None:
+    bucket.write(KEY, b"one", over=None)
+    found = there(bucket)
     for _ in range(2):
-        bucket.put_marker("1.0.0-abcdef1/development")
-    assert list(bucket.list()) == [("1.0.0-abcdef1/development", 0)]
-    for _ in range(2):
-        bucket.delete("1.0.0-abcdef1/development")
+        bucket.delete(KEY)
+        bucket.delete(KEY, only=found)
     assert list(bucket.list()) == []
+
+
+def test_the_digest_of_an_object_is_the_one_that_s3_computed(bucket: Bucket) -> None:
+    """Metadata is only what the writer said, and stays when somebody else writes other bytes with it."""
+    lie = hashlib.sha256(b"something else").hexdigest()
+    bucket._client.put_object(Bucket=bucket.name, Key=KEY, Body=b"bytes", Metadata={"sha256": lie})
+    found = there(bucket)
+    assert found.sha256 is None
+    assert not found.holds(b"bytes")
 
 
 def test_the_listing_goes_on_after_its_first_page(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
     written = [f"many/{number}" for number in range(8)]
     for key in written:
-        bucket.put_marker(key)
+        overwrite(bucket, key)
     assert [key for key, _ in bucket.list("many/")] == written
 
 

@@ -242,9 +242,9 @@ def test_a_build_cannot_fail_without_a_reason(registry: Registry) -> None:
 def test_publishing_makes_model_promotion_and_markers_in_one_change(registry: Registry) -> None:
     build_id = registry.queue("1.0.0", promote_to=Stage.DEVELOPMENT)
     prefix = registry.publish(build_id, Verdict.FAILED)
-    assert registry.values("SELECT key FROM outbox ORDER BY id") == [
-        f"{prefix}/failed",
+    assert registry.values("SELECT key FROM outbox ORDER BY key") == [
         f"{prefix}/development",
+        f"{prefix}/failed",
     ]
     jobs = "SELECT task_name FROM procrastinate_jobs WHERE queue_name = 'upkeep'"
     assert registry.values(jobs) == ["drain_outbox"]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from procrastinate import __version__ as procrastinate_version
 from sqlalchemy import text
 
@@ -53,16 +54,41 @@ def test_down_leaves_nothing_and_up_makes_the_same_again(empty: Database, databa
     empty.close()
 
 
-def test_every_revision_can_be_undone_on_its_own(database: Database) -> None:
-    revisions = ["0005", "0004", "0003", "0002", "0001"]
-    for revision in revisions:
-        migrate.downgrade(database, revision)
-        with database.engine.connect() as connection:
-            assert migrate.current(connection) == revision
-            assert migrate.compare(revision) == "behind"
-    migrate.upgrade(database)
-    with database.engine.connect() as connection:
-        assert migrate.compare(migrate.current(connection)) == "same"
+def test_every_revision_can_be_undone_on_its_own(empty: Database) -> None:
+    """Down to each revision, the schema is what it was on the way up, and the code says that it is behind."""
+    revisions = [
+        script.revision for script in ScriptDirectory(str(migrate.ROOT / "migrations")).walk_revisions()
+    ]
+    on_the_way_up = {}
+    for revision in reversed(revisions):
+        migrate.upgrade(empty, revision)
+        on_the_way_up[revision] = objects(empty)
+    for revision in revisions[1:]:
+        migrate.downgrade(empty, revision)
+        assert objects(empty) == on_the_way_up[revision], revision
+        assert migrate.compare(revision) == "behind"
+    empty.close()
+
+
+def test_keys_of_the_outbox_are_carried_over_in_both_directions(empty: Database) -> None:
+    def execute(sql: str) -> None:
+        with empty.engine.begin() as connection:
+            connection.execute(text(sql))
+
+    def keys() -> list[str]:
+        with empty.engine.connect() as connection:
+            return list(connection.execute(text("SELECT key FROM outbox ORDER BY key")).scalars())
+
+    migrate.upgrade(empty, "0006")
+    execute(
+        "INSERT INTO outbox (key, done_at) VALUES"
+        " ('a/staging', NULL), ('b/passed', now()), ('a/staging', NULL), ('c/failed', NULL)"
+    )
+    migrate.upgrade(empty, "0007")
+    assert keys() == ["a/staging", "c/failed"]
+    migrate.downgrade(empty, "0006")
+    assert keys() == ["a/staging", "c/failed"]
+    empty.close()
 
 
 def test_migrators_at_the_same_moment_wait_for_each_other(empty: Database, database: Database) -> None:

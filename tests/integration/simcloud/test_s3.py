@@ -61,6 +61,26 @@ def test_keys_with_odd_characters(s3: "S3Client") -> None:
         assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == key.encode()
 
 
+def test_a_copy_keeps_its_conditions(s3: "S3Client") -> None:
+    def copy(to: str, **condition: str) -> str:
+        try:
+            s3.copy_object(Bucket=BUCKET, Key=to, CopySource={"Bucket": BUCKET, "Key": "made"}, **condition)  # type: ignore[arg-type]
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return "copied"
+
+    made = s3.put_object(Bucket=BUCKET, Key="made", Body=b"model")["ETag"]
+    other = s3.put_object(Bucket=BUCKET, Key="other", Body=b"another")["ETag"]
+    assert copy("new", IfNoneMatch="*") == "copied"
+    assert copy("new", IfNoneMatch="*") == "PreconditionFailed"
+    assert copy("other", IfMatch=made) == "PreconditionFailed"
+    assert copy("none", IfMatch=made) == "NoSuchKey"
+    assert copy("other", IfMatch=other, CopySourceIfMatch=other) == "PreconditionFailed"
+    assert s3.get_object(Bucket=BUCKET, Key="other")["Body"].read() == b"another"
+    assert copy("other", IfMatch=other, CopySourceIfMatch=made) == "copied"
+    assert s3.get_object(Bucket=BUCKET, Key="other")["Body"].read() == b"model"
+
+
 def test_one_of_many_conditional_writes_wins(s3: "S3Client") -> None:
     def write(number: int) -> str:
         try:

@@ -14,6 +14,7 @@ from app.storage import keys
 from app.storage.bucket import digest_of
 from app.words import BuildState, StepName, Verdict
 from local.simcloud.server import SimCloud
+from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
 from worker.clouds import Cloud
 from worker.errors import StepFailed
@@ -157,7 +158,7 @@ def test_another_builds_leftover_is_replaced_and_a_strangers_object_is_not(
 
 def test_a_staged_file_that_changed_is_not_published(trained: Flow) -> None:
     trained.do_until(StepName.PUBLISH)
-    trained.cloud.bucket.put_marker(keys.staged_key(trained.build_id, keys.MODEL_ZIP))
+    overwrite(trained.cloud.bucket, keys.staged_key(trained.build_id, keys.MODEL_ZIP))
     with pytest.raises(StepFailed) as failed:
         trained.act(StepName.PUBLISH)
     assert failed.value.code == "corrupt_transfer"

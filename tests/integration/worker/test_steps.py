@@ -15,6 +15,7 @@ from app.settings import Settings
 from app.storage import keys
 from app.words import StepName
 from local.simcloud.server import SimCloud
+from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
 from worker.errors import StepFailed
 from worker.steps.instance import MANAGED_BY, launch_token
@@ -35,7 +36,7 @@ def test_a_missing_input_is_found_before_anything_is_launched(flow: Flow, key: s
 
 
 def test_a_prefix_that_somebody_else_wrote_is_not_built(flow: Flow) -> None:
-    flow.cloud.bucket.put_marker(keys.artifact_key(flow.view().prefix, keys.MODEL_ZIP))
+    overwrite(flow.cloud.bucket, keys.artifact_key(flow.view().prefix, keys.MODEL_ZIP))
     assert failure_of(flow, StepName.NEEDS_MODEL).code == "prefix_taken"
 
 
@@ -236,7 +237,7 @@ def test_an_input_that_went_away_meanwhile_fails_the_step(flow: Flow) -> None:
 def test_a_pinned_input_that_is_not_what_its_name_says_stops_everything(flow: Flow) -> None:
     flow.do_until(StepName.LOAD_INPUTS)
     pinned = flow.act(StepName.LOAD_INPUTS).inputs[keys.RAW_SOURCE_DATA]
-    flow.cloud.bucket.put_marker(pinned.key)
+    overwrite(flow.cloud.bucket, pinned.key)
     assert failure_of(flow, StepName.LOAD_INPUTS).code == "corrupt_input"
 
 
