@@ -77,7 +77,7 @@ class Stack:
             "simcloud",
             [
                 *("-m", "local.simcloud", "--port", str(simcloud_port), "--ssh-port", str(ssh_port)),
-                *("--state", str(self.state / "simcloud"), "--repository", str(ROOT), "--exit-with-parent"),
+                *("--state", str(self.state / "simcloud"), "--repository", str(ROOT)),
             ],
         )
         self._await_http("simcloud", f"http://127.0.0.1:{simcloud_port}/_simcloud/instances")

@@ -1,35 +1,38 @@
-"""What moto's EC2 does not honour: client tokens, instances that take time, and machines behind them."""
+"""What moto's EC2 does not do: client tokens, instances that take time to start and end, and machines."""
 
+import base64
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from moto import settings as moto_settings
 from moto.core.responses import ActionResult
 from moto.core.types import Base64EncodedString
-from moto.core.utils import utcnow
 from moto.ec2 import utils as ec2_utils
 from moto.ec2.exceptions import EC2ClientError, InvalidInstanceTypeError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 from moto.ec2.responses._base_response import EC2BaseResponse
-from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 
 from local.simcloud.hypervisor import Hypervisor, NoAddressError
 from local.simcloud.machine import Launch, Machine
-from local.simcloud.patches import Patches
 from local.simcloud.settings import ACCOUNT
 
 logger = logging.getLogger("simcloud")
+
+USER_DATA_LIMIT = 16 * 1024
+"""In bytes, before it is encoded."""
 
 PENDING, RUNNING, SHUTTING_DOWN, TERMINATED, STOPPING, STOPPED = 0, 16, 32, 48, 64, 80
 NAMES = {
@@ -44,7 +47,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class SimulatedInstance:
-    """A simulated instance, as it is at the moment."""
+    """A simulated instance as it is at the moment."""
 
     id: str
     state: str
@@ -57,48 +60,43 @@ class SimulatedInstance:
     launched_at: datetime
     tags: dict[str, str]
     frozen: bool
+    disk_full: bool
 
 
 class Compute:
-    """Puts machines behind moto's instances. One a process: moto's backends are global."""
+    """Puts machines behind moto's instances. One in each process, because moto's backends are global."""
 
-    def __init__(self, hypervisor: Hypervisor, patches: Patches) -> None:
+    def __init__(self, hypervisor: Hypervisor) -> None:
         self._hypervisor = hypervisor
-        self._patches = patches
         self._lock = threading.RLock()
         self._tokens: dict[tuple[str, str], tuple[str, Any]] = {}
         self._private_addresses: dict[str, str] = {}
 
-    def install(self) -> None:
-        """Change moto's classes; `Patches.undo` takes it back."""
-        patch = self._patches.set
-        patch(moto_settings, "ENABLE_AMI_VALIDATION", True)  # noqa: FBT003
-        patch(moto_settings, "ENABLE_KEYPAIR_VALIDATION", True)  # noqa: FBT003
+    def install(self, patches: ExitStack) -> None:
+        """Change moto's classes, until the stack is closed."""
+
+        def patch(owner: Any, name: str, value: Any) -> None:
+            patches.enter_context(mock.patch.object(owner, name, value))
+
+        for setting in ("AMI_VALIDATION", "KEYPAIR_VALIDATION"):
+            patch(moto_settings, f"ENABLE_{setting}", True)  # noqa: FBT003
         patch(moto_settings, "EC2_ENABLE_INSTANCE_TYPE_VALIDATION", True)  # noqa: FBT003
-        mapping = {
-            "client-token": "client_token",
-            "instance-lifecycle": "lifecycle",
-            "instance-state-code": "code",
-        }
+        filters = {"client-token": "client_token", "instance-lifecycle": "lifecycle"}
         patch(
-            ec2_utils, "filter_dict_attribute_mapping", {**ec2_utils.filter_dict_attribute_mapping, **mapping}
+            ec2_utils, "filter_dict_attribute_mapping", {**ec2_utils.filter_dict_attribute_mapping, **filters}
         )
         answer, run = InstanceResponse.run_instances, EC2Backend.run_instances
         patch(InstanceResponse, "run_instances", lambda response: self._answer_run(response, answer))
         patch(EC2Backend, "run_instances", lambda *a, **k: self._run(run, *a, **k))
-        terminate, stop, start, reboot = Instance.terminate, Instance.stop, Instance.start, Instance.reboot
+        terminate, stop, reboot = Instance.terminate, Instance.stop, Instance.reboot
         patch(Instance, "terminate", lambda instance: self._terminate(instance, terminate))
         patch(Instance, "stop", lambda instance: self._stop(instance, stop))
-        patch(Instance, "start", lambda instance: self._start(instance, start))
+        patch(Instance, "start", _refuse_start)
         patch(Instance, "reboot", lambda instance: self._reboot(instance, reboot))
-        console = self._console_output
-        # A function, since only that becomes a method of the class it is put on.
-        patch(General, "get_console_output", lambda response: console(response))  # noqa: PLW0108
         # moto writes "pending" whatever the state is; after a repeated call it may be another.
         transformers = dict(EC2BaseResponse.RESPONSE_KEY_PATH_TO_TRANSFORMER)
         del transformers["RunInstances.Reservation.Instances.Instance.State"]
         patch(EC2BaseResponse, "RESPONSE_KEY_PATH_TO_TRANSFORMER", transformers)
-        patch(Instance, "code", property(lambda instance: str(instance.state_code)))
 
     def reset(self) -> None:
         with self._lock:
@@ -106,7 +104,7 @@ class Compute:
             self._private_addresses.clear()
 
     def instances(self, *, ended: bool = False) -> list[SimulatedInstance]:
-        """The instances of every region, oldest first; those that are gone or going only if `ended`."""
+        """The instances of every region, oldest first, with `ended` also those that are gone or going."""
         found = []
         for instance in _all():
             machine = self._hypervisor.find(instance.id)
@@ -125,20 +123,35 @@ class Compute:
                     launched_at=instance.launch_time.replace(tzinfo=UTC),
                     tags={tag["key"]: tag["value"] for tag in instance.get_tags()},
                     frozen=machine.frozen if machine else False,
+                    disk_full=machine.disk_full if machine else False,
                 )
             )
         return sorted(found, key=lambda each: each.launched_at)
 
     def kill(self, instance_id: str, code: str, message: str) -> None:
-        """End an instance as AWS would; it is gone when this returns. Raises KeyError."""
+        """End an instance as AWS would. It is gone when this returns. Raises KeyError."""
         instance = _find(instance_id)
         instance.terminate()
         instance.state_reason = StateReason(message, code)
         deadline = time.monotonic() + 20
         while instance.state_code != TERMINATED:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{instance_id} does not end")
+                raise TimeoutError(f"{instance_id} does not end.")
             time.sleep(0.005)
+
+    def reboot(self, instance_id: str) -> None:
+        """Reboot an instance. It runs again when this returns. Raises KeyError."""
+        instance = _find(instance_id)
+        instance.reboot()
+        deadline = time.monotonic() + 20
+        while instance.state_code == RUNNING and not self._is_on(instance_id):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{instance_id} does not boot again.")
+            time.sleep(0.005)
+
+    def _is_on(self, instance_id: str) -> bool:
+        machine = self._hypervisor.find(instance_id)
+        return machine is not None and machine.on
 
     def powered_off(self, machine: Machine, action: str) -> None:
         """An instance shut itself down. Called in the hypervisor's thread, which must not wait for itself."""
@@ -162,7 +175,10 @@ class Compute:
         instance.state_reason = StateReason(f"{code}: Instance initiated shutdown", code)
 
     def _answer_run(self, response: Any, original: Callable[[Any], Any]) -> Any:
-        """RunInstances: the same token again answers with the instances of the first time."""
+        """RunInstances: the same token again gives the instances of the first call."""
+        if len(base64.b64decode(response._get_param("UserData") or "")) > USER_DATA_LIMIT:  # noqa: SLF001
+            message = f"User data is limited to {USER_DATA_LIMIT} bytes"
+            raise EC2ClientError("InvalidParameterValue", message)
         token = response._get_param("ClientToken")  # noqa: SLF001
         if not token:
             return original(response)
@@ -175,7 +191,7 @@ class Compute:
         }
         request = json.dumps(asked, sort_keys=True, default=str)
         key = (response.region, token)
-        # Held while the instance is made: two calls at the same moment must not make two.
+        # Held while the instance is made, so that two calls at the same moment do not make two instances.
         with self._lock:
             if known := self._tokens.get(key):
                 if known[0] != request:
@@ -189,7 +205,7 @@ class Compute:
             return result
 
     def _run(self, original: Callable[..., Any], backend: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make the instances as moto does, `pending`, and start a machine for each."""
+        """Make the instances as moto does, in the state `pending`, and start a machine for each."""
         if kwargs.get("client_token") == "ABCDE":  # what moto puts where there is none
             kwargs["client_token"] = None
         with self._lock:
@@ -283,19 +299,6 @@ class Compute:
         self._hypervisor.halt(machine, halted)
         return previous
 
-    def _start(self, instance: Any, original: Callable[[Any], Any]) -> Any:
-        with self._lock:
-            previous = InstanceState(instance.state, instance.state_code)
-            if instance.state_code in (PENDING, RUNNING):
-                return previous
-            machine = self._hypervisor.find(instance.id)
-            if instance.state_code != STOPPED or machine is None:
-                raise _incorrect_state(instance, "started")
-            original(instance)
-            _set_state(instance, PENDING)
-            self._hypervisor.boot(machine, self._running(instance), self._failed(instance))
-        return previous
-
     def _reboot(self, instance: Any, original: Callable[[Any], Any]) -> None:
         with self._lock:
             machine = self._hypervisor.find(instance.id)
@@ -310,12 +313,6 @@ class Compute:
         self._hypervisor.halt(machine, halted)
         rebooted.result(20)
         self._hypervisor.boot(machine, self._running(instance), self._failed(instance))
-
-    def _console_output(self, response: Any) -> Any:
-        instance = response.ec2_backend.get_instance(response._get_param("InstanceId"))  # noqa: SLF001
-        machine = self._hypervisor.find(instance.id)
-        output = Base64EncodedString.from_raw_string(machine.console if machine else "")
-        return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
 
 
 def _all() -> list[Any]:
@@ -346,14 +343,17 @@ def _set_address(instance: Any, private: str | None, public: str | None) -> None
 
 
 def _wrong_type(name: str) -> EC2ClientError:
-    """As AWS tells them apart: a type that nobody has, and one that this region does not offer."""
+    """AWS has one error for a type that does not exist, and one for a type that the region does not offer."""
     if name not in INSTANCE_TYPES:
         return EC2ClientError("InvalidParameterValue", f"Invalid value '{name}' for InstanceType.")
     return EC2ClientError("Unsupported", f"The instance type {name} is not supported in this region.")
 
 
 def _incorrect_state(instance: Any, verb: str) -> EC2ClientError:
-    return EC2ClientError(
-        "IncorrectInstanceState",
-        f"The instance '{instance.id}' is {instance.state}, which is no state from which it can be {verb}.",
-    )
+    message = f"The instance '{instance.id}' is {instance.state}, so it cannot be {verb}."
+    return EC2ClientError("IncorrectInstanceState", message)
+
+
+def _refuse_start(instance: Any) -> None:
+    message = f"The simulated EC2 cannot start {instance.id} again. Launch another instance."
+    raise EC2ClientError("UnsupportedOperation", message)

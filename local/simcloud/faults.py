@@ -1,8 +1,8 @@
-"""Faults that a test or a person asks for: refused calls, slow ones, answers that get lost."""
+"""Faults that a test or a person asks for: refused calls, slow ones, hanging ones, answers that get lost."""
 
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 Loss = Literal["request", "answer"]
@@ -15,7 +15,7 @@ class Call:
     service: str
     """`ec2`, `s3`, `secretsmanager`, `sts`, or `instance` for what happens inside one."""
     action: str
-    """As AWS names it: `RunInstances`, `PutObject`; `Boot` of an instance."""
+    """As AWS names it: `RunInstances`, `PutObject`. `Boot` of an instance."""
     region: str = ""
     request: str = ""
     """The request as text (path, query, the start of its body), for `Fault.match`."""
@@ -28,21 +28,32 @@ class Fault:
     service: str
     action: str = "*"
     code: str | None = None
-    """The AWS error code to answer with; None: the call goes on."""
+    """The AWS error code to answer with. None: the call goes on."""
     message: str = ""
     status: int = 400
     """The HTTP status of the error."""
     times: int | None = 1
-    """How many calls it hits; None: every one until it is removed."""
+    """How many calls it hits. None: every call, until the fault is removed."""
     skip: int = 0
     """How many calls it lets pass first."""
     latency_s: float = 0.0
+    hang: bool = False
+    """The call gets no answer until the fault is removed. Then it goes on as if nothing had been."""
     lose: Loss | None = None
     """`request`: the connection ends and nothing is done. `answer`: it is done, then the connection ends."""
     match: str = ""
     """Text that the request must hold: an instance type, a subnet, a key."""
     region: str = ""
     hits: int = field(default=0, init=False)
+    removed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.code is None and self.lose is None and not self.latency_s and not self.hang:
+            raise ValueError("This fault changes nothing. Give it a code, a latency_s, hang or lose.")
+        if self.lose not in (None, "request", "answer"):
+            raise ValueError(f"{self.lose!r} cannot be lost. Set lose to 'request' or 'answer'.")
+        if self.code is not None and self.lose is not None:
+            raise ValueError("A fault cannot both answer with a code and lose something. Give it one.")
 
     def fits(self, call: Call) -> bool:
         return (
@@ -52,6 +63,16 @@ class Fault:
             and self.match in call.request
         )
 
+    def delay(self) -> None:
+        """Spend the time that the fault takes."""
+        time.sleep(self.latency_s)
+        if self.hang:
+            self.removed.wait()
+
+    def describe(self) -> dict[str, object]:
+        """Its fields, as plain values."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "removed"}
+
 
 class Faults:
     """The faults in force. Safe to use from any thread."""
@@ -59,6 +80,7 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
+        self._hanging: list[Fault] = []
 
     def add(
         self,
@@ -71,37 +93,40 @@ class Faults:
         times: int | None = 1,
         skip: int = 0,
         latency_s: float = 0.0,
+        hang: bool = False,
         lose: Loss | None = None,
         match: str = "",
         region: str = "",
     ) -> Fault:
-        """Put a fault in force. Its `hits` counts the calls it has met."""
-        if code is None and lose is None and not latency_s:
-            raise ValueError("A fault needs a code, a latency_s or something to lose.")
-        if lose not in (None, "request", "answer"):
-            raise ValueError(f"lose is {lose!r}; it can be 'request' or 'answer'.")
-        if code is not None and lose is not None:
-            raise ValueError("A fault answers with a code or loses something, not both.")
-        fault = Fault(service, action, code, message, status, times, skip, latency_s, lose, match, region)
+        """Put a fault in force. Its `hits` counts the calls that it has met. Raises ValueError."""
+        fault = Fault(
+            service, action, code, message, status, times, skip, latency_s, hang, lose, match, region
+        )
         with self._lock:
             self._faults.append(fault)
         return fault
 
     def remove(self, fault: Fault) -> None:
+        """End the fault, and let the calls go on that hang because of it."""
         with self._lock:
             self._faults = [each for each in self._faults if each is not fault]
+            fault.removed.set()
 
     def clear(self) -> None:
+        """End every fault."""
         with self._lock:
+            for fault in (*self._faults, *self._hanging):
+                fault.removed.set()
             self._faults.clear()
+            self._hanging.clear()
 
     def active(self) -> list[dict[str, object]]:
         """The faults that still wait for calls, as plain values."""
         with self._lock:
-            return [asdict(fault) for fault in self._faults]
+            return [fault.describe() for fault in self._faults]
 
     def take(self, call: Call) -> Fault | None:
-        """The fault that this call meets, counted as a hit. The one that was added first goes first."""
+        """The fault that this call meets, counted as a hit. Of several, the one that was added first."""
         with self._lock:
             for fault in self._faults:
                 if not fault.fits(call):
@@ -110,13 +135,9 @@ class Faults:
                     fault.skip -= 1
                     continue
                 fault.hits += 1
+                if fault.hang and fault not in self._hanging:
+                    self._hanging.append(fault)
                 if fault.times is not None and fault.hits >= fault.times:
                     self._faults.remove(fault)
                 return fault
         return None
-
-
-def wait(fault: Fault) -> None:
-    """Spend the fault's latency."""
-    if fault.latency_s:
-        time.sleep(fault.latency_s)

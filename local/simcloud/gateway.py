@@ -1,4 +1,4 @@
-"""The HTTP side: tells the services apart, lets faults happen, and answers people under /_simcloud/."""
+"""The HTTP side: tells the services apart, lets faults happen, and takes orders under /_simcloud/."""
 
 import dataclasses
 import io
@@ -12,7 +12,6 @@ from xml.sax.saxutils import escape
 
 from werkzeug.wsgi import get_input_stream
 
-from local.simcloud import faults
 from local.simcloud.ec2 import SimulatedInstance
 from local.simcloud.faults import Call, Fault, Faults
 from local.simcloud.s3 import S3Error, Storage, Target
@@ -32,8 +31,6 @@ class Cloud(Protocol):
     faults: Faults
 
     @property
-    def suspended(self) -> bool: ...
-    @property
     def region(self) -> str: ...
     @property
     def ssh_port(self) -> int: ...
@@ -42,6 +39,9 @@ class Cloud(Protocol):
     def freeze_ssh(self, instance_id: str) -> None: ...
     def thaw_ssh(self, instance_id: str) -> None: ...
     def drop_ssh(self, instance_id: str) -> int: ...
+    def reboot_instance(self, instance_id: str) -> None: ...
+    def fill_disk(self, instance_id: str) -> None: ...
+    def free_disk(self, instance_id: str) -> None: ...
     def reset(self) -> None: ...
 
 
@@ -55,11 +55,6 @@ class Gateway:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         body = get_input_stream(environ).read()
-        if self._cloud.suspended:
-            # An answer from the other cloud's account would be worse than none.
-            status, headers, content = _json(503, {"error": "Another simulated cloud runs in this process."})
-            start_response(status, headers)
-            return [content]
         if environ["PATH_INFO"].startswith("/_simcloud"):
             status, headers, content = self._control(environ, body)
         else:
@@ -70,21 +65,20 @@ class Gateway:
     def _answer(self, environ: Environ, body: bytes) -> Answer:
         call = identify(environ, body)
         if call.service not in SERVICES:
-            message = f"simcloud simulates {', '.join(SERVICES)}, not {call.service}."
+            message = f"The simulated AWS has {', '.join(SERVICES)}, but not {call.service!r}."
             return error(call, environ, 501, "NotImplemented", message)
         fault = self._cloud.faults.take(call)
         if fault is not None:
             logger.info("fault: %s %s meets %s", call.service, call.action, _summary(fault))
-            faults.wait(fault)
+            fault.delay()
             if fault.lose == "request":
-                raise ConnectionResetError("the request is lost, as asked")
+                raise ConnectionResetError("The request is lost, as a fault asks for.")
             if fault.code is not None:
-                return error(
-                    call, environ, fault.status, fault.code, fault.message or "A fault that was asked for."
-                )
+                message = fault.message or "This error is a fault that was asked for."
+                return error(call, environ, fault.status, fault.code, message)
         answer = self._forward(call, environ, body)
         if fault is not None and fault.lose == "answer":
-            raise ConnectionResetError("the answer is lost, as asked")
+            raise ConnectionResetError("The answer is lost, as a fault asks for.")
         logger.debug("%s %s %s: %s", call.service, call.region, call.action, answer[0])
         return answer
 
@@ -99,7 +93,7 @@ class Gateway:
             return error(call, environ, refused.status, refused.code, refused.message)
 
     def moto(self, environ: Environ) -> Answer:
-        """Let moto answer."""
+        """Moto's answer."""
         started: list[Any] = []
         chunks = self._application(
             environ, lambda status, headers, exc_info=None: started.extend((status, headers))
@@ -112,7 +106,7 @@ class Gateway:
         return started[0], started[1], content
 
     def _control(self, environ: Environ, body: bytes) -> Answer:  # noqa: PLR0911 - one for each path
-        """What people and scripts may ask of the simulation itself."""
+        """Calls that concern the simulation itself."""
         method = environ["REQUEST_METHOD"]
         path = environ["PATH_INFO"].removeprefix("/_simcloud").strip("/").split("/")
         cloud = self._cloud
@@ -140,8 +134,9 @@ class Gateway:
             return _json(400, {"error": str(problem)})
         except KeyError as problem:
             return _json(404, {"error": f"There is no running instance {problem}."})
-        calls = "health, instances, instances/ID/kill|freeze|thaw|drop (POST), faults, reset (POST)"
-        return _json(404, {"error": f"There is no {method} {environ['PATH_INFO']}. There are: {calls}."})
+        verbs = "|".join(self._verbs())
+        calls = f"GET health, GET instances, POST instances/ID/{verbs}, GET|POST|DELETE faults, POST reset"
+        return _json(404, {"error": f"There is no {method} {environ['PATH_INFO']}. The calls are: {calls}."})
 
     def _verbs(self) -> dict[str, Callable[[str], object]]:
         """What can be done to an instance, by its name in the path."""
@@ -151,6 +146,9 @@ class Gateway:
             "freeze": cloud.freeze_ssh,
             "thaw": cloud.thaw_ssh,
             "drop": cloud.drop_ssh,
+            "reboot": cloud.reboot_instance,
+            "fill-disk": cloud.fill_disk,
+            "free-disk": cloud.free_disk,
         }
 
 
@@ -162,17 +160,17 @@ def identify(environ: Environ, body: bytes) -> Call:
         credential = scope.partition("Credential=")[2].partition(",")[0]
     else:
         credential = dict(urllib.parse.parse_qsl(query)).get("X-Amz-Credential", "")
-    # key/date/region/service/aws4_request; what is not signed that way is a plain or presigned S3 link
+    # It reads key/date/region/service/aws4_request. A link that is not signed this way is S3's.
     fields = credential.split("/")
     region, service = (fields[-3], fields[-2].lower()) if len(fields) >= 5 else ("", "s3")
     request = f"{environ['PATH_INFO']}?{query} {body[:65536].decode('utf-8', errors='replace')}"
     if service == "s3":
-        return Call(service, Target.of(environ).action(environ), region, request)
+        return Call(service, Target.of(environ).action, region, request)
     if target := environ.get("HTTP_X_AMZ_TARGET"):
         return Call(service, target.rpartition(".")[2], region, request)
     form = urllib.parse.parse_qs(body.decode("utf-8", errors="replace"))
     action = form.get("Action") or urllib.parse.parse_qs(query).get("Action") or [""]
-    # Readable values, for `Fault.match`.
+    # Unquoted, so that `Fault.match` finds values as people write them.
     return Call(service, action[0], region, urllib.parse.unquote_plus(request))
 
 
@@ -201,7 +199,7 @@ def error(call: Call, environ: Environ, status: int, code: str, message: str) ->
 
 
 def _summary(fault: Fault) -> str:
-    parts = [fault.code or "", f"a lost {fault.lose}" if fault.lose else ""]
+    parts = [fault.code or "", f"a lost {fault.lose}" if fault.lose else "", "a hang" if fault.hang else ""]
     if fault.latency_s:
         parts.append(f"{fault.latency_s:g} s of latency")
     return ", ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Runs the simulated machines: their event loop in a thread, their addresses, their ends."""
+"""Runs the simulated machines: their event loop in a thread, their addresses, and how they end."""
 
 import asyncio
 import concurrent.futures
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class NoAddressError(Exception):
-    """Every address of the prefix has a machine, or another program on the SSH port."""
+    """On every address of the prefix, the SSH port is taken by a machine or by another program."""
 
 
 class Hypervisor:
-    """Owns every machine of one simulated cloud. Its methods may be called from any thread but its own."""
+    """Owns every machine of one simulated cloud. Call its methods from any thread except its own."""
 
     def __init__(
         self,
@@ -63,10 +63,11 @@ class Hypervisor:
         if self._settings.ssh_port:
             self.ssh_port = self._settings.ssh_port
         else:
-            # Held for as long as this cloud lives, so that no other one on this machine gets the same.
+            # Held for as long as this cloud lives, so that no other on this computer gets the same port.
             self._port_holder.bind(("127.0.0.1", 0))
             self.ssh_port = self._port_holder.getsockname()[1]
-        # Ends the machines' processes even when this one is killed. Its own session: no Ctrl-C reaches it.
+        # The guard ends the machines' processes even when this process is killed. In a session of its own, no
+        # Ctrl-C reaches it.
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", processes.__file__, self.mark],
             stdin=subprocess.PIPE,
@@ -96,7 +97,7 @@ class Hypervisor:
             machines = list(self._machines)
         for machine in machines:
             self.destroy(machine)
-        # With those that were being ended already: nothing of them may happen after a reset.
+        # Also those that were being ended already: nothing of them may happen after a reset.
         with self._lock:
             endings = list(self._endings)
         for ending in endings:
@@ -124,12 +125,12 @@ class Hypervisor:
     def boot(
         self, machine: Machine, running: Callable[[Machine], None], failed: Callable[[Machine, str], None]
     ) -> None:
-        """Start a machine again that was halted; it keeps its address and its home."""
+        """Start a machine again that was halted. It keeps its address and its home."""
         listener = self._listener(machine.address)
         self._submit(self._boot(machine, listener, running, failed))
 
     def halt(self, machine: Machine, halted: Callable[[Machine], None]) -> None:
-        """Switch a machine off in the background; its home stays."""
+        """Switch a machine off in the background. Its home stays."""
 
         async def halt() -> None:
             await machine.halt()
@@ -151,8 +152,7 @@ class Hypervisor:
             logger.info("%s is gone, with %s processes", instance_id, killed)
             if destroyed is not None:
                 destroyed(machine)
-            if not self._settings.keep_homes:
-                await asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, machine.folder, True)  # noqa: FBT003
+            await asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, machine.folder, True)  # noqa: FBT003
 
         ending = self._submit(destroy())
         with self._lock:
@@ -172,6 +172,12 @@ class Hypervisor:
     def drop(self, machine: Machine) -> int:
         return self._in_loop(machine.drop)
 
+    def fill_disk(self, machine: Machine) -> None:
+        self._in_loop(machine.fill_disk)
+
+    def free_disk(self, machine: Machine) -> None:
+        self._in_loop(machine.free_disk)
+
     async def _boot(
         self,
         machine: Machine,
@@ -182,7 +188,7 @@ class Hypervisor:
         fault = self._faults.take(Call("instance", "Boot", self._settings.region, machine.id))
         try:
             if fault is not None:
-                await asyncio.sleep(fault.latency_s)
+                await asyncio.get_running_loop().run_in_executor(None, fault.delay)
             await machine.boot(listener, refuse=fault.message or fault.code if fault else None)
         except HaltedError:
             listener.close()
@@ -190,17 +196,17 @@ class Hypervisor:
         except (OSError, subprocess.CalledProcessError) as error:
             listener.close()
             detail = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
-            logger.error("%s cannot boot: %s %s", machine.id, error, detail)  # noqa: TRY400 - one line an event
+            logger.error("%s cannot boot: %s %s", machine.id, error, detail)  # noqa: TRY400 - one line is enough
             failed(machine, f"{error} {detail}".strip())
             return
         running(machine)
         logger.info("%s is running at %s port %s", machine.id, machine.address, machine.port)
 
     def _bind(self, instance_id: str) -> tuple[str, socket.socket]:
-        """Take the next free address. They are handed out in turn, so that one is not soon used again."""
+        """Take the next free address. They are handed out in turn, so that none is used again soon."""
         for _ in range(253):
             self._next = self._next % 253 + 1
-            # .0 is the network and .1 the host's own name (127.0.1.1 on Debian).
+            # .0 is the network, and Debian gives 127.0.1.1 to the computer's own name.
             address = f"{self._settings.address_prefix}{self._next + 1}"
             if address in self._addresses:
                 continue
@@ -210,7 +216,8 @@ class Hypervisor:
                 continue
             self._addresses[address] = instance_id
             return address, listener
-        raise NoAddressError(f"no address of {self._settings.address_prefix}* has port {self.ssh_port} free")
+        message = f"No address of {self._settings.address_prefix}* has the port {self.ssh_port} free."
+        raise NoAddressError(message)
 
     def _listener(self, address: str) -> socket.socket:
         listener = socket.socket()

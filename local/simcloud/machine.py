@@ -1,10 +1,11 @@
-"""One simulated machine: a home folder, an SSH server on its own address, and the processes in it."""
+"""One simulated machine: a home folder, an SSH server on its own address, and its processes."""
 
 import asyncio
 import contextlib
 import functools
 import logging
 import os
+import resource
 import shlex
 import socket
 import stat
@@ -16,7 +17,7 @@ from typing import Any
 
 import asyncssh
 
-from local.simcloud import processes, shutdown, ssh
+from local.simcloud import cloudinit, processes, shutdown, ssh
 from local.simcloud.settings import Settings
 
 logger = logging.getLogger("simcloud")
@@ -37,12 +38,12 @@ class Launch:
 
     id: str
     authorized_key: str
-    """The public key that may log in, as OpenSSH writes it; empty: none may."""
+    """The public key that may log in, as OpenSSH writes it. Empty: nobody may log in."""
     user_data: str
 
 
 class Machine:
-    """Lives in the event loop: every coroutine and method but the properties runs there."""
+    """Lives in the event loop: every method except the properties must be called there."""
 
     def __init__(
         self,
@@ -58,9 +59,9 @@ class Machine:
         self.port = port
         self.folder = state / "instances" / launch.id
         self.home = self.folder / "home"
-        self.console = ""
         self.on = False
-        """Its SSH server listens. False before it has booted, and from the moment it is switched off."""
+        """Its SSH server listens: from the end of a boot until the machine is switched off."""
+        self.disk_full = False
         self._launch = launch
         self._settings = settings
         self._powered_off = powered_off
@@ -68,7 +69,8 @@ class Machine:
         self._halting = asyncio.Event()
         self._not_booting = asyncio.Event()
         self._not_booting.set()
-        self._host_key = asyncssh.generate_private_key("ssh-ed25519")
+        self._user_data = cloudinit.parse(launch.user_data)
+        self._host_keys = self._make_host_keys()
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -96,11 +98,6 @@ class Machine:
         """What the environment of every process on this machine holds."""
         return f"{ID_VARIABLE}={self.id}"
 
-    @property
-    def host_key(self) -> str:
-        """The public host key, as OpenSSH writes it."""
-        return self._host_key.export_public_key().decode().strip()
-
     async def boot(self, listener: socket.socket, *, refuse: str | None = None) -> None:
         """Make the home at the first boot, then listen on the bound socket; or fail for the reason `refuse`.
 
@@ -121,37 +118,29 @@ class Machine:
         first = not self._booted_before
         if first:
             await loop.run_in_executor(None, self._make_home)
-        if self._settings.boot_s:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._halting.wait(), self._settings.boot_s)
         if self._halting.is_set():
             raise HaltedError
         self._open_control()
         options = ssh.options(
-            host_key=self._host_key,
+            host_keys=self._host_keys,
             authorized_key=self._launch.authorized_key,
             home=self.home,
             environment=self.environment,
             connections=self._connections,
             sessions=self._sessions,
             thawed=self._thawed.wait,
+            disk_full=lambda: self.disk_full,
         )
         listener.setblocking(False)  # noqa: FBT003
         listener.listen(128)
         self._accepting = asyncio.create_task(self._accept(listener, options))
         self.on = True
         self._booted_before = True
-        self.console += (
-            f"[    0.000000] simcloud: {self.id} booted\n"
-            "-----BEGIN SSH HOST KEY KEYS-----\n"
-            f"{self.host_key} root@{self.id}\n"
-            "-----END SSH HOST KEY KEYS-----\n"
-        )
-        if first and self._launch.user_data:
-            self._spawn(self._run_user_data())
+        scripts = [*self._user_data.every_boot, *(self._user_data.first_boot if first else ())]
+        self._spawn(self._run_scripts(scripts))
 
     async def halt(self) -> int:
-        """Switch off: no connection and no process is left. Returns how many processes it killed."""
+        """Switch off: neither a connection nor a process is left. Returns how many processes were killed."""
         self.on = False
         self._halting.set()
         loop = asyncio.get_running_loop()
@@ -167,7 +156,7 @@ class Machine:
         self.drop()
         # Whoever waits for the thaw must wake up to end.
         self._thawed.set()
-        # Whatever a session started while the first ones were killed; none can start any more.
+        # Sessions may have started more while the first ones were killed. No session can start any more.
         killed += await loop.run_in_executor(None, processes.end, self.mark)
         if self._sessions:
             # Their programs are gone, so they end by themselves.
@@ -180,7 +169,7 @@ class Machine:
         return killed
 
     def freeze(self) -> None:
-        """Hang: connections stay up and nothing comes; new ones get no greeting."""
+        """Hang: connections stay up but nothing comes, and new ones get no greeting."""
         self._thawed.clear()
         for connection in self._connections:
             if transport := _transport(connection):
@@ -197,7 +186,7 @@ class Machine:
         return not self._thawed.is_set()
 
     def drop(self) -> int:
-        """Cut every SSH connection; what runs goes on. Returns how many there were."""
+        """Cut every SSH connection. What runs goes on. Returns how many connections there were."""
         connections = list(self._connections)
         for connection in connections:
             connection.abort()
@@ -212,7 +201,7 @@ class Machine:
             self._spawn(self._serve(accepted, options))
 
     async def _serve(self, accepted: socket.socket, options: asyncssh.SSHServerConnectionOptions) -> None:
-        # One that was accepted as the freeze began.
+        # This one may have been accepted just as the freeze began.
         await self._thawed.wait()
         with contextlib.suppress(OSError, asyncssh.Error, asyncio.TimeoutError):
             await asyncssh.run_server(accepted, options=options)
@@ -222,36 +211,64 @@ class Machine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_user_data(self) -> None:
-        """Run a script in the user data as cloud-init does: once, at the first boot, output into a log."""
-        script = self._launch.user_data
-        log = self.home / "cloud-init-output.log"
-        if not script.startswith("#!"):
-            log.write_text("Only user data that starts with #! is run here.\n", encoding="utf-8")
-            logger.warning("%s ignores its user data: it does not start with #!", self.id)
-            return
-        path = self.folder / "user-data"
-        path.write_text(script, encoding="utf-8")
-        path.chmod(0o700)
-        interpreter = shlex.split(script.partition("\n")[0].removeprefix("#!"))
-        with log.open("wb") as output:
+    def fill_disk(self) -> None:
+        """From now on, nothing can be written to a file; to read, and to write to a pipe, still works."""
+        self.disk_full = True
+        self._limit_files()
+
+    def free_disk(self) -> None:
+        """End `fill_disk`."""
+        self.disk_full = False
+        self._limit_files()
+
+    def _limit_files(self) -> None:
+        """Set for every process on the machine how large a file it may write."""
+        limited: set[int] = set()
+        # Again until there is no new one: a process may be started while the others are limited.
+        while new := processes.carrying(self.mark) - limited:
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if self.disk_full else most, most))
+            limited |= new
+
+    def _make_host_keys(self) -> list[asyncssh.SSHKey]:
+        keys = []
+        for text in self._user_data.host_keys:
             try:
-                process = subprocess.Popen(
-                    [*interpreter, str(path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=self.home,
-                    env=self.environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                output.write(f"The user data cannot be run: {error}\n".encode())
-                return
-        status = await ssh.ended(process)
-        self.console += log.read_text(encoding="utf-8", errors="replace")
-        if status:
-            logger.warning("%s: its user data ended with status %s, see %s", self.id, status, log)
+                keys.append(asyncssh.import_private_key(text))
+            except asyncssh.KeyImportError as error:
+                logger.warning("%s: a host key of its user data cannot be read: %s", self.id, error)
+        return keys or [asyncssh.generate_private_key("ssh-ed25519")]
+
+    async def _run_scripts(self, scripts: list[str]) -> None:
+        """Run what the user data asks for, one after the other, as cloud-init does. A log gets the output."""
+        log = self.home / "cloud-init-output.log"
+        with log.open("ab") as output:
+            for message in self._user_data.ignored:
+                logger.warning("%s: %s", self.id, message)
+                output.write(f"{message}\n".encode())
+        for number, script in enumerate(scripts):
+            path = self.folder / f"user-data-{number}"
+            path.write_text(script, encoding="utf-8")
+            path.chmod(0o700)
+            interpreter = shlex.split(script.partition("\n")[0].removeprefix("#!"))
+            with log.open("ab") as output:
+                try:
+                    process = subprocess.Popen(
+                        [*interpreter, str(path)],
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        cwd=self.home,
+                        env=self.environment,
+                        start_new_session=True,
+                    )
+                except OSError as error:
+                    output.write(f"The script cannot be run: {error}\n".encode())
+                    continue
+            if status := await ssh.ended(process):
+                logger.warning("%s: a script of its user data ended with %s, see %s", self.id, status, log)
 
     def _make_home(self) -> None:
         """What the image holds."""
@@ -261,13 +278,13 @@ class Machine:
         for folder in (environment, commands):
             folder.mkdir(parents=True)
         python = environment / "python"
-        # A link would lose the virtual environment: Python looks for it beside the name it was called by.
+        # A link would lose the virtual environment, because Python looks for it beside the called name.
         python.write_text(f'#!/bin/sh\nexec {shlex.quote(self._settings.python)} "$@"\n', encoding="utf-8")
         python.chmod(0o755)
         control = self.folder / "control"
         os.mkfifo(control)
         shutdown.install(commands, control)
-        # The repository that is cloned may be another user's.
+        # The repository that is cloned may belong to another user.
         (self.home / ".gitconfig").write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
         clone = training / "repository"
         source = self._settings.repository
@@ -281,8 +298,8 @@ class Machine:
     def _open_control(self) -> None:
         path = self.folder / "control"
         if not stat.S_ISFIFO(path.stat().st_mode):
-            raise OSError(f"{path} is no pipe")
-        # Open for writing too: a pipe without writers would be readable all the time.
+            raise OSError(f"{path} is not a pipe.")
+        # Opened for writing too, because a pipe without writers is readable all the time.
         self._control = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         asyncio.get_running_loop().add_reader(self._control, self._read_control, self._control)
 
@@ -296,7 +313,7 @@ class Machine:
         for line in os.read(descriptor, 4096).decode(errors="replace").splitlines():
             asked = shutdown.parse(line)
             if asked is None:
-                logger.warning("%s: not understood on its control pipe: %r", self.id, line)
+                logger.warning("%s: its control pipe holds a line that means nothing: %r", self.id, line)
                 continue
             self._cancel_shutdown()
             if asked.action == "cancel":

@@ -1,11 +1,11 @@
 """Finds and ends every process that carries a mark in its environment.
 
-What runs on an instance may have detached itself (setsid, nohup, double fork), so neither process groups nor
-parents find it. The environment that a process was started with does: children inherit it.
+A program on an instance may have detached itself (setsid, nohup, double fork), so neither its process group
+nor its parent leads to it. It is found by the environment that it was started with, which children inherit.
 
 Run as a program, this module is a guard: it waits until its standard input closes, which happens when the
-process that started it ends in whatever way, and then ends what is left. Standard library only, so that it
-starts in milliseconds.
+process that started it ends for any reason, and then ends what is left. It uses only the standard library, so
+that it starts in milliseconds.
 """
 
 import os
@@ -25,15 +25,15 @@ def carrying(mark: str) -> set[int]:
             continue
         pid = int(entry.name)
         try:
-            # The program's name stands in parentheses and may hold anything: fields follow the last one.
+            # The program's name is in parentheses and may hold anything. The fields follow the last one.
             parent = int(Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()[1])
             children.setdefault(parent, []).append(pid)
             if wanted in Path(entry.path, "environ").read_bytes().split(b"\0"):
                 found.add(pid)
         except (OSError, IndexError):
-            continue  # ended meanwhile, or another user's
+            continue  # it has ended, or belongs to another user
     found.discard(os.getpid())
-    # A program may have emptied its environment (`env -i`), but not hidden its parent.
+    # A program may have emptied its environment (`env -i`), but it cannot hide its parent.
     queue = list(found)
     while queue:
         for child in children.get(queue.pop(), ()):
@@ -45,7 +45,7 @@ def carrying(mark: str) -> set[int]:
 
 
 def _ended(pid: int) -> bool:
-    """Whether the process is gone or a zombie, which its parent has yet to collect."""
+    """Whether the process is gone, or a zombie that its parent has not collected yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
     except (OSError, IndexError):
@@ -53,10 +53,10 @@ def _ended(pid: int) -> bool:
 
 
 def end(mark: str, timeout_s: float = 5.0) -> int:
-    """Kill every process that carries `mark`; returns how many there were.
+    """Kill every process that carries `mark`, and return how many there were.
 
-    Looks until it found none twice: a process may start another between a look and the kill, and one that is
-    just starting a program shows no environment.
+    It looks until it has found none twice, because a process may start another one between the look and the
+    kill, and because a process that is just starting a program shows no environment.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + timeout_s

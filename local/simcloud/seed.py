@@ -1,4 +1,4 @@
-"""What the simulated account holds from the start: images, a network, a key pair, its secret, the bucket."""
+"""What the simulated account holds at the start: images, a network, a key pair, its secret, the bucket."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ FIRST_IMAGE = datetime(2026, 1, 12, 9, 30, tzinfo=UTC)
 
 
 def private_key(state: Path, name: str) -> tuple[Path, str]:
-    """The path of the private key in the state folder, made at the first start, and its public key."""
+    """The path of the private key in the state folder, and its public key. The first start makes them."""
     path = state / "ssh" / name
     public = path.with_name(f"{name}.pub")
     if not (path.exists() and public.exists()):
@@ -76,7 +76,7 @@ def _seed_region(settings: Settings, region: str, private: str, public: str) -> 
     last = len(settings.image_versions)
     for number, version in enumerate(settings.image_versions):
         add_image(region, f"{name} {version}", _month(number))
-    # What must not be taken for the newest image, each newer than the newest.
+    # None of these may be taken for the newest image, though each is newer.
     add_image(region, f"{name} 9.9.9", _month(last), state="pending")
     add_image(region, f"{name} 9.9.8", _month(last + 1), owner=OTHER_ACCOUNT, public=True)
     add_image(region, f"{name.replace(' ', '-')}-9.9.7", _month(last + 2))
@@ -98,9 +98,9 @@ def add_image(
     public: bool = False,
     tags: dict[str, str] | None = None,
 ) -> str:
-    """Register an image, which moto does without tags, state or date of its own; returns its id."""
+    """Register an image and return its id. moto's own call cannot set tags, state and date."""
     ec2: Any = ec2_backends[ACCOUNT][region]
-    # The same name has the same id in every run: what a model records about its image stays true.
+    # The same name has the same id in every run, so that what a model records about its image stays true.
     digest = hashlib.sha256(f"{region} {owner} {name}".encode()).hexdigest()
     image = Ami(
         ec2,
@@ -117,7 +117,7 @@ def add_image(
         image_location=f"{owner}/{name}",
         hypervisor="xen",
         region_name=f"{region}a",
-        # moto's times have no zone and mean UTC
+        # moto's times are in UTC and have no zone.
         creation_date=created_at.astimezone(UTC).replace(tzinfo=None),
         tags={"Name": name, **(tags or {})} if owner == ACCOUNT else tags,
     )

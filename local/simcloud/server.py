@@ -8,10 +8,12 @@ import socket
 import subprocess
 import tempfile
 import threading
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
+from unittest import mock
 
 from moto.core.base_backend import BackendDict
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -22,7 +24,6 @@ from local.simcloud.faults import Faults
 from local.simcloud.gateway import Gateway
 from local.simcloud.hypervisor import Hypervisor
 from local.simcloud.machine import Machine
-from local.simcloud.patches import Backends, Patches
 from local.simcloud.s3 import Storage
 from local.simcloud.seed import add_image, private_key, seed
 from local.simcloud.settings import ACCOUNT, Settings
@@ -32,38 +33,34 @@ logger = logging.getLogger("simcloud")
 
 MOTO_ENVIRONMENT = {
     "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
-    # Objects stay in memory until they are in the store: no temporary file for each.
+    # An object stays in memory until it is in the store: moto makes no temporary file for it.
     "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(1 << 40),
 }
 
 
 class SimCloudError(Exception):
-    """The simulated cloud cannot start; the message says why and what to do."""
+    """The simulated cloud cannot start, or does not run. The message says what to do."""
 
 
 class SimCloud:
     """A simulated AWS. `with SimCloud(Settings()) as cloud:` starts it, and ends it with all that it started.
 
-    Any number may run on a machine. In one process the last one that started is the one that answers, since
-    moto's services are global: the one before is suspended until it has stopped.
+    Any number may run on a computer, but only one at a time in a process, because moto's services are global.
     """
 
-    _current: ClassVar["SimCloud | None"] = None
+    _running: ClassVar["SimCloud | None"] = None
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.faults = Faults()
-        self._patches = Patches()
+        self._patches = ExitStack()
         self._temporary: Path | None = None
         self._lock_file: int | None = None
         self._store: Store | None = None
         self._server: ThreadedWSGIServer | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Lock()
-        self._started = False
         self._stopped = False
-        self._outer: SimCloud | None = None
-        self._aside: Backends | None = None
 
     # What tests and people use
 
@@ -111,8 +108,7 @@ class SimCloud:
         }
 
     def instances(self, *, ended: bool = False) -> list[SimulatedInstance]:
-        """The instances, oldest first; with `ended` those that are terminated or about to be, too."""
-        self._must_run()
+        """The instances, oldest first. With `ended`, also those that are terminated or about to be."""
         return self._compute.instances(ended=ended)
 
     def add_image(
@@ -126,8 +122,7 @@ class SimCloud:
         tags: dict[str, str] | None = None,
         region: str | None = None,
     ) -> str:
-        """Register a machine image; returns its id. An image of the same name and owner is replaced."""
-        self._must_run()
+        """Register a machine image, and return its id. An image of the same name and owner is replaced."""
         return add_image(
             region or self.region, name, created_at, state=state, owner=owner, public=public, tags=tags
         )
@@ -138,13 +133,12 @@ class SimCloud:
         code: str = "Server.SpotInstanceTermination",
         message: str = "Server.SpotInstanceTermination: Spot instance termination",
     ) -> None:
-        """End an instance as AWS does: it is gone when this returns. Raises KeyError."""
-        self._must_run()
+        """End an instance as AWS does. It is gone when this returns. Raises KeyError."""
         self._machine(instance_id)
         self._compute.kill(instance_id, code, message)
 
     def freeze_ssh(self, instance_id: str) -> None:
-        """The instance hangs: its connections stay up and nothing more comes. Raises KeyError."""
+        """Let the instance hang: its connections stay up but nothing more comes. Raises KeyError."""
         self._hypervisor.freeze(self._machine(instance_id))
 
     def thaw_ssh(self, instance_id: str) -> None:
@@ -152,12 +146,24 @@ class SimCloud:
         self._hypervisor.thaw(self._machine(instance_id))
 
     def drop_ssh(self, instance_id: str) -> int:
-        """Cut the SSH connections; what runs goes on. Returns how many there were. Raises KeyError."""
+        """Cut the SSH connections. What runs goes on. Returns how many there were. Raises KeyError."""
         return self._hypervisor.drop(self._machine(instance_id))
 
+    def reboot_instance(self, instance_id: str) -> None:
+        """Reboot: every process ends, the home stays. It runs again when this returns. Raises KeyError."""
+        self._machine(instance_id)
+        self._compute.reboot(instance_id)
+
+    def fill_disk(self, instance_id: str) -> None:
+        """Let the instance's disk be full: whoever writes to a file gets an error. Raises KeyError."""
+        self._hypervisor.fill_disk(self._machine(instance_id))
+
+    def free_disk(self, instance_id: str) -> None:
+        """End `fill_disk`. Raises KeyError."""
+        self._hypervisor.free_disk(self._machine(instance_id))
+
     def reset(self) -> None:
-        """Back to the seeds: no instance, no object, no fault. Raises SimCloudError."""
-        self._must_run()
+        """Go back to the start: no instance, no object, no fault."""
         self.faults.clear()
         self._hypervisor.clear()
         self._compute.reset()
@@ -179,53 +185,34 @@ class SimCloud:
 
     def start(self) -> None:
         """Raises SimCloudError."""
-        if self._started:
-            raise SimCloudError("This simulated cloud was started before: make another.")
         self._check_repository()
-        self._started = True
-        self._outer = SimCloud._current
-        if self._outer is not None:
-            self._outer._suspend()  # noqa: SLF001
-        SimCloud._current = self
+        if SimCloud._running is not None:
+            raise SimCloudError("Another simulated cloud runs in this process. Stop it first.")
+        SimCloud._running = self
         try:
             self._start()
         except BaseException:
             self.stop()
             raise
 
-    def _must_run(self) -> None:
-        if self.suspended:
-            raise SimCloudError("Another simulated cloud runs in this process, or this one has stopped.")
-
-    @property
-    def suspended(self) -> bool:
-        """Another simulated cloud of this process runs at the moment."""
-        return SimCloud._current is not self
-
     def _start(self) -> None:
         self._state = self._open_state()
-        for name, value in MOTO_ENVIRONMENT.items():
-            self._patches.set_environment(name, value)
-        if self._outer is None:
-            BackendDict.reset()
+        self._patches.enter_context(mock.patch.dict(os.environ, MOTO_ENVIRONMENT))
+        BackendDict.reset()
         self._hypervisor = Hypervisor(self.settings, self._state, self.faults, self._powered_off)
-        self._compute = Compute(self._hypervisor, self._patches)
-        self._compute.install()
-        folder = self._state / "s3"
-        folder.mkdir(exist_ok=True)
-        self._store = Store(folder)
-        storage = Storage(self._store, self._patches)
-        storage.install()
+        self._compute = Compute(self._hypervisor)
+        self._compute.install(self._patches)
+        self._store = Store(self._state / "s3")
+        storage = Storage(self._store, self.settings.region)
         gateway = Gateway(self, DomainDispatcherApplication(create_backend_app), storage)
         try:
             self._server = _Server(self.settings.host, self.settings.port, gateway)
         except OSError as error:
             raise SimCloudError(
-                f"Port {self.settings.port} of {self.settings.host} cannot be had ({error.strerror}). "
-                "Another simulated cloud may use it: choose another --port, 0 for any."
+                f"The port {self.settings.port} of {self.settings.host} is not free ({error.strerror}). "
+                "Another simulated cloud may use it. Choose another --port, or 0 for any free one."
             ) from error
         self._hypervisor.start()
-        storage.load(gateway.moto)
         self._private_key, self._public_key = private_key(self._state, self.settings.key_pair)
         seed(self.settings, self._private_key.read_text(encoding="utf-8"), self._public_key)
         self._thread = threading.Thread(
@@ -234,11 +221,12 @@ class SimCloud:
         self._thread.start()
 
     def stop(self) -> None:
-        """End every instance and what runs in it; the bucket stays if a state folder was given."""
+        """End every instance and what runs in it. The bucket stays if a state folder was given."""
         with self._stopping:
-            if self._stopped or not self._started:
+            if self._stopped or SimCloud._running is not self:
                 return
             self._stopped = True
+        self.faults.clear()
         if self._server is not None:
             if self._thread is not None:
                 self._server.shutdown()
@@ -246,39 +234,13 @@ class SimCloud:
             self._server.server_close()
         if hasattr(self, "_hypervisor"):
             self._hypervisor.stop()
-        if self._aside is None:
-            BackendDict.reset()
-        self._patches.undo()
-        if self._store is not None:
-            self._store.close()
+        BackendDict.reset()
+        self._patches.close()
         if self._lock_file is not None:
             os.close(self._lock_file)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        self._leave()
-
-    def _leave(self) -> None:
-        """Give the process back to the cloud that ran before this one."""
-        if SimCloud._current is self:
-            SimCloud._current = self._outer
-            if self._outer is not None:
-                self._outer._resume()  # noqa: SLF001
-            return
-        inner = SimCloud._current
-        while inner is not None and inner._outer is not self:  # noqa: SLF001
-            inner = inner._outer  # noqa: SLF001
-        if inner is not None:
-            inner._outer = self._outer  # noqa: SLF001
-
-    def _suspend(self) -> None:
-        self._patches.undo()
-        self._aside = Backends()
-
-    def _resume(self) -> None:
-        if self._aside is not None:
-            self._aside.put_back()
-            self._aside = None
-        self._patches.redo()
+        SimCloud._running = None
 
     def _powered_off(self, machine: Machine, action: str) -> None:
         self._compute.powered_off(machine, action)
@@ -300,7 +262,7 @@ class SimCloud:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SimCloudError(
-                f"Another simulated cloud uses {state}: stop it, or choose another --state."
+                f"Another simulated cloud uses {state}. Stop it, or choose another --state."
             ) from None
         return state
 
@@ -310,15 +272,15 @@ class SimCloud:
             return
         command = ["git", "-c", "safe.directory=*", "-C", str(source), "rev-parse", "--git-dir"]
         if subprocess.run(command, check=False, capture_output=True).returncode:
-            raise SimCloudError(f"{source} is no git repository: instances could not have a clone of it.")
+            raise SimCloudError(f"{source} is not a git repository, so instances cannot get a clone of it.")
 
 
 class _Handler(MotoRequestHandler):
     def log_request(self, *_: Any, **__: Any) -> None:
-        """The gateway logs what matters."""
+        """Nothing: the gateway logs what matters."""
 
     def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
-        """Also when a fault asks for it: hang up instead of waiting for the next request."""
+        """Hang up instead of waiting for the next request. A fault may ask for this."""
         self.close_connection = True
 
 
@@ -327,7 +289,7 @@ class _Server(ThreadedWSGIServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int, application: Any) -> None:
-        # werkzeug would end the process where the port cannot be had.
+        # werkzeug would end the process if the port is not free.
         with socket.create_server((host, port), backlog=self.request_queue_size) as listener:
             bound = listener.getsockname()[1]
             super().__init__(host, bound, application, handler=_Handler, fd=listener.fileno())

@@ -11,13 +11,13 @@ OTHER_ACCOUNT = "999999999999"
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes a simulated cloud. The defaults suit tests: free ports, and a folder that goes with it."""
+    """What shapes a simulated cloud. The defaults suit tests: free ports, and a temporary folder."""
 
     host: str = "127.0.0.1"
     port: int = 0
-    """0: any free one."""
+    """0 takes any free port."""
     ssh_port: int = 0
-    """The same for every instance; 0: any free one."""
+    """The same for every instance; 0 takes any free port."""
     state: Path | None = None
     """Keeps the bucket and the private key between runs. None: a temporary folder, removed at the end."""
     repository: Path | None = None
@@ -29,7 +29,7 @@ class Settings:
 
     region: str = "eu-west-2"
     more_regions: tuple[str, ...] = ()
-    """Seeded like `region`, but for the bucket."""
+    """Regions with a network and images as in `region`, but without a bucket."""
     bucket: str = "tariff-models"
     vpc_cidr: str = "10.0.0.0/16"
     subnet_cidr: str = "10.0.1.0/24"
@@ -37,18 +37,14 @@ class Settings:
     key_pair: str = "fpo-training"
     secret: str = "fpo-training-ssh-key"  # noqa: S105 - the secret's name
     image: str = "FPO Training"
-    """Images are named this, a space and a version."""
+    """An image's name is this, a space and a version."""
     image_versions: tuple[str, ...] = ("1.0.0", "1.1.0")
     """Oldest first."""
     login_user: str = "ubuntu"
 
     address_prefix: str = "127.0.1."
-    boot_s: float = 0.0
-    """How long an instance stays `pending` beyond what its start takes."""
     shutdown_minute_s: float = 60.0
     """How long a minute of `shutdown -h +MINUTES` takes."""
-    keep_homes: bool = False
-    """Whether the folders of terminated instances stay, to look into."""
 
     @property
     def regions(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The `shutdown` command of an instance: what it accepts, and the programs that stand in for it."""
+"""The `shutdown` command of an instance: the programs that stand in for it, and what they ask for."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 SCRIPT = """\
 #!/bin/sh
-# Stands in for the machine's own command: it ends this simulated instance, never the computer that runs it.
+# This stands in for the machine's own command. It ends this simulated instance, never the computer.
 name=${{0##*/}}
 mode=off when= cancel=
 [ "$name" = reboot ] && mode=reboot
@@ -24,7 +24,7 @@ if [ -n "$cancel" ]; then
     exit
 fi
 if [ -z "$when" ]; then
-    # As systemd's: shutdown alone leaves a minute, poweroff and its like leave none.
+    # As with systemd, shutdown waits for a minute by default, and poweroff does not wait.
     if [ "$name" = shutdown ]; then when=+1; else when=now; fi
 fi
 case "$when" in
@@ -38,7 +38,7 @@ echo "$mode $minutes" > '{control}'
 
 SUDO = """\
 #!/bin/sh
-# On an instance the login user may do everything already.
+# On an instance, the login user may do everything already.
 while :; do
     case "$1" in
         -u | -g) shift 2 ;;
@@ -53,7 +53,7 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Scheduled:
-    """What a line of the control pipe asks for."""
+    """What a line in the control pipe asks for."""
 
     action: str
     """`off`, `reboot` or `cancel`."""
@@ -61,7 +61,7 @@ class Scheduled:
 
 
 def parse(line: str) -> Scheduled | None:
-    """Read a line that the script wrote; None for anything else."""
+    """Read a line that the script wrote. None for anything else."""
     match = re.fullmatch(r"(off|reboot) (\d+)|cancel", line.strip())
     if match is None:
         return None
@@ -71,7 +71,7 @@ def parse(line: str) -> Scheduled | None:
 
 
 def install(folder: Path, control: Path) -> None:
-    """Write the commands into `folder`; they speak to the pipe `control`."""
+    """Write the commands into `folder`. They write to the pipe `control`."""
     script = SCRIPT.format(control=control)
     for name in ("shutdown", "poweroff", "halt", "reboot"):
         _write(folder / name, script)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import posixpath
 import signal
@@ -17,11 +18,17 @@ SHELL = "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
 
 
 class Files(asyncssh.SFTPServer):
-    """SFTP over the machine's files: absolute paths are what they are, relative ones start at the home."""
+    """SFTP over the machine's files. Relative paths start at the home, absolute ones are the computer's."""
 
-    def __init__(self, channel: Any, home: Path) -> None:
+    def __init__(self, channel: Any, home: Path, disk_full: Callable[[], bool]) -> None:
         self._home = os.fsencode(home)
+        self._disk_full = disk_full
         super().__init__(channel)
+
+    def write(self, file_obj: object, offset: int, data: bytes) -> Any:
+        if self._disk_full():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(file_obj, offset, data)
 
     def map_path(self, path: bytes) -> bytes:
         if path in (b"~", b"~/"):
@@ -29,7 +36,7 @@ class Files(asyncssh.SFTPServer):
         return posixpath.join(self._home, path.removeprefix(b"~/"))
 
     def exit(self) -> None:
-        """Report success as a program would: scp takes a session that ends without a status for a failure."""
+        """Report success as a program would, because scp takes a session without a status for a failure."""
         with contextlib.suppress(OSError):
             self.channel.exit(0)
 
@@ -57,17 +64,21 @@ class Session:
         home: Path,
         environment: Mapping[str, str],
         thawed: Callable[[], Awaitable[object]],
+        disk_full: Callable[[], bool],
     ) -> None:
         self._channel = channel
         self._home = home
         self._environment = environment
         self._thawed = thawed
+        self._disk_full = disk_full
 
     async def run(self) -> None:
         command = self._channel.command
         user = self._channel.get_extra_info("username") or "ubuntu"
+        # Whoever writes to a full disk gets an error; by default Linux would kill the program.
+        first = "trap '' XFSZ; ulimit -S -f 0" if self._disk_full() else "trap '' XFSZ"
         process = subprocess.Popen(
-            [SHELL, "-c", command] if command else [SHELL],
+            [SHELL, "-c", f"{first}\n{command}"] if command else [SHELL],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -77,7 +88,7 @@ class Session:
         )
         feeding = asyncio.create_task(self._feed(process))
         try:
-            # The session lasts as long as anything holds its output open, as with sshd: a program in the
+            # As with sshd, the session lasts as long as anything holds its output open: a program in the
             # background that was not redirected keeps the caller waiting.
             await asyncio.gather(
                 self._pump(process.stdout, self._channel.stdout),
@@ -99,13 +110,16 @@ class Session:
                 self._channel.exit(status)
 
     async def _pump(self, pipe: Any, writer: Any) -> None:
-        """Copy a program's output to the client; once the client is gone, let the pipe break as sshd does."""
+        """Copy a program's output to the client. When the client is gone, let the pipe break as sshd does."""
         reader = asyncio.StreamReader(limit=CHUNK)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
         try:
             while data := await reader.read(CHUNK):
                 await self._thawed()
+                if self._disk_full():
+                    # What Linux says of the limit that stands in for the full disk.
+                    data = data.replace(os.strerror(errno.EFBIG).encode(), os.strerror(errno.ENOSPC).encode())
                 writer.write(data)
                 await writer.drain()
         except (OSError, asyncssh.Error):
@@ -155,32 +169,33 @@ class Server(asyncssh.SSHServer):
 
 def options(
     *,
-    host_key: asyncssh.SSHKey,
+    host_keys: list[asyncssh.SSHKey],
     authorized_key: str,
     home: Path,
     environment: Mapping[str, str],
     connections: set[Any],
     sessions: set["asyncio.Task[Any]"],
     thawed: Callable[[], Awaitable[object]],
+    disk_full: Callable[[], bool],
 ) -> asyncssh.SSHServerConnectionOptions:
-    """How a machine talks SSH. An empty `authorized_key` lets nobody in: a launch without a key pair."""
+    """How a machine talks SSH. An empty `authorized_key`, of a launch without a key pair, lets nobody in."""
 
     async def run(channel: Any) -> None:
-        # A lost connection forgets its sessions; something must keep them until their programs end.
+        # A lost connection forgets its sessions, but something must keep them until their programs end.
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         sessions.add(task)
         try:
-            await Session(channel, home, environment, thawed).run()
+            await Session(channel, home, environment, thawed, disk_full).run()
         finally:
             sessions.discard(task)
 
     return asyncssh.SSHServerConnectionOptions(
         server_factory=lambda: Server(connections),
-        server_host_keys=[host_key],
+        server_host_keys=host_keys,
         authorized_client_keys=asyncssh.import_authorized_keys(authorized_key) if authorized_key else None,
         process_factory=run,
-        sftp_factory=lambda channel: Files(channel, home),
+        sftp_factory=lambda channel: Files(channel, home, disk_full),
         allow_scp=True,
         encoding=None,
         line_editor=False,
@@ -189,7 +204,7 @@ def options(
         password_auth=False,
         kbdint_auth=False,
         host_based_auth=False,
-        # Python pays for every byte: the ciphers that the processor does itself come first.
+        # Python pays for every byte, so the ciphers that the processor does itself come first.
         encryption_algs=["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr"],
         compression_algs=["none"],
         login_timeout=30,

@@ -1,68 +1,38 @@
-"""Keeps the buckets on disk: an index in SQLite, contents in files of their own.
+"""Keeps the objects of the simulated S3 on disk, one file for each.
 
-A content is written beside and renamed before the index names it, and the index changes in one transaction:
-after a kill at any moment, an object has either its old content or its new one.
+The first line of a file is JSON: which object it is, and what S3 knows about it. The content follows. A file
+is written beside its place and then renamed, so after a kill at any moment each object is either old or new.
 """
 
+import hashlib
 import json
 import shutil
-import sqlite3
-import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey
+from moto.s3.models import FakeKey
 
-SMALL = 16 * 1024
-"""Up to this many bytes stand in the index itself."""
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS bucket (name TEXT PRIMARY KEY, region TEXT NOT NULL, created TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS configuration (
-    bucket TEXT NOT NULL, subresource TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (bucket, subresource)
-);
-CREATE TABLE IF NOT EXISTS version (
-    bucket TEXT NOT NULL, key TEXT NOT NULL, position INTEGER NOT NULL,
-    document TEXT NOT NULL, small BLOB, blob TEXT,
-    PRIMARY KEY (bucket, key, position)
-);
-"""
-
-PLAIN = (
-    "encryption",
-    "kms_key_id",
-    "bucket_key_enabled",
-    "lock_mode",
-    "lock_legal_status",
-    "lock_until",
-    "checksum_value",
-    "checksum_type",
-    "checksum_parts",
-    "checksum_algorithm",
-)
+# What moto keeps of an object beside its name, size, times and metadata.
+_PLAIN = ("checksum_algorithm", "checksum_parts", "checksum_type", "checksum_value")
 
 
 class Content:
-    """An object's bytes in the store; takes the place of the temporary file in which moto keeps them."""
+    """An object's bytes on disk. It takes the place of the temporary file in which moto keeps them."""
 
-    def __init__(self, small: bytes | None, path: Path | None) -> None:
-        self._small = small
-        self.path = path
+    def __init__(self, path: Path, start: int) -> None:
+        self._path = path
+        self._start = start
         self._position = 0
 
     def seek(self, position: int) -> None:
         self._position = position
 
     def read(self, size: int = -1) -> bytes:
-        if self.path is None:
-            end = None if size < 0 else self._position + size
-            data = (self._small or b"")[self._position : end]
-        else:
-            # Opened for each read: a bucket may hold more objects than a process may hold files.
-            with self.path.open("rb") as file:
-                file.seek(self._position)
-                data = file.read(size)
+        # Opened for each read, because a bucket may hold more objects than a process may hold files open.
+        with self._path.open("rb") as file:
+            file.seek(self._start + self._position)
+            data = file.read(size)
         self._position += len(data)
         return data
 
@@ -71,174 +41,82 @@ class Content:
 
 
 class Store:
-    """Not for several threads at once: the caller holds a lock around it."""
+    """Not safe for several threads at once: the caller holds a lock around it."""
 
     def __init__(self, folder: Path) -> None:
-        self._blobs = folder / "blobs"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
-        self._index.execute("PRAGMA journal_mode = WAL")
-        self._index.execute("PRAGMA synchronous = NORMAL")
-        self._index.executescript(SCHEMA)
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
 
-    def close(self) -> None:
-        self._index.close()
-
-    def load(self, backend: Any) -> list[tuple[str, str, bytes]]:
-        """Fill moto's backend; returns the configurations yet to be put: bucket, subresource, body."""
-        for name, region, created in self._index.execute(
-            "SELECT name, region, created FROM bucket"
-        ).fetchall():
-            backend.create_bucket(name, region).creation_date = datetime.fromisoformat(created)
-        rows = self._index.execute(
-            "SELECT bucket, key, document, small, blob FROM version ORDER BY bucket, key, position"
-        )
-        kept = set()
-        for bucket_name, key_name, document, small, blob in rows:
-            path = self._path(blob) if blob else None
-            if path is not None:
-                kept.add(path.name)
-            bucket = backend.buckets[bucket_name]
-            versions = bucket.keys.getlist(key_name, [])
-            version = _restore(bucket, key_name, json.loads(document), Content(small, path), versions)
-            bucket.keys.setlist(key_name, [*versions, version])
-            if tags := json.loads(document).get("tags"):
-                backend.tagger.tag_resource(version.arn, backend.tagger.convert_dict_to_tags_input(tags))
-        # Written, but killed before the index named them.
-        for path in self._blobs.glob("*/*"):
-            if path.name not in kept:
-                path.unlink()
-        return list(self._index.execute("SELECT bucket, subresource, body FROM configuration"))
-
-    def save_bucket(self, bucket: FakeBucket) -> None:
-        self._index.execute(
-            "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?)",
-            (bucket.name, bucket.region_name, bucket.creation_date.isoformat()),
-        )
-
-    def delete_bucket(self, name: str) -> None:
-        with self._transaction():
-            self._index.execute("DELETE FROM bucket WHERE name = ?", (name,))
-            self._index.execute("DELETE FROM configuration WHERE bucket = ?", (name,))
-
-    def save_configuration(self, bucket: str, subresource: str, body: bytes | None) -> None:
-        """Keep what was put as a bucket's `?subresource`; None: it was deleted."""
-        with self._transaction():
-            where = (bucket, subresource)
-            self._index.execute("DELETE FROM configuration WHERE bucket = ? AND subresource = ?", where)
-            if body is not None:
-                self._index.execute("INSERT INTO configuration VALUES (?, ?, ?)", (*where, body))
+    def load(self, backend: Any, region: str) -> None:
+        """Fill moto's backend with every object, and the buckets that they are in."""
+        for path in self._folder.glob("*/*"):
+            if path.suffix:
+                path.unlink()  # a write that was killed
+                continue
+            with path.open("rb") as file:
+                line = file.readline()
+            document = json.loads(line)
+            if document["bucket"] not in backend.buckets:
+                backend.create_bucket(document["bucket"], region)
+            bucket = backend.buckets[document["bucket"]]
+            bucket.keys[document["name"]] = _restore(bucket, document, Content(path, len(line)))
 
     def save(self, backend: Any, bucket_name: str, key_name: str) -> None:
-        """Write the present versions of a key through; their contents then live in the store alone."""
+        """Make the disk agree with what moto holds under the key: an object, or nothing."""
+        path = self._path(bucket_name, key_name)
         bucket = backend.buckets.get(bucket_name)
-        versions = bucket.keys.getlist(key_name, []) if bucket is not None else []
-        rows = []
-        for position, version in enumerate(versions):
-            small, blob = None, None
-            if isinstance(version, FakeKey):
-                content = self._take(version)
-                small, blob = content._small, content.path.name if content.path else None  # noqa: SLF001
-            rows.append(
-                (bucket_name, key_name, position, json.dumps(_describe(backend, version)), small, blob)
-            )
-        where = (bucket_name, key_name)
-        with self._transaction():
-            old = self._index.execute(
-                "SELECT blob FROM version WHERE bucket = ? AND key = ? AND blob IS NOT NULL", where
-            ).fetchall()
-            self._index.execute("DELETE FROM version WHERE bucket = ? AND key = ?", where)
-            self._index.executemany("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?)", rows)
-        for (blob,) in old:
-            if blob not in {row[5] for row in rows}:
-                self._path(blob).unlink(missing_ok=True)
+        key: Any = bucket.keys.get(key_name) if bucket is not None else None
+        if not isinstance(key, FakeKey):
+            path.unlink(missing_ok=True)
+            return
+        held: Any = key._value_buffer  # noqa: SLF001
+        if isinstance(held, Content):
+            return
+        line = json.dumps(_describe(bucket_name, key)).encode() + b"\n"
+        path.parent.mkdir(exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        beside.write_bytes(line + key.value)
+        beside.rename(path)
+        held.close()
+        key._value_buffer = Content(path, len(line))  # type: ignore[assignment] # noqa: SLF001
 
     def clear(self) -> None:
-        with self._transaction():
-            for table in ("bucket", "configuration", "version"):
-                self._index.execute(f"DELETE FROM {table}")  # noqa: S608 - names of this module
-        shutil.rmtree(self._blobs)
-        self._blobs.mkdir()
+        shutil.rmtree(self._folder)
+        self._folder.mkdir()
 
-    def _take(self, version: Any) -> Content:
-        """Move an object's bytes from moto's memory into the store."""
-        buffer = version._value_buffer  # noqa: SLF001
-        if isinstance(buffer, Content):
-            return buffer
-        value = version.value
-        if len(value) <= SMALL:
-            content = Content(value, None)
-        else:
-            path = self._path(uuid.uuid4().hex)
-            path.parent.mkdir(exist_ok=True)
-            beside = path.with_suffix(".tmp")
-            beside.write_bytes(value)
-            beside.rename(path)
-            content = Content(None, path)
-        buffer.close()
-        version._value_buffer = content  # noqa: SLF001
-        return content
-
-    def _path(self, blob: str) -> Path:
-        return self._blobs / blob[:2] / blob
-
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._index)
+    def _path(self, bucket: str, key: str) -> Path:
+        name = hashlib.sha256(f"{bucket}/{key}".encode()).hexdigest()
+        return self._folder / name[:2] / name
 
 
-class _Transaction:
-    def __init__(self, index: sqlite3.Connection) -> None:
-        self._index = index
-
-    def __enter__(self) -> None:
-        self._index.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, error: object, *_: object) -> None:
-        self._index.execute("COMMIT" if error is None else "ROLLBACK")
-
-
-def _describe(backend: Any, version: Any) -> dict[str, Any]:
-    if isinstance(version, FakeDeleteMarker):
-        return {
-            "marker": True,
-            "version_id": version.version_id,
-            "last_modified": version.last_modified.isoformat(),
-        }
+def _describe(bucket: str, key: Any) -> dict[str, Any]:
     return {
-        "version_id": version._version_id,  # noqa: SLF001
-        "is_versioned": version._is_versioned,  # noqa: SLF001
-        "etag": version.etag.strip('"'),
-        "size": version.contentsize,
-        "last_modified": version.last_modified.isoformat(),
-        "storage": version._storage_class,  # noqa: SLF001
-        "metadata": dict(version.metadata),
-        "tags": backend.tagger.get_tag_dict_for_resource(version.arn),
-        **{name: getattr(version, name) for name in PLAIN},
+        "bucket": bucket,
+        "name": key.name,
+        "etag": key.etag.strip('"'),
+        "size": key.contentsize,
+        "last_modified": key.last_modified.isoformat(),
+        "storage": key._storage_class,  # noqa: SLF001
+        "metadata": dict(key.metadata),
+        **{name: getattr(key, name) for name in _PLAIN},
     }
 
 
-def _restore(bucket: Any, name: str, document: dict[str, Any], content: Content, before: list[Any]) -> Any:
-    if document.get("marker"):
-        marker = FakeDeleteMarker(before[-1])
-        marker._version_id = document["version_id"]  # noqa: SLF001
-        marker.last_modified = datetime.fromisoformat(document["last_modified"])
-        return marker
-    version: Any = FakeKey(
-        name=name,
+def _restore(bucket: Any, document: dict[str, Any], content: Content) -> Any:
+    key: Any = FakeKey(
+        name=document["name"],
         value=b"",
         account_id=bucket.account_id,
         region_name=bucket.region_name,
         storage=document["storage"],
         etag=document["etag"],
-        is_versioned=document["is_versioned"],
-        version_id=document["version_id"],
         bucket_name=bucket.name,
     )
-    version._value_buffer.close()  # noqa: SLF001
-    version._value_buffer = content  # noqa: SLF001
-    version.contentsize = document["size"]
-    version.last_modified = datetime.fromisoformat(document["last_modified"])
-    version.set_metadata(document["metadata"])
-    for attribute in PLAIN:
-        setattr(version, attribute, document[attribute])
-    return version
+    key._value_buffer.close()  # noqa: SLF001
+    key._value_buffer = content  # noqa: SLF001
+    key.contentsize = document["size"]
+    key.last_modified = datetime.fromisoformat(document["last_modified"])
+    key.set_metadata(document["metadata"])
+    for name in _PLAIN:
+        setattr(key, name, document[name])
+    return key

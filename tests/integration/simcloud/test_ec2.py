@@ -9,6 +9,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from local.simcloud.processes import carrying
 from local.simcloud.server import SimCloud
 
 if TYPE_CHECKING:
@@ -216,31 +217,43 @@ def test_an_instance_that_is_terminated_while_it_boots_never_runs(
     eventually(lambda: not (cloud.state / "instances" / made).exists())
 
 
-def test_a_stopped_instance_starts_again_with_its_home(
+def test_a_reboot_ends_the_processes_and_keeps_the_home(
     ec2: "EC2Client",
+    cloud: SimCloud,
     launch: Launch,
     state_of: StateOf,
     eventually: Eventually,
     sh: Callable[..., tuple[int, str, str]],
 ) -> None:
-    made = launch()
-    sh(made, "echo kept > file")
-    ec2.stop_instances(InstanceIds=[made])
-    eventually(lambda: state_of(made) == "stopped")
-    ec2.start_instances(InstanceIds=[made])
-    eventually(lambda: state_of(made) == "running")
-    assert sh(made, "cat file") == (0, "kept\n", "")
+    made = launch(UserData="#cloud-boothook\n#!/bin/sh\necho booted >> boots\n")
+    [address] = [instance.address for instance in cloud.instances()]
+    sh(made, "echo kept > file; setsid sleep 100 >/dev/null 2>&1 </dev/null & echo $! > pid")
+    pid = int(sh(made, "cat pid")[1])
+    assert pid in carrying(f"SIMCLOUD_INSTANCE_ID={made}")
+    cloud.reboot_instance(made)
+    assert state_of(made) == "running"
+    assert [instance.address for instance in cloud.instances()] == [address]
+    assert sh(made, "cat file")[1] == "kept\n"
+    assert pid not in carrying(f"SIMCLOUD_INSTANCE_ID={made}")
+    eventually(lambda: sh(made, "cat boots")[1] == "booted\nbooted\n")
     ec2.reboot_instances(InstanceIds=[made])
-    eventually(lambda: state_of(made) == "running")
-    assert sh(made, "cat file") == (0, "kept\n", "")
+    eventually(lambda: state_of(made) == "running" and cloud.instances()[0].state == "running")
 
 
-def test_the_console_shows_the_host_key(
-    ec2: "EC2Client", launch: Launch, login: Callable[..., Any], eventually: Eventually
+def test_a_stopped_instance_cannot_be_started_again(
+    ec2: "EC2Client", launch: Launch, state_of: StateOf, eventually: Eventually
 ) -> None:
     made = launch()
-    presented = login(made).get_transport().get_remote_server_key().get_base64()
-    assert f"ssh-ed25519 {presented}" in ec2.get_console_output(InstanceId=made)["Output"]
+    ec2.stop_instances(InstanceIds=[made])
+    eventually(lambda: state_of(made) == "stopped")
+    with pytest.raises(ClientError, match="UnsupportedOperation"):
+        ec2.start_instances(InstanceIds=[made])
+
+
+def test_user_data_over_the_limit_is_refused(ec2: "EC2Client", cloud: SimCloud, request_of: Request) -> None:
+    with pytest.raises(ClientError, match="limited to 16384 bytes"):
+        ec2.run_instances(**request_of(UserData="#!/bin/sh\n" + "#" * 16384))
+    assert cloud.instances(ended=True) == []
 
 
 def test_another_region_has_nothing_unless_it_is_seeded(cloud: SimCloud) -> None:

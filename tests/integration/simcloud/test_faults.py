@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -37,7 +38,7 @@ def test_a_fault_hits_as_often_as_asked(ec2: "EC2Client", cloud: SimCloud, reque
     assert len(cloud.instances()) == 1
 
 
-def test_every_service_has_errors_of_its_own_form(
+def test_an_error_has_the_form_of_its_service(
     cloud: SimCloud, s3: "S3Client", secrets: "SecretsManagerClient"
 ) -> None:
     cloud.faults.add("s3", "PutObject", code="SlowDown", status=503)
@@ -67,7 +68,7 @@ def test_every_service_has_errors_of_its_own_form(
     assert sts.get_caller_identity()["Account"] == "123456789012"
 
 
-def test_a_fault_can_fit_some_requests_only(ec2: "EC2Client", cloud: SimCloud, request_of: Request) -> None:
+def test_a_fault_can_fit_some_requests(ec2: "EC2Client", cloud: SimCloud, request_of: Request) -> None:
     asked = request_of()
     cloud.faults.add("ec2", "RunInstances", code="Unsupported", match="g5.xlarge", times=None)
     cloud.faults.add("ec2", "RunInstances", code="Unsupported", region="us-east-1", times=None)
@@ -87,7 +88,7 @@ def test_a_fault_can_let_calls_pass_first(s3: "S3Client", cloud: SimCloud) -> No
     s3.put_object(Bucket=BUCKET, Key="third")
 
 
-def test_an_answer_can_get_lost_after_the_deed(
+def test_an_answer_can_get_lost_after_the_work_is_done(
     ec2: "EC2Client", s3: "S3Client", cloud: SimCloud, request_of: Request
 ) -> None:
     asked = request_of(ClientToken="build-1")
@@ -102,7 +103,7 @@ def test_an_answer_can_get_lost_after_the_deed(
     assert s3.get_object(Bucket=BUCKET, Key="key")["Body"].read() == b"content"
 
 
-def test_a_request_can_get_lost_before_the_deed(s3: "S3Client", cloud: SimCloud) -> None:
+def test_a_request_can_get_lost_before_the_work_is_done(s3: "S3Client", cloud: SimCloud) -> None:
     cloud.faults.add("s3", "PutObject", lose="request")
     with pytest.raises(LOST):
         s3.put_object(Bucket=BUCKET, Key="key", Body=b"content")
@@ -116,11 +117,24 @@ def test_latency_alone_only_takes_time(s3: "S3Client", cloud: SimCloud) -> None:
     assert time.monotonic() - begun > 0.3
 
 
+def test_s3_can_hang_and_then_go_on(s3: "S3Client", cloud: SimCloud) -> None:
+    fault = cloud.faults.add("s3", "PutObject", hang=True)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(s3.put_object, Bucket="tariff-models", Key="late", Body=b"1")
+        with pytest.raises(TimeoutError):
+            writing.result(0.2)
+        # Nothing is written yet, and other calls are answered.
+        assert s3.list_objects_v2(Bucket="tariff-models")["KeyCount"] == 0
+        cloud.faults.remove(fault)
+        writing.result(5)
+    assert s3.list_objects_v2(Bucket="tariff-models")["KeyCount"] == 1
+
+
 @pytest.mark.parametrize(
     "fault", [{}, {"code": "a", "lose": "answer"}, {"lose": "everything"}], ids=["nothing", "both", "unknown"]
 )
 def test_a_fault_that_makes_no_sense_is_refused(cloud: SimCloud, fault: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"fault|lose"):
+    with pytest.raises(ValueError, match=r"fault|lost"):
         cloud.faults.add("s3", **fault)
 
 
@@ -135,7 +149,9 @@ def ask(cloud: SimCloud, method: str, path: str, value: object = None) -> tuple[
             return error.code, json.load(error)
 
 
-def test_people_can_do_it_over_http(cloud: SimCloud, s3: "S3Client", launch: Callable[..., str]) -> None:
+def test_faults_and_instances_can_be_controlled_over_http(
+    cloud: SimCloud, s3: "S3Client", launch: Callable[..., str]
+) -> None:
     made = launch()
     assert ask(cloud, "GET", "health")[1]["ready"] is True
     assert [each["id"] for each in ask(cloud, "GET", "instances")[1]] == [made]
@@ -149,6 +165,8 @@ def test_people_can_do_it_over_http(cloud: SimCloud, s3: "S3Client", launch: Cal
     assert ask(cloud, "POST", f"instances/{made}/freeze")[0] == 200
     assert cloud.instances()[0].frozen
     assert ask(cloud, "POST", f"instances/{made}/thaw")[0] == 200
+    for verb in ("reboot", "fill-disk", "free-disk", "drop"):
+        assert ask(cloud, "POST", f"instances/{made}/{verb}")[0] == 200
     assert ask(cloud, "POST", f"instances/{made}/kill")[0] == 200
     assert ask(cloud, "POST", f"instances/{made}/kill")[0] == 404
     assert ask(cloud, "POST", "faults", {"service": "s3", "wrong": 1})[0] == 400
@@ -166,5 +184,5 @@ def test_a_service_that_is_not_simulated_says_so(cloud: SimCloud) -> None:
         aws_secret_access_key="a",
         config=Config(retries={"total_max_attempts": 1}),
     )
-    with pytest.raises(ClientError, match="simcloud simulates ec2, s3"):
+    with pytest.raises(ClientError, match="has ec2, s3"):
         sqs.list_queues()

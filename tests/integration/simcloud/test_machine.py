@@ -1,4 +1,4 @@
-"""What an instance is on the inside: SSH, files, the image's contents, and its end."""
+"""What an instance is on the inside: SSH, files, what the image holds, and how it ends."""
 
 import io
 import os
@@ -8,15 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
+import asyncssh
 import paramiko
 import pytest
+import yaml
 
 from local.simcloud.server import SimCloud
-from local.simcloud.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -80,34 +82,6 @@ def test_the_image_holds_a_clone_of_what_is_committed(
     assert (source_repository / "file").read_text(encoding="utf-8") == "not committed"
 
 
-def test_the_clone_works_from_a_shallow_repository(source_repository: Path, tmp_path: Path) -> None:
-    shallow = tmp_path / "shallow"
-    subprocess.run(
-        ["git", "clone", "--quiet", "--depth=1", f"file://{source_repository}", str(shallow)], check=True
-    )
-    with SimCloud(Settings(repository=shallow)) as cloud:
-        assert clone_of(cloud).count("\n") == 1
-
-
-def clone_of(cloud: SimCloud) -> str:
-    with_any: Any = {"aws_access_key_id": "a", "aws_secret_access_key": "a", "region_name": cloud.region}
-    ec2 = boto3.client("ec2", endpoint_url=cloud.endpoint_url, **with_any)
-    image = ec2.describe_images(Filters=[{"Name": "name", "Values": ["FPO Training 1.1.0"]}])["Images"][0]
-    ec2.run_instances(ImageId=image["ImageId"], MinCount=1, MaxCount=1, KeyName="fpo-training")
-    while (instance := cloud.instances()[0]).state != "running":
-        time.sleep(0.01)
-    command = [
-        "git",
-        "-c",
-        "safe.directory=*",
-        "-C",
-        str(instance.home / "training/repository"),
-        "log",
-        "--oneline",
-    ]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
 def test_the_images_python_is_the_one_of_the_virtual_environment(launch: Launch, sh: Sh) -> None:
     command = "training/environment/bin/python -c 'import sys, moto; print(sys.prefix)' 'a  b' && echo fine"
     status, output, errors = sh(launch(), command)
@@ -115,7 +89,7 @@ def test_the_images_python_is_the_one_of_the_virtual_environment(launch: Launch,
     assert output.splitlines()[0] == sys.prefix
 
 
-def test_only_the_key_of_the_launch_lets_in(ec2: "EC2Client", launch: Launch, login: Login) -> None:
+def test_only_the_key_of_the_launch_can_log_in(ec2: "EC2Client", launch: Launch, login: Login) -> None:
     other = ec2.create_key_pair(KeyName="other", KeyType="rsa")
     made = launch(KeyName="other")
     with pytest.raises(paramiko.AuthenticationException):
@@ -143,7 +117,7 @@ def test_megabytes_of_output_and_input_pass(launch: Launch, login: Login) -> Non
     assert int(output.read()) == size
 
 
-def test_output_that_nobody_reads_yet_neither_blocks_the_others_nor_is_lost(
+def test_output_that_nobody_reads_yet_does_not_block_others_and_is_not_lost(
     launch: Launch, login: Login
 ) -> None:
     client = login(launch())
@@ -155,7 +129,7 @@ def test_output_that_nobody_reads_yet_neither_blocks_the_others_nor_is_lost(
     assert slow.channel.recv_exit_status() == 0
 
 
-def test_files_pass_by_sftp_and_paths_are_the_machines_own(
+def test_sftp_transfers_files_to_and_from_the_machines_home(
     cloud: SimCloud, launch: Launch, login: Login
 ) -> None:
     made = launch()
@@ -264,7 +238,7 @@ def test_a_shutdown_can_wait_and_be_cancelled(
     eventually(lambda: state_of(made) == "terminated")
 
 
-def test_user_data_runs_at_the_first_boot_as_a_dead_mans_switch(
+def test_a_script_in_the_user_data_runs_at_the_first_boot(
     ec2: "EC2Client", cloud: SimCloud, launch: Launch, state_of: StateOf, eventually: Eventually
 ) -> None:
     script = '#!/bin/bash -e\necho "home is $HOME, id $SIMCLOUD_INSTANCE_ID"\nshutdown -h +2\n'
@@ -277,12 +251,67 @@ def test_user_data_runs_at_the_first_boot_as_a_dead_mans_switch(
     eventually(lambda: state_of(made) == "terminated")
 
 
-def test_user_data_that_is_no_script_is_left_alone(
-    cloud: SimCloud, launch: Launch, eventually: Eventually
+def test_user_data_brings_the_host_key_and_commands_for_every_boot(
+    cloud: SimCloud, launch: Launch, login: Login, sh: Sh, eventually: Eventually
 ) -> None:
-    launch(UserData="#cloud-config\npackages: []\n")
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    config = {
+        "ssh_keys": {"ed25519_private": key.export_private_key().decode()},
+        "bootcmd": ["echo every >> order"],
+        "runcmd": [["sh", "-c", "echo 'first  boot' >> order"]],
+        "packages": ["none"],
+    }
+    archive = MIMEMultipart()
+    archive.attach(MIMEText("#cloud-config\n" + yaml.safe_dump(config), "cloud-config"))
+    archive.attach(MIMEText("#!/bin/sh\necho script >> order\n", "x-shellscript"))
+    made = launch(UserData=archive.as_string())
+    presented = login(made).get_transport().get_remote_server_key().get_base64()  # type: ignore[union-attr]
+    assert f"ssh-ed25519 {presented}" == key.export_public_key().decode().strip()
+    first = "every\nfirst  boot\nscript\n"
+    eventually(lambda: sh(made, "cat order")[1] == first)
+    cloud.reboot_instance(made)
+    eventually(lambda: sh(made, "cat order")[1] == f"{first}every\n")
     log = cloud.instances()[0].home / "cloud-init-output.log"
-    eventually(lambda: log.exists() and "Only user data" in log.read_text(encoding="utf-8"))
+    assert "ignores 'packages'" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text", ["#cloud-config\nssh_keys: {ed25519_private: nonsense}\n", "#cloud-config\n: [", "nothing"]
+)
+def test_user_data_that_cannot_be_used_does_not_keep_a_machine_from_booting(
+    text: str, launch: Launch, login: Login
+) -> None:
+    assert login(launch(UserData=text))
+
+
+def test_a_full_disk_refuses_every_write_until_it_is_freed(
+    cloud: SimCloud, launch: Launch, login: Login, sh: Sh
+) -> None:
+    made = launch()
+    sh(made, "echo kept > kept")
+    # A program that was started before the disk is full meets it, too.
+    writes = "while :; do echo line >> log || exit 9; sleep 0.01; done"
+    _, _, errors = login(made).exec_command(writes)
+    cloud.fill_disk(made)
+    assert cloud.instances()[0].disk_full
+    assert errors.channel.recv_exit_status() == 9
+    assert "No space left on device" in errors.read().decode()
+    for command in (
+        "echo more > more",
+        "cp kept copied",
+        'python3 -c \'open("more", "w", 1).write("x\\n")\'',
+    ):
+        status, _, said = sh(made, command)
+        assert status == 1
+        assert "No space left on device" in said
+    assert sh(made, "cat kept; echo piped | cat; echo nowhere > /dev/null") == (0, "kept\npiped\n", "")
+    sftp = login(made).open_sftp()
+    with pytest.raises(OSError, match="No space left on device"), sftp.open("sent", "w") as file:
+        file.write("content")
+    cloud.free_disk(made)
+    assert sh(made, "echo more > more && cat more") == (0, "more\n", "")
+    with sftp.open("sent", "w") as file:
+        file.write("content")
 
 
 def test_a_frozen_machine_is_silent_until_it_thaws(cloud: SimCloud, launch: Launch, login: Login) -> None:
@@ -305,7 +334,9 @@ def test_a_frozen_machine_is_silent_until_it_thaws(cloud: SimCloud, launch: Laun
     assert login(made)
 
 
-def test_aws_may_take_an_instance(cloud: SimCloud, ec2: "EC2Client", launch: Launch, sh: Sh) -> None:
+def test_an_instance_can_be_taken_away_as_aws_does(
+    cloud: SimCloud, ec2: "EC2Client", launch: Launch, sh: Sh
+) -> None:
     made = launch()
     sh(made, "sleep 100 >/dev/null 2>&1 </dev/null &")
     cloud.kill_instance(made)
@@ -346,7 +377,7 @@ def test_many_instances_at_once(cloud: SimCloud, ec2: "EC2Client", request_of: A
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client")
-def test_openssh_gets_in_with_the_key_file(cloud: SimCloud, launch: Launch, tmp_path: Path) -> None:
+def test_openssh_can_log_in_with_the_key_file(cloud: SimCloud, launch: Launch, tmp_path: Path) -> None:
     launch()
     instance = cloud.instances()[0]
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from local.simcloud.faults import Call, Faults
@@ -5,7 +7,7 @@ from local.simcloud.faults import Call, Faults
 RUN = Call("ec2", "RunInstances", "eu-west-2", "/? InstanceType=g4dn.xlarge")
 
 
-def test_the_fault_that_was_added_first_goes_first_and_each_only_as_often_as_asked() -> None:
+def test_faults_take_effect_in_the_order_they_were_added_and_as_often_as_asked() -> None:
     faults = Faults()
     faults.add("ec2", "RunInstances", code="first", times=2)
     faults.add("ec2", code="second")
@@ -39,8 +41,24 @@ def test_a_fault_hits_the_calls_that_it_fits(conditions: dict[str, str], hits: b
     assert (faults.take(RUN) is not None) is hits
 
 
-def test_skipped_calls_are_no_hits() -> None:
+def test_skipped_calls_do_not_count_as_hits() -> None:
     faults = Faults()
     fault = faults.add("ec2", code="x", skip=2)
     assert [faults.take(RUN) for _ in range(4)] == [None, None, fault, None]
     assert fault.hits == 1
+
+
+def test_a_hanging_call_goes_on_when_its_fault_is_removed() -> None:
+    faults = Faults()
+    # The fault hits one call only, and can still be removed while that call hangs.
+    faults.add("ec2", hang=True)
+    fault = faults.take(RUN)
+    assert fault is not None
+    assert faults.take(RUN) is None
+    waiting = threading.Thread(target=fault.delay)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    faults.clear()
+    waiting.join(5)
+    assert not waiting.is_alive()
