@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from training.errors import FailureCode, TrainingError
 from training.progress import Progress
 
 QUIET = Progress(log=io.StringIO())
+DEVICES = ["cpu", "cpu"]
 NOUNS = ("kettle", "shirt", "horse", "wire of copper", "cheese", "tyre for buses")
 
 
@@ -96,55 +99,69 @@ def test_everything_that_changes_an_embedding_changes_the_fingerprint(transforme
     assert len(prints) == 4
 
 
-@pytest.mark.parametrize(("batch_size", "bfloat16"), [(16, False), (16, True), (1, False)])
+@pytest.fixture(scope="module")
+def pool(transformer: Transformer) -> Iterator[Pool]:
+    """A running pool of two processes in float32. Starting one takes many seconds."""
+    # Two threads would change the order of sums, so each process must use one thread despite this setting.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        running = Pool(Encoder(transformer, "cpu", 16, pool=DEVICES).model, DEVICES)
+        with running:
+            yield running
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(16, 150), (1, 20)])
 def test_a_process_pool_gives_the_same_embeddings_to_the_last_bit(
     transformer: Transformer,
     texts: list[str],
+    pool: Pool,
     monkeypatch: pytest.MonkeyPatch,
     batch_size: int,
-    bfloat16: bool,
+    count: int,
 ) -> None:
-    # Two threads would change the order of sums, so each process must use one thread despite this setting.
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    odd = [*texts, *NOUNS, "word " * 2000, "", "  spaced  out "]
-    alone = Encoder(transformer, "cpu", batch_size, bfloat16=bfloat16)
-    pooled = Encoder(transformer, "cpu", batch_size, bfloat16=bfloat16, pool=["cpu", "cpu"])
+    monkeypatch.setattr("training.embedding.encoder.Pool", lambda model, devices: nullcontext(pool))
+    odd = [*texts[:count], *NOUNS, "word " * 2000, "", "  spaced  out "]
+    alone = Encoder(transformer, "cpu", batch_size)
+    pooled = Encoder(transformer, "cpu", batch_size, pool=DEVICES)
     assert np.array_equal(pooled.encode(odd, QUIET), alone.encode(odd, QUIET))
+    assert np.array_equal(pooled.encode(["kettle"], QUIET), alone.encode(["kettle"], QUIET))
     assert pooled.fingerprint == alone.fingerprint
-    assert not multiprocessing.active_children()
 
 
-def test_a_pool_embeds_a_single_text_and_does_not_start_for_an_empty_list(
+def test_the_pool_refuses_a_batch_of_texts_that_differ_in_length(pool: Pool) -> None:
+    with pytest.raises(ValueError, match="same shape"):
+        pool.encode(["kettle", "electric kettle"], 2)
+
+
+def test_an_encoder_starts_a_pool_in_bfloat16_and_ends_it(transformer: Transformer, texts: list[str]) -> None:
+    others = multiprocessing.active_children()
+    alone = Encoder(transformer, "cpu", 16, bfloat16=True)
+    pooled = Encoder(transformer, "cpu", 16, bfloat16=True, pool=DEVICES)
+    assert np.array_equal(pooled.encode(texts, QUIET), alone.encode(texts, QUIET))
+    assert pooled.fingerprint == alone.fingerprint
+    assert multiprocessing.active_children() == others
+
+
+def test_an_encoder_does_not_start_a_pool_for_an_empty_list(
     transformer: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pooled = Encoder(transformer, "cpu", 16, pool=["cpu"])
-    one = Encoder(transformer, "cpu", 16).encode(["kettle"], QUIET)
-    assert np.array_equal(pooled.encode(["kettle"], QUIET), one)
-    monkeypatch.setattr(Pool, "__enter__", lambda self: pytest.fail("started for nothing"))
-    assert pooled.encode([], QUIET).shape == (0, 384)
-
-
-def test_the_pool_refuses_a_batch_of_texts_that_differ_in_length(transformer: Transformer) -> None:
-    with (
-        Pool(Encoder(transformer, "cpu", 16, pool=["cpu"]).model, ["cpu"]) as pool,
-        pytest.raises(ValueError, match="same shape"),
-    ):
-        pool.encode(["kettle", "electric kettle"], 2)
+    monkeypatch.setattr(Pool, "__enter__", lambda self: pytest.fail("a pool was started"))
+    assert Encoder(transformer, "cpu", 16, pool=["cpu"]).encode([], QUIET).shape == (0, 384)
 
 
 @pytest.mark.parametrize("at_work", [False, True])
 def test_a_killed_process_of_the_pool_is_an_error_that_names_its_device(
     transformer: Transformer, at_work: bool
 ) -> None:
-    devices = ["cpu", "cpu"]
-    with Pool(Encoder(transformer, "cpu", 16, pool=devices).model, devices) as pool:
+    others = set(multiprocessing.active_children())
+    with Pool(Encoder(transformer, "cpu", 16, pool=DEVICES).model, DEVICES) as pool:
 
         def work() -> None:
             while True:
                 pool.encode(["word " * 2000] * 50, 1)
 
         pool.encode(["kettle"] * 8, 1)
-        victim = multiprocessing.active_children()[0]
+        victim = (set(multiprocessing.active_children()) - others).pop()
         assert victim.pid
         if at_work:
             threading.Timer(0.5, os.kill, (victim.pid, signal.SIGKILL)).start()
@@ -154,7 +171,7 @@ def test_a_killed_process_of_the_pool_is_an_error_that_names_its_device(
         with pytest.raises(TrainingError, match="embeds on cpu was killed by SIGKILL") as caught:
             work()
         assert caught.value.reason is FailureCode.OUT_OF_MEMORY
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) == others
 
 
 def test_the_pool_ends_when_its_parent_is_killed() -> None:

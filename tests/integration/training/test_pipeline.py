@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from local.simcloud.processes import carrying
+from training.cli import app
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -110,13 +112,21 @@ def result(build: Path, command: str) -> dict[str, Any]:
     return content
 
 
+def run_here(folder: Path, command: str, *options: str) -> str:
+    """Run a command by hand, in this process, which has loaded the libraries. Returns its output."""
+    config = ("--config", str(folder / "search-config.toml"), "--output", str(folder / "output"))
+    done = CliRunner().invoke(app, [command, *config, *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build whose training and benchmark have succeeded."""
+    """A build whose training and benchmark have succeeded. Its embeddings are in the folder `cache`."""
     folder = tmp_path_factory.mktemp("build")
     write_inputs(folder)
     for command in ("train", "benchmark"):
-        done = run(folder, command)
+        done = run(folder, command, TRAINING_EMBEDDING_CACHE=str(folder / "cache"))
         assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -173,13 +183,12 @@ def test_a_second_run_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
 def test_training_and_benchmark_with_8_digits(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     (tmp_path / "search-config.toml").write_text(CONFIG.replace("digits = 6", "digits = 8"))
-    for command in ("train", "benchmark"):
-        done = run(tmp_path, command)
-        assert done.returncode == 0, done.stdout + done.stderr
+    run_here(tmp_path, "train", "--raw-source-data", str(tmp_path / "raw_source_data.zip"))
     with zipfile.ZipFile(tmp_path / "output" / "model.zip") as archive:
         classes = json.loads(archive.read("target/subheadings.json"))
     assert classes == [*(f"{code}00" for code in sorted(GOODS)), "vvvvvvvvvv"]
-    assert result(tmp_path, "benchmark")["metrics"]["everyday"]["top_1"] >= 0.5
+    run_here(tmp_path, "benchmark", "--benchmarking-data", str(tmp_path / "benchmarking_data.zip"))
+    assert result(tmp_path, "output")["metrics"]["everyday"]["top_1"] >= 0.5
 
 
 def test_a_worktree_elsewhere_trains_with_its_own_code(build: Path, tmp_path: Path) -> None:
@@ -209,9 +218,13 @@ def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:
             f'precision = "float32"\nprocesses = {processes}',
         )
         (folder / "search-config.toml").write_text(config)
-        done = run(folder, "train", TRAINING_EMBEDDING_CACHE=str(folder / "cache"))
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "leaked" not in done.stderr
+    cache = ("--embedding-cache", str(tmp_path / "1" / "cache"))
+    run_here(
+        tmp_path / "1", "train", "--raw-source-data", str(tmp_path / "1" / "raw_source_data.zip"), *cache
+    )
+    done = run(tmp_path / "2", "train", TRAINING_EMBEDDING_CACHE=str(tmp_path / "2" / "cache"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "leaked" not in done.stderr
     # Packs are named by their content, so the embeddings are the same to the last bit.
     packs = [sorted(path.name for path in (tmp_path / name).rglob("*.pack")) for name in ("1", "2")]
     assert len(packs[0]) == 1
@@ -219,7 +232,8 @@ def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:
     one, two = (weights(tmp_path / name) for name in ("1", "2"))
     assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
     for key in ("loss", "accuracy"):
-        alone, together = (result(tmp_path / name, "train")["metrics"][key] for name in ("1", "2"))
+        alone = result(tmp_path / "1", "output")["metrics"][key]
+        together = result(tmp_path / "2", "train")["metrics"][key]
         assert together == pytest.approx(alone, abs=1e-3)
     lines = (tmp_path / "2" / "train" / "progress.jsonl").read_text().splitlines()
     phases = dict.fromkeys(json.loads(line)["phase"] for line in lines)
@@ -235,12 +249,16 @@ def test_a_failure_under_torchrun_keeps_its_exit_status(tmp_path: Path) -> None:
     assert result(tmp_path, "train")["code"] == "missing_source"
 
 
-def test_out_of_memory_is_reported_when_one_of_several_processes_is_killed(tmp_path: Path) -> None:
+def test_out_of_memory_is_reported_when_one_of_several_processes_is_killed(
+    build: Path, tmp_path: Path
+) -> None:
     write_inputs(tmp_path)
     config = CONFIG.replace("max_epochs = 30", "max_epochs = 10000")
     (tmp_path / "search-config.toml").write_text(config.replace("digits = 6", "digits = 6\nprocesses = 2"))
     mark = f"OF_THIS_TEST={tmp_path}"
-    with start(tmp_path, "train", OF_THIS_TEST=str(tmp_path)) as process:
+    # With all embeddings in the cache, no process pool has to be started first.
+    cache = str(build / "cache")
+    with start(tmp_path, "train", OF_THIS_TEST=str(tmp_path), TRAINING_EMBEDDING_CACHE=cache) as process:
         progress = tmp_path / "train" / "progress.jsonl"
         deadline = time.monotonic() + 120
         while not progress.is_file() or '"train"' not in progress.read_text():
@@ -258,17 +276,10 @@ def test_out_of_memory_is_reported_when_one_of_several_processes_is_killed(tmp_p
 
 
 def test_classify_by_hand(build: Path) -> None:
-    options = ["--config", str(build / "search-config.toml"), "--output", str(build / "output")]
-    done = subprocess.run(
-        [sys.executable, "-m", "training", "classify", *options, "electric kettle", "goods", "brogues"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "851610" in done.stdout
-    assert "too vague" in done.stdout
-    assert "640399" in done.stdout
+    shown = run_here(build, "classify", "electric kettle", "goods", "brogues")
+    assert "851610" in shown
+    assert "too vague" in shown
+    assert "640399" in shown
 
 
 def test_a_missing_source_fails_with_its_code_and_leaves_no_model(tmp_path: Path) -> None:

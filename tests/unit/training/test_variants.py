@@ -44,17 +44,14 @@ def test_variants_depend_on_the_seed_but_not_on_the_hash_seed_or_the_order_of_te
         "from training.dataset.variants import make_variants; "
         f"print(make_variants({TEXTS!r}, [4] * 4, 0).texts)"
     )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(printed) == 1
+    other = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONHASHSEED": "1", "PYTHONPATH": "."},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert other.stdout.strip() == str(make_variants(TEXTS, [4] * 4, 0).texts)
     backwards = make_variants(TEXTS[::-1], [4] * 4, seed=0)
     assert variants_of(backwards, 0) == variants_of(make_variants(TEXTS, [4] * 4, seed=0), 3)
     assert make_variants(TEXTS, [4] * 4, seed=1).texts != backwards.texts
