@@ -180,17 +180,17 @@ def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
     )
 
 
-def ec2_client(settings: Settings, *, attempts: int = 5) -> "EC2Client":
+def ec2_client(settings: Settings, region: str, *, attempts: int = 5) -> "EC2Client":
     """`attempts` 1 for RunInstances: its capacity errors are 500s, which botocore would repeat by itself."""
     return boto3.session.Session().client(
-        "ec2", region_name=settings.region, endpoint_url=settings.aws_endpoint_url, config=_config(attempts)
+        "ec2", region_name=region, endpoint_url=settings.aws_endpoint_url, config=_config(attempts)
     )
 
 
-def secrets_client(settings: Settings) -> "SecretsManagerClient":
+def secrets_client(settings: Settings, region: str) -> "SecretsManagerClient":
     return boto3.session.Session().client(
         "secretsmanager",
-        region_name=settings.region,
+        region_name=region,
         endpoint_url=settings.aws_endpoint_url,
         config=_config(5),
     )

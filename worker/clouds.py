@@ -1,5 +1,6 @@
-"""AWS clients of one region, made once for each worker."""
+"""AWS clients by region, made once for each worker (boto3's clients are thread-safe)."""
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cloud:
-    """AWS clients of one region, shared by all of a worker's builds (boto3's clients are thread-safe)."""
+    """AWS clients of one region."""
 
+    region: str
     ec2: "EC2Client"
-    # One try a call: a capacity error must reach us at once.
+    # One try for each call: the registry itself decides what follows when there is no capacity.
     ec2_launch: "EC2Client"
     secrets: "SecretsManagerClient"
-    bucket: Bucket
-    region: str
 
     @classmethod
-    def of(cls, settings: Settings) -> "Cloud":
+    def of(cls, settings: Settings, region: str) -> "Cloud":
         return cls(
-            ec2=ec2_client(settings),
-            ec2_launch=ec2_client(settings, attempts=1),
-            secrets=secrets_client(settings),
-            bucket=Bucket.of(settings),
-            region=settings.region,
+            region=region,
+            ec2=ec2_client(settings, region),
+            ec2_launch=ec2_client(settings, region, attempts=1),
+            secrets=secrets_client(settings, region),
         )
+
+
+class Clouds:
+    """The bucket, and the clients of each region that is in use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bucket = Bucket.of(settings)
+        self._settings = settings
+        self._regions: dict[str, Cloud] = {}
+        self._making = threading.Lock()
+        self.home = self.region(settings.region)
+
+    def region(self, name: str) -> Cloud:
+        """The clients of a region, made when it is first asked for."""
+        with self._making:
+            if name not in self._regions:
+                self._regions[name] = Cloud.of(self._settings, name)
+            return self._regions[name]

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from app.db.session import Database
 from app.queue import enqueue_build
+from app.registry import launches
 from app.registry.builds.lease import state_of, unattended
 from app.storage import keys
-from worker.clouds import Cloud
-from worker.steps.instance import managed_instances, terminate
+from worker import ec2
+from worker.clouds import Cloud, Clouds
 
 _log = logging.getLogger(__name__)
 
@@ -24,40 +25,51 @@ def requeue_unattended(database: Database) -> int:
 
 
 def terminate_orphans(
-    database: Database, cloud: Cloud, grace: timedelta, now: datetime | None = None
+    database: Database, clouds: Clouds, grace: timedelta, now: datetime | None = None
 ) -> list[str]:
-    """End the instances whose build, one of this registry's, has ended; returns their ids.
+    """End the instances whose build, one of this registry's, has ended. Returns their ids.
 
-    An instance of a build that we do not know is another registry's, and left alone. The grace period is
-    for a build that was just made, or has just ended and is about to say so. Raises CloudError.
+    Looks in every region in use. An instance of a build that we do not know belongs to another registry, and
+    is left alone. The grace period is for a build that was just made, or has just ended and will say so soon.
+    Raises CloudError.
     """
     now = now or datetime.now(UTC)
+    with database.transaction() as session:
+        regions = {clouds.home.region, *launches.regions(session)}
+    return [
+        instance_id
+        for region in sorted(regions)
+        for instance_id in _terminate_orphans(database, clouds.region(region), grace, now)
+    ]
+
+
+def _terminate_orphans(database: Database, cloud: Cloud, grace: timedelta, now: datetime) -> list[str]:
     ended = []
-    for found in managed_instances(cloud):
+    for found in ec2.managed_instances(cloud):
         instance_id = found["InstanceId"]
         tags = {tag.get("Key"): tag.get("Value", "") for tag in found.get("Tags", [])}
         try:
             build_id = UUID(tags.get("build-id", ""))
         except ValueError:
-            _log.warning("instance_id=%s carries our tag but no build's", instance_id)
+            _log.warning("instance_id=%s carries our tag, but not that of a build", instance_id)
             continue
         if now - found["LaunchTime"] < grace:
             continue
         with database.transaction() as session:
             state = state_of(session, build_id)
         if state is None:
-            _log.warning("instance_id=%s is of the unknown build %s", instance_id, build_id)
+            _log.warning("instance_id=%s belongs to the unknown build %s", instance_id, build_id)
         elif not state.active:
             _log.warning("instance_id=%s outlived its build %s: terminated", instance_id, build_id)
-            terminate(cloud, [instance_id])
+            ec2.terminate(cloud, [instance_id])
             ended.append(instance_id)
     return ended
 
 
-def sweep_staging(database: Database, cloud: Cloud) -> int:
+def sweep_staging(database: Database, clouds: Clouds) -> int:
     """Delete what ended builds had staged; returns how many objects. Raises CloudError."""
     deleted = 0
-    for key, _ in list(cloud.bucket.list(keys.STAGING)):
+    for key, _ in list(clouds.bucket.list(keys.STAGING)):
         try:
             build_id = UUID(key.removeprefix(keys.STAGING).partition("/")[0])
         except ValueError:
@@ -65,6 +77,6 @@ def sweep_staging(database: Database, cloud: Cloud) -> int:
         with database.transaction() as session:
             state = state_of(session, build_id)
         if state is not None and not state.active:
-            cloud.bucket.delete(key)
+            clouds.bucket.delete(key)
             deleted += 1
     return deleted

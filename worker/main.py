@@ -18,7 +18,7 @@ from psycopg import OperationalError
 from app.db.session import Database
 from app.queue import BUILDS, UPKEEP
 from app.settings import Settings
-from worker.clouds import Cloud
+from worker.clouds import Clouds
 from worker.runner import Runner
 from worker.tasks import make_queue
 
@@ -40,7 +40,7 @@ async def _serve(settings: Settings, stopping: threading.Event) -> None:
     # A build uses a connection for moments only, its heartbeat likewise.
     database = Database(settings.database_url.get_secret_value(), pool_size=max(5, threads // 2))
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    runner = Runner(settings, database, Cloud.of(settings), owner, stopping)
+    runner = Runner(settings, database, Clouds(settings), owner, stopping)
     stop = asyncio.Event()
 
     def on_signal() -> None:

@@ -17,7 +17,7 @@ from app.registry.builds.lease import LeaseLost, release, state_of, take
 from app.registry.builds.steps import BuildView, Failure
 from app.settings import Settings
 from app.words import BuildState, FailureCode, StepName
-from worker.clouds import Cloud
+from worker.clouds import Clouds
 from worker.errors import Busy, HandOver, StepFailed
 from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
@@ -35,7 +35,7 @@ class Runner:
 
     settings: Settings
     database: Database
-    cloud: Cloud
+    clouds: Clouds
     owner: str
     stopping: threading.Event
 
@@ -53,7 +53,7 @@ class Runner:
                 raise Busy
             return
         with Heartbeat(self.database, lease, self.settings.lease) as heartbeat:
-            work = Workbench(self.settings, self.database, self.cloud, lease, heartbeat, self.stopping)
+            work = Workbench(self.settings, self.database, self.clouds, lease, heartbeat, self.stopping)
             try:
                 self._walk(work)
             except LeaseLost as exc:

@@ -37,7 +37,7 @@ def make_queue(runner: Runner, *, stalled_after_s: float, upkeep_cron: str) -> p
     `stalled_after_s` is how long a worker process may be silent until its jobs are given to others;
     `upkeep_cron` (six fields, the last are seconds) is how often the periodic tasks run.
     """
-    database, cloud, settings = runner.database, runner.cloud, runner.settings
+    database, clouds, settings = runner.database, runner.clouds, runner.settings
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=database.conninfo))
     lease_s = settings.lease.total_seconds()
 
@@ -47,7 +47,7 @@ def make_queue(runner: Runner, *, stalled_after_s: float, upkeep_cron: str) -> p
 
     @app.task(name=DRAIN_OUTBOX, queue=UPKEEP)
     def drain_outbox() -> None:
-        mirror.drain(database, cloud.bucket)
+        mirror.drain(database, clouds.bucket)
 
     @app.periodic(cron=upkeep_cron)
     @app.task(name="retry_stalled", queue=UPKEEP, queueing_lock="retry_stalled")
@@ -70,9 +70,9 @@ def make_queue(runner: Runner, *, stalled_after_s: float, upkeep_cron: str) -> p
         began = time.monotonic()
         for part in (
             lambda: janitor.requeue_unattended(database),
-            lambda: mirror.drain(database, cloud.bucket),
-            lambda: janitor.terminate_orphans(database, cloud, settings.orphan_grace),
-            lambda: janitor.sweep_staging(database, cloud),
+            lambda: mirror.drain(database, clouds.bucket),
+            lambda: janitor.terminate_orphans(database, clouds, settings.orphan_grace),
+            lambda: janitor.sweep_staging(database, clouds),
         ):
             try:
                 part()

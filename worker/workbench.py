@@ -18,7 +18,7 @@ from app.registry.builds import log, steps
 from app.registry.builds.lease import Lease, LeaseLost
 from app.settings import Settings
 from app.words import FailureCode, StepName
-from worker.clouds import Cloud
+from worker.clouds import Clouds
 from worker.errors import HandOver, StepFailed
 from worker.heartbeat import Heartbeat
 from worker.remote import Remote
@@ -33,13 +33,13 @@ class Workbench:
         self,
         settings: Settings,
         database: Database,
-        cloud: Cloud,
+        clouds: Clouds,
         lease: Lease,
         heartbeat: Heartbeat,
         stopping: threading.Event,
     ) -> None:
         self.settings = settings
-        self.cloud = cloud
+        self.clouds = clouds
         self.lease = lease
         self._database = database
         self._heartbeat = heartbeat

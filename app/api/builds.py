@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from app.api import examples
 from app.api.deps import Db, Limit, PageCursor, PlainText, Writer
 from app.api.errors import problems
-from app.db.tables import Build
+from app.db.tables import Build, Launch
 from app.registry.builds import listing, requests
 from app.registry.builds import log as build_log
 from app.registry.builds import steps as build_steps
@@ -18,7 +18,17 @@ from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import StepView
 from app.registry.errors import Conflict, InvalidConfig, NotFound, PrefixCollision, Unauthorized
 from app.registry.prefixes import NotNeeded
-from app.words import BuildKind, BuildState, FailureCode, Stage, StepName, StepState, known
+from app.words import (
+    BuildKind,
+    BuildState,
+    FailureCode,
+    LaunchState,
+    Market,
+    Stage,
+    StepName,
+    StepState,
+    known,
+)
 
 router = APIRouter(tags=["builds"])
 
@@ -29,6 +39,8 @@ _MAX_OFFSET = 1 << 53
 # The OpenAPI document names those that this version knows.
 ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
 ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
+ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
+ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]
 ShownStep = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepName)})]
 ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepState)})]
 
@@ -97,6 +109,39 @@ class InstanceOut(BaseModel):
     terminated: bool = Field(description="whether EC2 has confirmed that it ends")
 
 
+class LaunchOut(BaseModel):
+    """One request for an instance, and what became of it."""
+
+    attempt: int
+    region: str = Field(examples=["eu-west-2"])
+    zone: str = Field(examples=["eu-west-2a"])
+    instance_type: str = Field(examples=["g5.xlarge"])
+    market: ShownMarket
+    state: ShownLaunchState
+    instance_id: str | None = Field(examples=["i-0123456789abcdef0"])
+    refusal: str | None = Field(description="What AWS answered, when it refused the request.")
+    requested_at: datetime
+    launched_at: datetime | None
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, launch: Launch) -> Self:
+        refusal = launch.refusal_code and f"{launch.refusal_code}: {launch.refusal_message}"
+        return cls(
+            attempt=launch.attempt,
+            region=launch.region,
+            zone=launch.zone,
+            instance_type=launch.instance_type,
+            market=launch.market,
+            state=launch.state,
+            instance_id=launch.instance_id,
+            refusal=refusal,
+            requested_at=launch.requested_at,
+            launched_at=launch.launched_at,
+            ended_at=launch.ended_at,
+        )
+
+
 class FailureOut(BaseModel):
     """Why a build failed."""
 
@@ -141,6 +186,7 @@ class BuildOut(BaseModel):
     finished_at: datetime | None
     steps: list[StepOut]
     progress: ProgressOut | None
+    launches: list[LaunchOut]
     instance: InstanceOut | None
     failure: FailureOut | None
 
@@ -165,6 +211,7 @@ class BuildOut(BaseModel):
             finished_at=build.finished_at,
             steps=[StepOut.of(step) for step in build_steps.shown(build)],
             progress=ProgressOut.model_validate(build.progress) if build.progress else None,
+            launches=[LaunchOut.of(launch) for launch in build.launches],
             instance=_instance(outputs),
             failure=failure,
         )

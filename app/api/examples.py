@@ -55,6 +55,7 @@ BUILD: dict[str, Any] = {
     "finished_at": None,
     "steps": [_step(name) for name in BuildKind.TRAIN.steps],
     "progress": None,
+    "launches": [],
     "instance": None,
     "failure": None,
 }

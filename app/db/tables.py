@@ -23,7 +23,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app.words import BuildKind, BuildState, EventType, InputKind, Stage, StepState, Verdict
+from app.words import (
+    BuildKind,
+    BuildState,
+    EventType,
+    InputKind,
+    LaunchState,
+    Market,
+    Stage,
+    StepState,
+    Verdict,
+)
 
 
 def _one_of(column: str, words: Iterable[StrEnum]) -> str:
@@ -85,6 +95,7 @@ class Build(Base):
     lease_expires_at: Mapped[datetime | None]
 
     steps: Mapped[list["BuildStep"]] = relationship(lazy="raise", order_by="BuildStep.started_at")
+    launches: Mapped[list["Launch"]] = relationship(lazy="raise", order_by="Launch.attempt")
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", BuildKind), name="kind"),
@@ -143,6 +154,39 @@ class BuildEvent(Base):
     data: Mapped[dict[str, Any]]
 
     __table_args__ = (CheckConstraint(_one_of("type", EventType), name="type"),)
+
+
+class Launch(Base):
+    """One request for an instance, recorded before EC2 is asked."""
+
+    __tablename__ = "launches"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    region: Mapped[str]
+    zone: Mapped[str]
+    subnet_id: Mapped[str]
+    instance_type: Mapped[str]
+    market: Mapped[str]
+    client_token: Mapped[str] = mapped_column(unique=True)
+    state: Mapped[str]
+    instance_id: Mapped[str | None]
+    refusal_code: Mapped[str | None]
+    refusal_message: Mapped[str | None]
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    launched_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("market", Market), name="market"),
+        CheckConstraint(_one_of("state", LaunchState), name="state"),
+        CheckConstraint("(state IN ('refused', 'terminated')) = (ended_at IS NOT NULL)", name="ended"),
+        CheckConstraint("(state = 'refused') = (refusal_code IS NOT NULL)", name="refusal"),
+        CheckConstraint("state <> 'launched' OR instance_id IS NOT NULL", name="launched"),
+        UniqueConstraint("build_id", "attempt"),
+        Index("ix_launches_alive", "region", postgresql_where=text("ended_at IS NULL")),
+    )
 
 
 class BuildLogChunk(Base):

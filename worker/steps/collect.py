@@ -51,7 +51,7 @@ class Collect(Step[Collected]):
                 )
                 raise StepFailed(FailureCode.MISSING_OUTPUT, message)
             local, content = self._fetch(work, remote, f"{output}/{name}", reported[name].sha256)
-            work.cloud.bucket.replace(
+            work.clouds.bucket.replace(
                 keys.staged_key(build.id, name),
                 local,
                 content,

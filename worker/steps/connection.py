@@ -8,9 +8,11 @@ import paramiko
 from app.aws import CloudNotFound, translated
 from app.registry.builds.steps import BuildView
 from app.words import FailureCode, StepName
+from worker import ec2
+from worker.clouds import Cloud
 from worker.errors import StepFailed
 from worker.remote import Endpoint, Remote, RemoteLost, load_key
-from worker.steps.instance import AwaitAddress, LaunchInstance, require_alive
+from worker.steps.instance import AwaitAddress, LaunchInstance, cloud_of
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
@@ -30,16 +32,14 @@ class Connection(Output):
     home: str
 
 
-def fetch_key(work: Workbench) -> tuple[paramiko.PKey, str]:
+def fetch_key(work: Workbench, cloud: Cloud) -> tuple[paramiko.PKey, str]:
     """The launch's private key, and the version of its secret. Raises StepFailed, CloudError."""
     name = work.settings.ssh_key_secret
     try:
         with translated():
-            secret = work.cloud.secrets.get_secret_value(SecretId=name)
+            secret = cloud.secrets.get_secret_value(SecretId=name)
     except CloudNotFound as exc:
-        message = (
-            f"Secrets Manager has no secret {name!r} in {work.cloud.region}. Set REGISTRY_SSH_KEY_SECRET."
-        )
+        message = f"Secrets Manager has no secret {name!r} in {cloud.region}. Set REGISTRY_SSH_KEY_SECRET."
         raise StepFailed(FailureCode.NO_KEY, message) from exc
     try:
         return load_key(secret["SecretString"]), secret["VersionId"]
@@ -54,7 +54,7 @@ class FetchKey(Step[Key]):
     output: ClassVar = Key
 
     def act(self, build: BuildView, work: Workbench) -> Key:
-        key, version = fetch_key(work)
+        key, version = fetch_key(work, cloud_of(build, work))
         return Key(secret=work.settings.ssh_key_secret, secret_version=version, fingerprint=key.fingerprint)
 
 
@@ -78,11 +78,11 @@ def connect(build: BuildView, work: Workbench) -> Remote:
 
 def _connect(build: BuildView, work: Workbench, host_key: str | None) -> Remote:
     settings = work.settings
-    key, _ = fetch_key(work)
+    key, _ = fetch_key(work, cloud_of(build, work))
     address = output_of(build, AwaitAddress).address
     try:
         return Remote(Endpoint(address, settings.ssh_port, settings.ssh_user, host_key), key)
     except RemoteLost:
         # Worth another try only while there is a machine behind the address.
-        require_alive(work.cloud, output_of(build, LaunchInstance).instance_id)
+        ec2.require_alive(work, cloud_of(build, work), output_of(build, LaunchInstance).instance_id)
         raise

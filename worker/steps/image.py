@@ -30,7 +30,7 @@ class FindImage(Step[Image]):
         settings = work.settings
         pattern, owners = settings.image_name_pattern, list(settings.image_owners)
         with translated():
-            pages = work.cloud.ec2.get_paginator("describe_images").paginate(
+            pages = work.clouds.home.ec2.get_paginator("describe_images").paginate(
                 Owners=owners,
                 Filters=[{"Name": "name", "Values": [pattern]}, {"Name": "state", "Values": ["available"]}],
             )
@@ -38,13 +38,13 @@ class FindImage(Step[Image]):
         if not found:
             message = (
                 f"There is no available machine image named {pattern!r} of owner {', '.join(owners)} "
-                f"in {work.cloud.region}. Make one with Packer (.packer/)."
+                f"in {work.clouds.home.region}. Make one with Packer (.packer/)."
             )
             raise StepFailed(FailureCode.NO_IMAGE, message)
         # The id breaks a tie: dates have one second's resolution.
         newest = max(found, key=lambda image: (image["CreationDate"], image["ImageId"]))
         image = Image(image_id=newest["ImageId"], name=newest["Name"], created=newest["CreationDate"])
-        origin = f"aws:{work.cloud.region}:{image.image_id}"
+        origin = f"aws:{work.clouds.home.region}:{image.image_id}"
         with work.transaction() as session:
             inputs.record(
                 session, build.lease, [InputRecord(InputKind.MACHINE_IMAGE, image.name, origin=origin)]

@@ -62,7 +62,7 @@ class LoadInputs(Step[Loaded]):
             pinned[name] = PinnedInput(
                 key=keys.input_key(content.sha256), sha256=content.sha256, size_bytes=content.size_bytes
             )
-            origin = f"s3://{work.cloud.bucket.name}/{pinned[name].key}"
+            origin = f"s3://{work.clouds.bucket.name}/{pinned[name].key}"
             records.append(InputRecord(kind, name, content.sha256, content.size_bytes, origin))
         config = work.scratch / keys.SEARCH_CONFIG
         config.write_text(build.search_config)
@@ -84,7 +84,7 @@ class LoadInputs(Step[Loaded]):
 
 def pin(work: Workbench, name: str, local: Path) -> FileDigest:
     """Fetch an input of the bucket's root, and keep it under its content's address. Raises StepFailed."""
-    bucket = work.cloud.bucket
+    bucket = work.clouds.bucket
     try:
         content = bucket.download(name, local)
     except CloudNotFound as exc:
@@ -98,7 +98,7 @@ def pin(work: Workbench, name: str, local: Path) -> FileDigest:
 
 def keep_input(work: Workbench, local: Path, content: FileDigest, *, content_type: str) -> None:
     """Write a file under its content's address, where it stays. Raises StepFailed, CloudError."""
-    bucket, key = work.cloud.bucket, keys.input_key(content.sha256)
+    bucket, key = work.clouds.bucket, keys.input_key(content.sha256)
     try:
         bucket.put_once(key, local, content, content_type=content_type)
     except KeyTaken as exc:

@@ -1,13 +1,17 @@
-"""The build's EC2 instance: launched once, waited for, and always terminated."""
+"""The build's EC2 instance: launched, waited for, and always terminated."""
 
-import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
-from uuid import UUID
 
-from app.aws import CloudNotFound, translated
+from sqlalchemy.orm import Session
+
+from app.aws import CloudError, CloudNotFound, CloudUnavailable, translated
+from app.registry import launches
+from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
+from app.registry.launches import Place, TooManyLaunches
 from app.words import FailureCode, StepName
+from worker import ec2
 from worker.clouds import Cloud
 from worker.errors import StepFailed
 from worker.retry import Patience
@@ -17,11 +21,8 @@ from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, TagTypeDef
+    from mypy_boto3_ec2.type_defs import InstanceTypeDef, TagTypeDef
 
-MANAGED_BY = "tariff-model-registry"
-
-ALIVE = ("pending", "running", "stopping", "stopped")
 _POLL_S = 2.0
 
 # The dead-man's switch: whatever becomes of the registry, the machine ends itself, and ending is terminating.
@@ -31,10 +32,13 @@ shutdown -h +{minutes}
 
 
 class Launched(Output):
+    """`launch_id` is None for an instance that was launched before launches were recorded."""
+
     instance_id: str
     instance_type: str
     region: str
     zone: str
+    launch_id: int | None = None
 
 
 class Address(Output):
@@ -53,88 +57,71 @@ class Terminated(Output):
     instance_ids: tuple[str, ...]
 
 
-def managed_instances(cloud: Cloud, *filters: "FilterTypeDef") -> list["InstanceTypeDef"]:
-    """Every instance that carries our tag and is not ended, whoever launched it. Raises CloudError."""
-    wanted: list[FilterTypeDef] = [
-        {"Name": "tag:managed-by", "Values": [MANAGED_BY]},
-        {"Name": "instance-state-name", "Values": list(ALIVE)},
-        *filters,
-    ]
-    with translated():
-        pages = cloud.ec2.get_paginator("describe_instances").paginate(Filters=wanted)
-        return [found for page in pages for of in page["Reservations"] for found in of["Instances"]]
-
-
-def instances_of(cloud: Cloud, build_id: UUID) -> list["InstanceTypeDef"]:
-    return managed_instances(cloud, {"Name": "tag:build-id", "Values": [str(build_id)]})
-
-
-def terminate(cloud: Cloud, instance_ids: list[str]) -> None:
-    """Tell EC2 to end them; one that it does not know any more has ended. Raises CloudError."""
-    for instance_id in instance_ids:
-        try:
-            with translated():
-                cloud.ec2.terminate_instances(InstanceIds=[instance_id])
-        except CloudNotFound:
-            continue
-
-
-def describe(cloud: Cloud, instance_id: str) -> "InstanceTypeDef | None":
-    """None when EC2 does not know it (any more). Raises CloudError."""
-    try:
-        with translated():
-            reservations = cloud.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
-    except CloudNotFound:
-        return None
-    return next((found for of in reservations for found in of["Instances"]), None)
-
-
-def require_alive(cloud: Cloud, instance_id: str) -> None:
-    """Raises StepFailed when the instance has ended without our doing."""
-    found = describe(cloud, instance_id)
-    state = found["State"]["Name"] if found is not None else "gone"
-    if state not in ("pending", "running"):
-        reason = (found or {}).get("StateTransitionReason") or "no reason given"
-        message = f"The instance {instance_id} is {state} ({reason}). Post the build again."
-        raise StepFailed(FailureCode.INSTANCE_LOST, message)
-
-
-def launch_token(build_id: UUID, subnet_id: str, instance_type: str) -> str:
-    """EC2's idempotency token of a launch: the same for every try of a build in a place. 64 characters."""
-    return hashlib.sha256(f"{build_id}/1/{subnet_id}/{instance_type}".encode()).hexdigest()
+def cloud_of(build: BuildView, work: Workbench) -> Cloud:
+    """The region that the build's instance runs in."""
+    return work.clouds.region(output_of(build, LaunchInstance).region)
 
 
 class LaunchInstance(Step[Launched]):
-    """Start the build's instance; adopts one that an earlier try launched."""
+    """Start the build's instance, or adopt one that an earlier try launched."""
 
     name: ClassVar = StepName.LAUNCH_INSTANCE
     deadline: ClassVar = timedelta(minutes=20)
     output: ClassVar = Launched
 
     def act(self, build: BuildView, work: Workbench) -> Launched:
+        cloud, network = work.clouds.home, output_of(build, FindNetwork)
+        place = Place(cloud.region, network.zone, network.subnet_id)
+        try:
+            with work.transaction() as session:
+                request = launches.request(session, build.lease, place, work.settings.instance_type)
+        except TooManyLaunches as exc:
+            code = FailureCode.TOO_MANY_LAUNCHES
+            raise StepFailed(code, f"The {exc}, and lost each of them. {code.advice}") from exc
         # A death after RunInstances and before the id was stored left an instance with our tags.
-        adopted = instances_of(work.cloud, build.id)
-        found = adopted[0] if adopted else self._launch(build, work)
+        adopted = ec2.instances_of(cloud, build.id)
+        found = adopted[0] if adopted else self._launch(build, work, cloud, request)
         return Launched(
             instance_id=found["InstanceId"],
             instance_type=found["InstanceType"],
-            region=work.cloud.region,
+            region=cloud.region,
             zone=found["Placement"]["AvailabilityZone"],
+            launch_id=request.id,
         )
 
-    def _launch(self, build: BuildView, work: Workbench) -> "InstanceTypeDef":
+    def apply(self, session: Session, lease: Lease, output: Launched) -> None:
+        if output.launch_id is not None:
+            launches.launched(session, lease, output.launch_id, output.instance_id)
+        super().apply(session, lease, output)
+
+    def _launch(
+        self, build: BuildView, work: Workbench, cloud: Cloud, request: launches.Request
+    ) -> "InstanceTypeDef":
+        try:
+            return self._run_instances(build, work, cloud, request.client_token)
+        except CloudUnavailable:
+            # Whether EC2 has launched it is not known: the same request is sent again.
+            raise
+        except CloudError as exc:
+            with work.transaction() as session:
+                launches.refused(session, build.lease, request.id, exc.code, exc.message)
+            raise
+
+    def _run_instances(
+        self, build: BuildView, work: Workbench, cloud: Cloud, client_token: str
+    ) -> "InstanceTypeDef":
         settings = work.settings
         image, network = output_of(build, FindImage), output_of(build, FindNetwork)
         tags: list[TagTypeDef] = [
-            {"Key": "Name", "Value": f"{MANAGED_BY} {build.prefix}"},
-            {"Key": "managed-by", "Value": MANAGED_BY},
+            {"Key": "Name", "Value": f"{ec2.MANAGED_BY} {build.prefix}"},
+            {"Key": "managed-by", "Value": ec2.MANAGED_BY},
             {"Key": "build-id", "Value": str(build.id)},
             {"Key": "prefix", "Value": build.prefix},
         ]
         with translated():
-            answer = work.cloud.ec2_launch.run_instances(
-                # Tags are seen late now and then: the token keeps a second try from a second instance.
-                ClientToken=launch_token(build.id, network.subnet_id, settings.instance_type),
+            answer = cloud.ec2_launch.run_instances(
+                # Tags may be seen late: the token keeps a second try from making a second instance.
+                ClientToken=client_token,
                 ImageId=image.image_id,
                 InstanceType=settings.instance_type,  # type: ignore[arg-type]
                 KeyName=settings.key_name,
@@ -159,44 +146,49 @@ class AwaitAddress(Step[Address]):
     output: ClassVar = Address
 
     def act(self, build: BuildView, work: Workbench) -> Address:
-        instance_id = output_of(build, LaunchInstance).instance_id
+        cloud, instance_id = cloud_of(build, work), output_of(build, LaunchInstance).instance_id
+        private = work.settings.instance_address == "private"
         while True:
-            found = describe(work.cloud, instance_id)
-            # EC2 is eventually consistent: an instance that it just launched may be unknown for a while.
-            if found is not None:
-                if found["State"]["Name"] not in ("pending", "running"):
-                    require_alive(work.cloud, instance_id)
-                private = work.settings.instance_address == "private"
+            ec2.require_alive(work, cloud, instance_id)
+            found = ec2.describe(cloud, instance_id)
+            if found is not None and found["State"]["Name"] == "running":
                 address = found.get("PrivateIpAddress") if private else found.get("PublicIpAddress")
-                if address and found["State"]["Name"] == "running":
+                if address:
                     return Address(address=address)
             work.sleep(_POLL_S / 4)
 
 
 class AwaitReady(Step[Ready]):
-    """EC2's own checks of the machine; whether it lets us in is the next steps' matter."""
+    """EC2's own checks of the machine. Whether it lets us in is for the next steps to find out."""
 
     name: ClassVar = StepName.AWAIT_READY
     deadline: ClassVar = timedelta(minutes=20)
     output: ClassVar = Ready
 
     def act(self, build: BuildView, work: Workbench) -> Ready:
-        instance_id = output_of(build, LaunchInstance).instance_id
+        cloud, instance_id = cloud_of(build, work), output_of(build, LaunchInstance).instance_id
         while True:
-            with translated():
-                statuses = work.cloud.ec2.describe_instance_status(InstanceIds=[instance_id])[
-                    "InstanceStatuses"
-                ]
-            checks = [
-                (status["SystemStatus"]["Status"], status["InstanceStatus"]["Status"]) for status in statuses
-            ]
+            checks = _checks(cloud, instance_id)
             if checks == [("ok", "ok")]:
                 return Ready(checks="system ok, instance ok")
             if ("impaired", "impaired") in checks:
-                message = f"EC2 finds the instance {instance_id} impaired. Post the build again."
-                raise StepFailed(FailureCode.INSTANCE_IMPAIRED, message)
-            require_alive(work.cloud, instance_id)
+                code = FailureCode.INSTANCE_IMPAIRED
+                raise StepFailed(code, f"EC2 finds the instance {instance_id} impaired. {code.advice}")
+            ec2.require_alive(work, cloud, instance_id)
             work.sleep(_POLL_S)
+
+
+def _checks(cloud: Cloud, instance_id: str) -> list[tuple[str, str]]:
+    """EC2's checks of system and instance; none while it does not know the instance."""
+    try:
+        with translated():
+            answer = cloud.ec2.describe_instance_status(InstanceIds=[instance_id])
+    except CloudNotFound:
+        return []
+    return [
+        (status["SystemStatus"]["Status"], status["InstanceStatus"]["Status"])
+        for status in answer["InstanceStatuses"]
+    ]
 
 
 class TerminateInstance(Step[Terminated]):
@@ -210,22 +202,34 @@ class TerminateInstance(Step[Terminated]):
 
     def act(self, build: BuildView, work: Workbench) -> Terminated:
         work.drop_remote()
-        ended: set[str] = set()
-        known = build.outputs.get(StepName.LAUNCH_INSTANCE)
-        if known is not None:
-            ended.add(Launched.model_validate(known).instance_id)
+        known: dict[str, set[str]] = {work.clouds.home.region: set()}
+        stored = build.outputs.get(StepName.LAUNCH_INSTANCE)
+        if stored is not None:
+            launched = Launched.model_validate(stored)
+            known.setdefault(launched.region, set()).add(launched.instance_id)
+        with work.transaction() as session:
+            for region in launches.regions(session):
+                known.setdefault(region, set())
+        ended = [
+            instance_id
+            for region, instance_ids in known.items()
+            for instance_id in self._end(build, work, work.clouds.region(region), instance_ids)
+        ]
+        return Terminated(instance_ids=tuple(sorted(ended)))
+
+    def apply(self, session: Session, lease: Lease, output: Terminated) -> None:
+        launches.ended(session, lease)
+        super().apply(session, lease, output)
+
+    def _end(self, build: BuildView, work: Workbench, cloud: Cloud, known: set[str]) -> set[str]:
+        """Returns every instance of the build in the region, when none of them is alive any more."""
+        ended = set(known)
         while True:
-            alive = {found["InstanceId"] for found in instances_of(work.cloud, build.id)}
-            alive |= {one for one in ended if _is_alive(work.cloud, one)}
+            alive = {found["InstanceId"] for found in ec2.instances_of(cloud, build.id)}
+            alive |= {one for one in ended if ec2.is_alive(cloud, one)}
             if not alive:
-                return Terminated(instance_ids=tuple(sorted(ended)))
+                return ended
             ended |= alive
-            terminate(work.cloud, sorted(alive))
-            if all(not _is_alive(work.cloud, one) for one in alive):
-                continue
-            work.sleep(_POLL_S)
-
-
-def _is_alive(cloud: Cloud, instance_id: str) -> bool:
-    found = describe(cloud, instance_id)
-    return found is not None and found["State"]["Name"] in ALIVE
+            ec2.terminate(cloud, sorted(alive))
+            if any(ec2.is_alive(cloud, one) for one in alive):
+                work.sleep(_POLL_S)

@@ -24,7 +24,7 @@ class FindNetwork(Step[Network]):
     output: ClassVar = Network
 
     def act(self, build: BuildView, work: Workbench) -> Network:
-        settings, ec2 = work.settings, work.cloud.ec2
+        settings, ec2 = work.settings, work.clouds.home.ec2
         with translated():
             subnets = ec2.describe_subnets(
                 Filters=[
@@ -34,7 +34,7 @@ class FindNetwork(Step[Network]):
             )["Subnets"]
         if len(subnets) != 1:
             message = (
-                f"{len(subnets)} subnets have the CIDR {settings.subnet_cidr} in {work.cloud.region}; "
+                f"{len(subnets)} subnets have the CIDR {settings.subnet_cidr} in {work.clouds.home.region}; "
                 "it must be one. Set REGISTRY_SUBNET_CIDR."
             )
             raise StepFailed(FailureCode.NO_NETWORK, message)

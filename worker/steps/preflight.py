@@ -27,7 +27,7 @@ class NeedsModel(Step[Needed]):
     output: ClassVar = Needed
 
     def act(self, build: BuildView, work: Workbench) -> Needed:
-        bucket = work.cloud.bucket
+        bucket = work.clouds.bucket
         sizes = {}
         for key in (keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA):
             found = bucket.head(key)

@@ -48,7 +48,7 @@ class Publish(Step[Published]):
         for name, (local, content) in files.items():
             work.check()
             self._put(build, work, name, local, content)
-            there = work.cloud.bucket.head(keys.artifact_key(build.prefix, name))
+            there = work.clouds.bucket.head(keys.artifact_key(build.prefix, name))
             if there is None or (there.sha256, there.size_bytes) != (content.sha256, content.size_bytes):
                 message = f"{name} is not in the bucket as it was written. Look into who else writes to it."
                 raise StepFailed(FailureCode.CORRUPT_ARTIFACT, message)
@@ -74,7 +74,7 @@ class Publish(Step[Published]):
 
     def tidy(self, build: BuildView, work: Workbench) -> None:
         for name in output_of(build, Collect).files:
-            work.cloud.bucket.delete(keys.staged_key(build.id, name))
+            work.clouds.bucket.delete(keys.staged_key(build.id, name))
 
     def _files(self, build: BuildView, work: Workbench) -> dict[str, tuple[Path, FileDigest]]:
         """Every artifact on disk, with its digest."""
@@ -83,7 +83,7 @@ class Publish(Step[Published]):
         for name, expected in collected.items():
             work.check()
             local = work.scratch / name
-            content = work.cloud.bucket.download(keys.staged_key(build.id, name), local)
+            content = work.clouds.bucket.download(keys.staged_key(build.id, name), local)
             if content.sha256 != expected.sha256:
                 message = f"The staged {name} has the sha256 {content.sha256} instead of {expected.sha256}."
                 raise StepFailed(FailureCode.CORRUPT_TRANSFER, message)
@@ -115,7 +115,7 @@ class Publish(Step[Published]):
 
     def _put(self, build: BuildView, work: Workbench, name: str, local: Path, content: FileDigest) -> None:
         """Into the prefix's place, over nothing but what an unpublished try left there."""
-        bucket, key = work.cloud.bucket, keys.artifact_key(build.prefix, name)
+        bucket, key = work.clouds.bucket, keys.artifact_key(build.prefix, name)
         content_type = keys.CONTENT_TYPES[name]
         try:
             bucket.put_once(key, local, content, content_type=content_type, build_id=str(build.id))

@@ -13,7 +13,7 @@ from app.words import BuildState
 
 def get(session: Session, build_id: UUID) -> Build:
     """The build with its steps. Raises NotFound."""
-    build = session.get(Build, build_id, options=[selectinload(Build.steps)])
+    build = session.get(Build, build_id, options=[selectinload(Build.steps), selectinload(Build.launches)])
     if build is None:
         msg = f"There is no build {build_id}. GET /builds lists them."
         raise NotFound(msg)
@@ -30,7 +30,7 @@ def find(
     branch: str | None = None,
 ) -> Page[Build]:
     """Builds, newest first, with their steps."""
-    query = select(Build).options(selectinload(Build.steps))
+    query = select(Build).options(selectinload(Build.steps), selectinload(Build.launches))
     if state is not None:
         query = query.where(Build.state == state)
     if prefix is not None:

@@ -90,7 +90,9 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
 
 def _existing(session: Session, prefix: str) -> Build | None:
     return session.scalar(
-        select(Build).where(Build.prefix == prefix, HOLDS_PREFIX).options(selectinload(Build.steps))
+        select(Build)
+        .where(Build.prefix == prefix, HOLDS_PREFIX)
+        .options(selectinload(Build.steps), selectinload(Build.launches))
     )
 
 

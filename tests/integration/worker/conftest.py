@@ -18,7 +18,7 @@ from app.registry.builds.steps import BuildView
 from app.settings import Settings
 from app.words import BuildKind, StepName
 from local.simcloud.server import SimCloud
-from worker.clouds import Cloud
+from worker.clouds import Clouds
 from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
 from worker.runner import Runner
@@ -41,7 +41,7 @@ class Flow:
 
     settings: Settings
     database: Database
-    cloud: Cloud
+    clouds: Clouds
     lease: Lease
     work: Workbench
 
@@ -81,12 +81,12 @@ class Flow:
 
 
 @pytest.fixture
-def clients(settings: Settings) -> Cloud:
-    return Cloud.of(settings)
+def clients(settings: Settings) -> Clouds:
+    return Clouds(settings)
 
 
 @pytest.fixture
-def filled_bucket(clients: Cloud, cloud: SimCloud, tmp_path: Any) -> Cloud:
+def filled_bucket(clients: Clouds, cloud: SimCloud, tmp_path: Any) -> Clouds:
     for key in ("raw_source_data.zip", "benchmarking_data.zip"):
         clients.bucket._client.put_object(Bucket=cloud.bucket, Key=key, Body=a_zip())
     return clients
@@ -107,7 +107,7 @@ def post(database: Database, head: str) -> Callable[..., UUID]:
 
 @pytest.fixture
 def new_runner(
-    settings: Settings, database: Database, filled_bucket: Cloud
+    settings: Settings, database: Database, filled_bucket: Clouds
 ) -> Iterator[Callable[[], Runner]]:
     stops: list[threading.Event] = []
 
@@ -122,7 +122,7 @@ def new_runner(
 
 @pytest.fixture
 def flow(
-    settings: Settings, database: Database, filled_bucket: Cloud, post: Callable[..., UUID]
+    settings: Settings, database: Database, filled_bucket: Clouds, post: Callable[..., UUID]
 ) -> Iterator[Flow]:
     build_id = post()
     with database.transaction() as session:

@@ -14,7 +14,7 @@ from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
 from tests.integration.objects import overwrite, read, written_at
 from worker import mirror
-from worker.clouds import Cloud
+from worker.clouds import Clouds
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
 
@@ -25,7 +25,7 @@ def registry(database: Database) -> Registry:
 
 
 @pytest.fixture
-def bucket(clients: Cloud) -> Bucket:
+def bucket(clients: Clouds) -> Bucket:
     return clients.bucket
 
 

@@ -16,7 +16,7 @@ from app.words import BuildState, StepName, Verdict
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
-from worker.clouds import Cloud
+from worker.clouds import Clouds
 from worker.errors import StepFailed
 from worker.runner import Runner
 from worker.steps.job import FileRef, JobInput, JobState
@@ -72,7 +72,7 @@ def prefix_of(flow: Flow) -> str:
 def test_what_was_collected_is_staged_and_snapshots_stay(trained: Flow) -> None:
     first = trained.act(StepName.COLLECT)
     assert trained.do(StepName.COLLECT) == first
-    bucket = trained.cloud.bucket
+    bucket = trained.clouds.bucket
     staged = {key.rpartition("/")[2]: size for key, size in bucket.list("staging/")}
     assert staged == {name: len(content) for name, content in OUTPUT.items()}
     kept = bucket.head(keys.input_key(sha256(SNAPSHOT)))
@@ -117,7 +117,7 @@ def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: Si
         build = listing.get(session, trained.build_id)
     assert (build.state, model.verdict) == ("succeeded", Verdict.PASSED)
     for artifact in model.artifacts:
-        found = trained.cloud.bucket.head(artifact.key)
+        found = trained.clouds.bucket.head(artifact.key)
         assert found is not None
         assert (found.sha256, found.size_bytes) == (artifact.sha256, artifact.size_bytes)
     assert {artifact.name for artifact in model.artifacts} == set(keys.CONTENT_TYPES)
@@ -131,7 +131,7 @@ def test_another_builds_leftover_is_replaced_and_a_strangers_object_is_not(
     trained: Flow, tmp_path: Path, post: Callable[..., UUID], new_runner: Callable[[], Runner]
 ) -> None:
     trained.do_until(StepName.PUBLISH)
-    bucket, key = trained.cloud.bucket, keys.artifact_key(prefix_of(trained), keys.MODEL_ZIP)
+    bucket, key = trained.clouds.bucket, keys.artifact_key(prefix_of(trained), keys.MODEL_ZIP)
     source = tmp_path / "other"
     source.write_bytes(b"of somebody else")
 
@@ -158,7 +158,7 @@ def test_another_builds_leftover_is_replaced_and_a_strangers_object_is_not(
 
 def test_a_staged_file_that_changed_is_not_published(trained: Flow) -> None:
     trained.do_until(StepName.PUBLISH)
-    overwrite(trained.cloud.bucket, keys.staged_key(trained.build_id, keys.MODEL_ZIP))
+    overwrite(trained.clouds.bucket, keys.staged_key(trained.build_id, keys.MODEL_ZIP))
     with pytest.raises(StepFailed) as failed:
         trained.act(StepName.PUBLISH)
     assert failed.value.code == "corrupt_transfer"
@@ -173,7 +173,7 @@ def test_a_lost_answer_of_s3_neither_loses_nor_doubles_anything(trained: Flow, c
         assert len(models.get(session, prefix).artifacts) == len(keys.CONTENT_TYPES)
 
 
-def test_tidying_empties_the_stage(trained: Flow, filled_bucket: Cloud) -> None:
+def test_tidying_empties_the_stage(trained: Flow, filled_bucket: Clouds) -> None:
     trained.do_until(StepName.PUBLISH)
     view = trained.view()
     step = trained.begin(StepName.PUBLISH)

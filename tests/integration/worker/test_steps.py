@@ -4,12 +4,13 @@ import shutil
 import subprocess
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
+from app.aws import CloudUnavailable, NoCapacity
+from app.db.tables import Launch
 from app.registry import inputs
-from app.registry.builds import steps
+from app.registry.builds import listing, steps
 from app.registry.builds.lease import LeaseLost, release, take
 from app.settings import Settings
 from app.storage import keys
@@ -17,8 +18,8 @@ from app.words import StepName
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
+from worker.ec2 import MANAGED_BY
 from worker.errors import StepFailed
-from worker.steps.instance import MANAGED_BY, launch_token
 
 
 def failure_of(flow: Flow, name: StepName) -> StepFailed:
@@ -29,14 +30,14 @@ def failure_of(flow: Flow, name: StepName) -> StepFailed:
 
 @pytest.mark.parametrize("key", [keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA])
 def test_a_missing_input_is_found_before_anything_is_launched(flow: Flow, key: str) -> None:
-    flow.cloud.bucket.delete(key)
+    flow.clouds.bucket.delete(key)
     failure = failure_of(flow, StepName.NEEDS_MODEL)
     assert failure.code == "missing_input"
     assert key in failure.message
 
 
 def test_a_prefix_that_somebody_else_wrote_is_not_built(flow: Flow) -> None:
-    overwrite(flow.cloud.bucket, keys.artifact_key(flow.view().prefix, keys.MODEL_ZIP))
+    overwrite(flow.clouds.bucket, keys.artifact_key(flow.view().prefix, keys.MODEL_ZIP))
     assert failure_of(flow, StepName.NEEDS_MODEL).code == "prefix_taken"
 
 
@@ -80,7 +81,7 @@ def test_the_instance_carries_our_tags_and_a_dead_mans_switch(flow: Flow, cloud:
     assert instance.tags["managed-by"] == MANAGED_BY
     assert instance.tags["build-id"] == str(flow.build_id)
     assert instance.tags["prefix"] == flow.view().prefix
-    described = flow.cloud.ec2.describe_instance_attribute(
+    described = flow.clouds.home.ec2.describe_instance_attribute(
         InstanceId=instance.id, Attribute="instanceInitiatedShutdownBehavior"
     )
     assert described["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
@@ -99,21 +100,68 @@ def test_two_launches_with_the_same_token_make_one_instance_even_before_its_tags
     flow: Flow, cloud: SimCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow.do_until(StepName.LAUNCH_INSTANCE)
-    monkeypatch.setattr("worker.steps.instance.instances_of", lambda *_: [])
+    monkeypatch.setattr("worker.ec2.instances_of", lambda *_: [])
     first = flow.act(StepName.LAUNCH_INSTANCE)
     assert flow.act(StepName.LAUNCH_INSTANCE) == first
     assert len(cloud.instances(ended=True)) == 1
 
 
-def test_launch_tokens_tell_builds_and_places_apart() -> None:
-    tokens = {
-        launch_token(UUID(int=build), subnet, kind)
-        for build in (1, 2)
-        for subnet in ("subnet-a", "subnet-b")
-        for kind in ("g5.xlarge", "g5.2xlarge")
-    }
-    assert len(tokens) == 8
-    assert {len(token) for token in tokens} == {64}
+def launches_of(flow: Flow) -> list[Launch]:
+    with flow.database.transaction() as session:
+        return listing.get(session, flow.build_id).launches
+
+
+def test_a_launch_is_recorded_before_ec2_is_asked_and_with_what_became_of_it(
+    flow: Flow, cloud: SimCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow.do_until(StepName.LAUNCH_INSTANCE)
+    # Dies while EC2 is asked: the request is on record, and nobody knows yet what became of it.
+    cloud.faults.add("ec2", "RunInstances", code="InternalError", status=500, times=1)
+    with pytest.raises(CloudUnavailable):
+        flow.act(StepName.LAUNCH_INSTANCE)
+    assert [(launch.attempt, launch.state) for launch in launches_of(flow)] == [(1, "requested")]
+    launched = flow.do(StepName.LAUNCH_INSTANCE)
+    [launch] = launches_of(flow)
+    assert (launch.attempt, launch.state, launch.instance_id) == (1, "launched", launched.instance_id)
+    assert (launch.region, launch.zone) == (launched.region, launched.zone)
+    flow.do(StepName.TERMINATE_INSTANCE)
+    [launch] = launches_of(flow)
+    assert launch.state == "terminated"
+    assert launch.ended_at is not None
+
+
+def test_a_refused_launch_is_kept_with_what_aws_said(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.LAUNCH_INSTANCE)
+    cloud.faults.add("ec2", "RunInstances", code="InsufficientInstanceCapacity", status=500, times=1)
+    with pytest.raises(NoCapacity):
+        flow.act(StepName.LAUNCH_INSTANCE)
+    flow.do(StepName.LAUNCH_INSTANCE)
+    first, second = launches_of(flow)
+    assert (first.state, first.refusal_code) == ("refused", "InsufficientInstanceCapacity")
+    assert (second.attempt, second.state) == (2, "launched")
+    assert first.client_token != second.client_token
+
+
+def test_a_build_that_lost_three_instances_gets_no_fourth(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.LAUNCH_INSTANCE)
+    for _ in range(3):
+        flow.do(StepName.LAUNCH_INSTANCE)
+        flow.do(StepName.TERMINATE_INSTANCE)
+        with flow.database.transaction() as session:
+            steps.rewind(session, flow.lease, StepName.LAUNCH_INSTANCE, "the instance was lost")
+    failure = failure_of(flow, StepName.LAUNCH_INSTANCE)
+    assert failure.code == "too_many_launches"
+    assert len(cloud.instances(ended=True)) == 3
+
+
+def test_an_instance_that_ec2_does_not_know_yet_is_asked_for_again(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.AWAIT_ADDRESS)
+    code = "InvalidInstanceID.NotFound"
+    cloud.faults.add("ec2", "DescribeInstances", code=code, status=400, times=1)
+    assert flow.do(StepName.AWAIT_ADDRESS).address
+    cloud.faults.add("ec2", "DescribeInstanceStatus", code=code, status=400, times=1)
+    cloud.faults.add("ec2", "DescribeInstances", code=code, status=400, times=1)
+    assert flow.do(StepName.AWAIT_READY).checks == "system ok, instance ok"
 
 
 def test_the_address_is_that_of_the_running_instance(flow: Flow, cloud: SimCloud) -> None:
@@ -141,13 +189,14 @@ def test_the_key_is_named_and_never_stored(flow: Flow, cloud: SimCloud) -> None:
 def test_a_secret_without_a_key_is_named(flow: Flow, secret: str) -> None:
     flow.do_until(StepName.FETCH_KEY)
     name = flow.settings.ssh_key_secret
-    flow.cloud.secrets.put_secret_value(SecretId=name, SecretString=secret or " ")
+    flow.clouds.home.secrets.put_secret_value(SecretId=name, SecretString=secret or " ")
     failure = failure_of(flow, StepName.FETCH_KEY)
     assert failure.code == "no_key"
     assert name in failure.message
 
 
 def test_a_missing_secret_is_named(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow.do_until(StepName.FETCH_KEY)
     other = flow.settings.model_copy(update={"ssh_key_secret": "no-such-secret"})
     monkeypatch.setattr(flow.work, "settings", other)
     failure = failure_of(flow, StepName.FETCH_KEY)
@@ -216,7 +265,7 @@ def test_inputs_are_pinned_by_content_and_stay_what_they_were(flow: Flow, cloud:
     first = flow.act(StepName.LOAD_INPUTS)
     assert flow.do(StepName.LOAD_INPUTS) == first
     pinned = first.inputs[keys.RAW_SOURCE_DATA]
-    found = flow.cloud.bucket.head(pinned.key)
+    found = flow.clouds.bucket.head(pinned.key)
     assert found is not None
     assert found.sha256 == pinned.sha256
     [instance] = cloud.instances()
@@ -230,14 +279,14 @@ def test_inputs_are_pinned_by_content_and_stay_what_they_were(flow: Flow, cloud:
 
 def test_an_input_that_went_away_meanwhile_fails_the_step(flow: Flow) -> None:
     flow.do_until(StepName.LOAD_INPUTS)
-    flow.cloud.bucket.delete(keys.RAW_SOURCE_DATA)
+    flow.clouds.bucket.delete(keys.RAW_SOURCE_DATA)
     assert failure_of(flow, StepName.LOAD_INPUTS).code == "missing_input"
 
 
 def test_a_pinned_input_that_is_not_what_its_name_says_stops_everything(flow: Flow) -> None:
     flow.do_until(StepName.LOAD_INPUTS)
     pinned = flow.act(StepName.LOAD_INPUTS).inputs[keys.RAW_SOURCE_DATA]
-    overwrite(flow.cloud.bucket, pinned.key)
+    overwrite(flow.clouds.bucket, pinned.key)
     assert failure_of(flow, StepName.LOAD_INPUTS).code == "corrupt_input"
 
 

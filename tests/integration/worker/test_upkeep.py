@@ -18,7 +18,7 @@ from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
 from worker import janitor
-from worker.clouds import Cloud
+from worker.clouds import Clouds
 from worker.runner import Runner
 
 Post = Callable[..., UUID]
@@ -46,14 +46,14 @@ def test_an_instance_that_outlived_its_build_is_ended(flow: Flow, cloud: SimClou
         build.finished_at = session.execute(select(func.now())).scalar_one()
         build.state = "failed"
     [instance] = cloud.instances()
-    assert janitor.terminate_orphans(flow.database, flow.cloud, timedelta(minutes=10)) == []
-    assert janitor.terminate_orphans(flow.database, flow.cloud, timedelta(0)) == [instance.id]
+    assert janitor.terminate_orphans(flow.database, flow.clouds, timedelta(minutes=10)) == []
+    assert janitor.terminate_orphans(flow.database, flow.clouds, timedelta(0)) == [instance.id]
     assert cloud.instances() == []
 
 
 def test_an_active_builds_instance_and_a_strangers_are_left_alone(flow: Flow, cloud: SimCloud) -> None:
     flow.do_until(StepName.AWAIT_ADDRESS)
-    ec2, [ours] = flow.cloud.ec2, cloud.instances()
+    ec2, [ours] = flow.clouds.home.ec2, cloud.instances()
     for tags in (
         {"managed-by": "tariff-model-registry", "build-id": str(uuid4())},
         {"managed-by": "tariff-model-registry"},
@@ -70,12 +70,12 @@ def test_an_active_builds_instance_and_a_strangers_are_left_alone(flow: Flow, cl
             MaxCount=1,
             TagSpecifications=specification if tags else [],  # type: ignore[arg-type]
         )
-    assert janitor.terminate_orphans(flow.database, flow.cloud, timedelta(0)) == []
+    assert janitor.terminate_orphans(flow.database, flow.clouds, timedelta(0)) == []
     assert len(cloud.instances()) == 5
 
 
 def test_what_ended_builds_had_staged_is_removed_and_nothing_else(
-    database: Database, filled_bucket: Cloud, post: Post, new_runner: Callable[[], Runner], cloud: SimCloud
+    database: Database, filled_bucket: Clouds, post: Post, new_runner: Callable[[], Runner], cloud: SimCloud
 ) -> None:
     bucket = filled_bucket.bucket
     running, ended, unknown = post("0.0.2"), post("0.0.3", "f" * 40), uuid4()
@@ -96,4 +96,4 @@ def test_what_ended_builds_had_staged_is_removed_and_nothing_else(
 def test_upkeep_reports_what_aws_refuses(flow: Flow, cloud: SimCloud) -> None:
     cloud.faults.add("ec2", "DescribeInstances", code="UnauthorizedOperation", status=403, times=None)
     with pytest.raises(CloudError, match="UnauthorizedOperation"):
-        janitor.terminate_orphans(flow.database, flow.cloud, timedelta(0))
+        janitor.terminate_orphans(flow.database, flow.clouds, timedelta(0))
