@@ -201,8 +201,25 @@ class BuildLogChunk(Base):
     content: Mapped[str]
 
 
+class Input(Base):
+    """A content that shaped models. What the bucket keeps of it lies under inputs/sha256/."""
+
+    __tablename__ = "inputs"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    # When the bucket was seen to hold it. Some inputs are known by their digest alone.
+    stored_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("size_bytes >= 0", name="size_bytes"),
+    )
+
+
 class BuildInput(Base):
-    """Something that shapes a build's model, recorded while the build runs."""
+    """Which build used which input, and as what."""
 
     __tablename__ = "build_inputs"
 
@@ -210,13 +227,11 @@ class BuildInput(Base):
     kind: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     # A machine image and a git commit have no sha256 of their own: their origin names them for ever.
-    sha256: Mapped[str | None]
-    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(ForeignKey("inputs.sha256", ondelete="RESTRICT"))
     origin: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", InputKind), name="kind"),
-        CheckConstraint("sha256 IS NULL OR sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
         CheckConstraint("sha256 IS NOT NULL OR origin IS NOT NULL", name="identified"),
         Index("ix_build_inputs_sha256", "sha256"),
     )

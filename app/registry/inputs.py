@@ -1,21 +1,26 @@
-"""The inputs of builds: what shapes their models."""
+"""Inputs: what shapes a model. Each content has one row; each build's use of it has another."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.db.tables import BuildInput
+from app.db.tables import BuildInput, Input
 from app.registry.builds.lease import Lease, fence
 from app.words import InputKind
 
 
 @dataclass(frozen=True)
 class InputRecord:
-    """An input of a build. One without a sha256 is identified by its origin."""
+    """A build's use of an input. One without a sha256 is identified by its origin.
+
+    `origin` is where it came from, as a URI.
+    """
 
     kind: InputKind
     name: str
@@ -24,15 +29,24 @@ class InputRecord:
     origin: str | None = None
 
 
-def record(session: Session, lease: Lease, inputs: Iterable[InputRecord]) -> None:
-    """Record what shapes the model. Recording the same again changes nothing. Raises LeaseLost."""
+def record(session: Session, lease: Lease, used: Iterable[InputRecord]) -> None:
+    """Record what shapes the model. Recording the same again changes nothing. Raises LeaseLost.
+
+    To be called before the content is put into the bucket: what lies there is then always known.
+    """
     fence(session, lease)
-    for item in inputs:
-        values = {
-            "sha256": item.sha256,
-            "size_bytes": item.size_bytes,
-            "origin": item.origin,
-        }
+    for item in used:
+        if item.sha256 is not None:
+            session.execute(
+                insert(Input)
+                .values(sha256=item.sha256, size_bytes=item.size_bytes)
+                .on_conflict_do_update(
+                    index_elements=["sha256"],
+                    set_={"size_bytes": func.coalesce(Input.size_bytes, item.size_bytes)},
+                )
+            )
+        origin = None if item.origin is None else public_uri(item.origin)
+        values = {"sha256": item.sha256, "origin": origin}
         session.execute(
             insert(BuildInput)
             .values(build_id=lease.build_id, kind=item.kind, name=item.name, **values)
@@ -40,10 +54,45 @@ def record(session: Session, lease: Lease, inputs: Iterable[InputRecord]) -> Non
         )
 
 
+def stored(session: Session, lease: Lease, sha256: str) -> None:
+    """Record that the bucket holds the input's content. Raises LeaseLost."""
+    fence(session, lease)
+    session.execute(
+        update(Input)
+        .where(Input.sha256 == sha256, Input.stored_at.is_(None))
+        .values(stored_at=func.clock_timestamp())
+    )
+
+
 def of_build(session: Session, build_id: UUID) -> list[InputRecord]:
-    rows = session.scalars(
-        select(BuildInput).where(BuildInput.build_id == build_id).order_by(BuildInput.kind, BuildInput.name)
+    """Every input that the build has used so far."""
+    rows = session.execute(
+        select(BuildInput, Input.size_bytes)
+        .outerjoin(Input, Input.sha256 == BuildInput.sha256)
+        .where(BuildInput.build_id == build_id)
+        .order_by(BuildInput.kind, BuildInput.name)
     )
     return [
-        InputRecord(InputKind(row.kind), row.name, row.sha256, row.size_bytes, row.origin) for row in rows
+        InputRecord(InputKind(row.kind), row.name, row.sha256, size_bytes, row.origin)
+        for row, size_bytes in rows
     ]
+
+
+# `user:password@host:path`, as git writes an address of SSH.
+_SCP = re.compile(r"[^/@]+@(?=[^/@]+:)")
+
+
+def public_uri(uri: str) -> str:
+    """The URI without what may be secret in it: a user, a password, a query, a fragment.
+
+    `git+https://token@host/repository@commit` becomes `git+https://host/repository@commit`.
+    """
+    if "://" not in uri:
+        return _SCP.sub("", uri.partition("?")[0].partition("#")[0])
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        # Such as a bracket that is never closed. What cannot be read cannot be cleaned either.
+        return uri.partition("://")[0] + "://"
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))

@@ -123,30 +123,40 @@ class Bucket:
 
     def download(self, key: str, to: Path) -> FileDigest:
         """Raises CloudNotFound."""
+        with to.open("wb") as file:
+            return self._read(key, file)
+
+    def digest(self, key: str) -> FileDigest:
+        """Of the object's bytes as they are, whatever its metadata says. Raises CloudNotFound."""
+        return self._read(key, None)
+
+    def _read(self, key: str, to: IO[bytes] | None) -> FileDigest:
         digest, size = hashlib.sha256(), 0
         with translated():
             body = self._client.get_object(Bucket=self.name, Key=key)["Body"]
-            with to.open("wb") as file:
-                while block := body.read(_BLOCK):
-                    digest.update(block)
-                    size += len(block)
-                    file.write(block)
+            while block := body.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+                if to is not None:
+                    to.write(block)
         return FileDigest(digest.hexdigest(), size)
 
     def put_once(
         self, key: str, source: Path, content: FileDigest, *, content_type: str, build_id: str = ""
-    ) -> None:
-        """Write the object, or find that it is there already with the same content.
+    ) -> bool:
+        """Write the object, or find that it is there already with the same content. Returns whether it wrote.
 
         S3 itself checks the digest on arrival. Raises KeyTaken when the key holds anything else.
         """
         try:
             self._put(key, source, content, content_type, build_id, {"IfNoneMatch": "*"})
+            return True
         except PreconditionFailed:
             # Ours from an earlier try, or from a request whose answer was lost, is as good as written.
             there = self.head(key)
             if there is None or there.sha256 != content.sha256 or there.size_bytes != content.size_bytes:
                 raise KeyTaken(key, there.build_id if there else None) from None
+            return False
 
     def replace(
         self, key: str, source: Path, content: FileDigest, *, content_type: str, build_id: str = ""

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from app.registry.builds.steps import BuildView
+from app.registry.inputs import InputRecord
 from app.storage import keys
 from app.storage.bucket import FileDigest, digest_of
-from app.words import FailureCode, StepName
+from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
 from worker.remote import Remote
 from worker.steps.connection import ValidateConnection, connect
@@ -42,7 +43,7 @@ class Collect(Step[Collected]):
         trained = output_of(build, Train)
         reported = trained.files | output_of(build, Benchmark).files
         for snapshot in trained.snapshots:
-            self._keep(work, remote, output, snapshot)
+            self._keep(build, work, remote, output, snapshot)
         files = {}
         for name in REQUIRED:
             if name not in reported:
@@ -62,10 +63,15 @@ class Collect(Step[Collected]):
             files[name] = FileRef(sha256=content.sha256, size_bytes=content.size_bytes)
         return Collected(files=files)
 
-    def _keep(self, work: Workbench, remote: Remote, output: str, snapshot: JobInput) -> None:
+    def _keep(
+        self, build: BuildView, work: Workbench, remote: Remote, output: str, snapshot: JobInput
+    ) -> None:
         """What an additional source answered will not be had again: it stays, like every other input."""
         local, content = self._fetch(work, remote, f"{output}/{snapshot.file}", snapshot.sha256)
-        keep_input(work, local, content, content_type="application/octet-stream")
+        used = InputRecord(
+            InputKind.ADDITIONAL_SOURCE, snapshot.name, content.sha256, content.size_bytes, snapshot.url
+        )
+        keep_input(build, work, used, local, content, content_type="application/octet-stream")
         local.unlink()
 
     def _fetch(self, work: Workbench, remote: Remote, path: str, sha256: str) -> tuple[Path, FileDigest]:

@@ -50,10 +50,9 @@ class LoadInputs(Step[Loaded]):
         remote = connect(build, work)
         folder = Machine(output_of(build, ValidateConnection).home).build(build.id)
         pinned: dict[str, PinnedInput] = {}
-        records = []
         for name, kind in _KINDS.items():
             local = work.scratch / name
-            content = pin(work, name, local)
+            content = pin(build, work, name, kind, local)
             work.check()
             target = folder.input(name)
             remote.put_file(local, target)
@@ -62,15 +61,13 @@ class LoadInputs(Step[Loaded]):
             pinned[name] = PinnedInput(
                 key=keys.input_key(content.sha256), sha256=content.sha256, size_bytes=content.size_bytes
             )
-            origin = f"s3://{work.clouds.bucket.name}/{pinned[name].key}"
-            records.append(InputRecord(kind, name, content.sha256, content.size_bytes, origin))
         config = work.scratch / keys.SEARCH_CONFIG
-        config.write_text(build.search_config)
+        config.write_text(build.search_config, encoding="utf-8")
         remote.put_file(config, folder.config)
         digest = digest_of(config)
-        records.append(InputRecord(InputKind.CONFIG, keys.SEARCH_CONFIG, digest.sha256, digest.size_bytes))
+        used = InputRecord(InputKind.CONFIG, keys.SEARCH_CONFIG, digest.sha256, digest.size_bytes)
         with work.transaction() as session:
-            inputs.record(session, build.lease, records)
+            inputs.record(session, build.lease, [used])
         return Loaded(inputs=pinned, config_sha256=digest.sha256)
 
     def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
@@ -82,7 +79,7 @@ class LoadInputs(Step[Loaded]):
             raise StepFailed(FailureCode.CORRUPT_TRANSFER, message)
 
 
-def pin(work: Workbench, name: str, local: Path) -> FileDigest:
+def pin(build: BuildView, work: Workbench, name: str, kind: InputKind, local: Path) -> FileDigest:
     """Fetch an input of the bucket's root, and keep it under its content's address. Raises StepFailed."""
     bucket = work.clouds.bucket
     try:
@@ -92,15 +89,35 @@ def pin(work: Workbench, name: str, local: Path) -> FileDigest:
             f"The bucket {bucket.name} has no {name} in its root any more. Put it there, then post again."
         )
         raise StepFailed(FailureCode.MISSING_INPUT, message) from exc
-    keep_input(work, local, content, content_type="application/zip")
+    origin = f"s3://{bucket.name}/{keys.input_key(content.sha256)}"
+    used = InputRecord(kind, name, content.sha256, content.size_bytes, origin)
+    keep_input(build, work, used, local, content, content_type="application/zip")
     return content
 
 
-def keep_input(work: Workbench, local: Path, content: FileDigest, *, content_type: str) -> None:
-    """Write a file under its content's address, where it stays. Raises StepFailed, CloudError."""
+def keep_input(
+    build: BuildView,
+    work: Workbench,
+    used: InputRecord,
+    local: Path,
+    content: FileDigest,
+    *,
+    content_type: str,
+) -> None:
+    """Record the input, then keep the file under its content's address. Raises StepFailed, CloudError.
+
+    In this order, so that nothing lies in the bucket that the database does not know.
+    """
     bucket, key = work.clouds.bucket, keys.input_key(content.sha256)
+    with work.transaction() as session:
+        inputs.record(session, build.lease, [used])
     try:
-        bucket.put_once(key, local, content, content_type=content_type)
-    except KeyTaken as exc:
-        message = f"s3://{bucket.name}/{key} does not hold what its name says. Find out why first."
-        raise StepFailed(FailureCode.CORRUPT_INPUT, message) from exc
+        written = bucket.put_once(key, local, content, content_type=content_type)
+    except KeyTaken:
+        written = False
+    # Metadata can say anything. What is there was put by somebody else, so its bytes are read.
+    if not written and bucket.digest(key) != content:
+        code = FailureCode.CORRUPT_INPUT
+        raise StepFailed(code, f"s3://{bucket.name}/{key} does not hold what its name says. {code.advice}")
+    with work.transaction() as session:
+        inputs.stored(session, build.lease, content.sha256)

@@ -6,9 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from app.aws import CloudUnavailable, NoCapacity
-from app.db.tables import Launch
+from app.aws import CloudError, CloudUnavailable, NoCapacity
+from app.db.tables import Input, Launch
 from app.registry import inputs
 from app.registry.builds import listing, steps
 from app.registry.builds.lease import LeaseLost, release, take
@@ -288,6 +289,39 @@ def test_a_pinned_input_that_is_not_what_its_name_says_stops_everything(flow: Fl
     pinned = flow.act(StepName.LOAD_INPUTS).inputs[keys.RAW_SOURCE_DATA]
     overwrite(flow.clouds.bucket, pinned.key)
     assert failure_of(flow, StepName.LOAD_INPUTS).code == "corrupt_input"
+
+
+def test_a_pinned_input_with_other_bytes_and_the_right_metadata_is_not_trusted(
+    flow: Flow, tmp_path: Path
+) -> None:
+    flow.do_until(StepName.LOAD_INPUTS)
+    pinned = flow.act(StepName.LOAD_INPUTS).inputs[keys.RAW_SOURCE_DATA]
+    found = flow.clouds.bucket.head(pinned.key)
+    assert found is not None
+    flow.clouds.bucket._client.put_object(
+        Bucket=flow.clouds.bucket.name,
+        Key=pinned.key,
+        Body=b"x" * found.size_bytes,
+        Metadata={"sha256": pinned.sha256},
+    )
+    assert failure_of(flow, StepName.LOAD_INPUTS).code == "corrupt_input"
+
+
+def test_an_input_is_on_record_before_the_bucket_has_it(flow: Flow, cloud: SimCloud) -> None:
+    flow.do_until(StepName.LOAD_INPUTS)
+    cloud.faults.add("s3", "PutObject", code="AccessDenied", status=403, times=1)
+    with pytest.raises(CloudError):
+        flow.act(StepName.LOAD_INPUTS)
+    [kept] = recorded_inputs(flow)
+    assert (kept.stored_at, list(flow.clouds.bucket.list("inputs/"))) == (None, [])
+    flow.do(StepName.LOAD_INPUTS)
+    stored = {one.sha256 for one in recorded_inputs(flow) if one.stored_at is not None}
+    assert {key.rpartition("/")[2] for key, _ in flow.clouds.bucket.list("inputs/")} == stored
+
+
+def recorded_inputs(flow: Flow) -> list[Input]:
+    with flow.database.transaction() as session:
+        return list(session.scalars(select(Input)))
 
 
 def test_termination_ends_the_machine_and_says_so_again_when_repeated(flow: Flow, cloud: SimCloud) -> None:
