@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app.api import builds, errors, health, models
+from app.api.strict import StrictRoute
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.bucket import Bucket
@@ -51,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         separate_input_output_schemas=False,
     )
+    app.router.route_class = StrictRoute
     app.state.settings = settings
     app.state.database = database
     app.state.bucket = Bucket.of(settings)

@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from app.api import examples
-from app.api.deps import Db, Limit, PageCursor, PlainText, Writer
+from app.api.deps import Db, Limit, PageCursor, Writer
 from app.api.errors import problems
+from app.api.strict import StrictRoute
+from app.api.text import Line, Lines
 from app.db.tables import Build, Launch
 from app.registry.builds import listing, requests
 from app.registry.builds import log as build_log
@@ -30,7 +32,7 @@ from app.words import (
     known,
 )
 
-router = APIRouter(tags=["builds"])
+router = APIRouter(tags=["builds"], route_class=StrictRoute)
 
 _LOG_BYTES = 4 << 20
 _MAX_OFFSET = 1 << 53
@@ -50,10 +52,10 @@ class BuildCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.BUILD_CREATE]})
 
-    sha: str = Field(max_length=100, description="the commit: 7 to 40 hex digits, best all 40")
-    branch: PlainText = Field(min_length=1, max_length=255, description="the branch that CI runs for")
-    search_config: PlainText = Field(max_length=1 << 20, description="the commit's search-config.toml")
-    base_search_config: PlainText | None = Field(
+    sha: Line = Field(max_length=100, description="the commit: 7 to 40 hex digits, best all 40")
+    branch: Line = Field(min_length=1, max_length=255, description="the branch that CI runs for")
+    search_config: Lines = Field(max_length=1 << 20, description="the commit's search-config.toml")
+    base_search_config: Lines | None = Field(
         default=None,
         max_length=1 << 20,
         description="the base branch's search-config.toml; without it, a model is always needed",
@@ -61,7 +63,7 @@ class BuildCreate(BaseModel):
     promote_to: Stage | None = Field(
         default=None, description="promote the model to this stage once it is published"
     )
-    force: bool = Field(default=False, description="build although the version has not risen")
+    force: StrictBool = Field(default=False, description="build although the version has not risen")
 
 
 class StepOut(BaseModel):
@@ -298,8 +300,8 @@ def list_builds(
     cursor: PageCursor,
     limit: Limit = 50,
     state: Annotated[BuildState | None, Query(description="only builds in this state")] = None,
-    prefix: Annotated[PlainText | None, Query(description="only builds of this prefix")] = None,
-    branch: Annotated[PlainText | None, Query(description="only builds of this branch")] = None,
+    prefix: Annotated[Line | None, Query(description="only builds of this prefix")] = None,
+    branch: Annotated[Line | None, Query(description="only builds of this branch")] = None,
 ) -> BuildPage:
     """With their steps. Filters add up: a build must fit all of them."""
     page = listing.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)

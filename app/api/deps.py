@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
+from app.api.text import Line
 from app.db.session import Database
 from app.registry.errors import Unauthorized
 from app.registry.pages import Cursor
@@ -70,22 +70,13 @@ Writer = Annotated[str, Depends(writer)]
 
 
 async def _cursor(
-    cursor: Annotated[str | None, Query(description="`next` of the page before")] = None,
+    cursor: Annotated[Line | None, Query(description="`next` of the page before")] = None,
 ) -> Cursor | None:
     return None if cursor is None else Cursor.parse(cursor)
 
 
-def _storable(text: str) -> str:
-    if "\x00" in text:
-        msg = "must not hold the character U+0000"
-        raise ValueError(msg)
-    return text
-
-
-# Postgres stores every text but one with this character.
-PlainText = Annotated[str, AfterValidator(_storable)]
 PageCursor = Annotated[Cursor | None, Depends(_cursor)]
-Limit = Annotated[int, Query(ge=1, le=200, description="items a page")]
+Limit = Annotated[int, Query(ge=1, le=200, description="at most this many items on a page")]
 
 
 async def _prefix(

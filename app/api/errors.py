@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app.api import examples
+from app.api import bounded, examples
 from app.aws import CloudError
 from app.registry import errors
 from app.registry.errors import RegistryError
@@ -129,8 +129,16 @@ def _content(kind: ProblemKind, detail: str, facts: dict[str, Any]) -> dict[str,
 def respond(
     kind: ProblemKind, detail: str, headers: dict[str, str] | None = None, **facts: object
 ) -> JSONResponse:
-    content = jsonable_encoder(_content(kind, detail, facts))
+    content = _content(kind, bounded.text(detail), jsonable_encoder(bounded.facts(facts)))
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _problem(error: dict[str, Any]) -> dict[str, str]:
+    where = ".".join(str(part) for part in error["loc"])
+    # What is wrong with the JSON stands beside pydantic's general message.
+    reason = error["ctx"]["error"] if error["type"] == "json_invalid" else None
+    message = f"is not readable JSON: {reason}" if reason else error["msg"].removeprefix("Value error, ")
+    return {"where": where, "message": message}
 
 
 def document(app: FastAPI) -> None:
@@ -159,11 +167,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid_request(request: Request, exc: RequestValidationError) -> JSONResponse:
-        found = [
-            {"where": ".".join(str(part) for part in error["loc"]), "message": error["msg"]}
-            for error in exc.errors()
-        ]
-        detail = "; ".join(f"{problem['where']}: {problem['message']}" for problem in found)
+        found = [_problem(error) for error in exc.errors()]
+        detail = bounded.joined([f"{problem['where']}: {problem['message']}" for problem in found])
         if request.method != "GET" and "json" not in request.headers.get("Content-Type", ""):
             # curl sends a form unless it is told otherwise.
             detail += ". Send JSON, and the header `Content-Type: application/json`."

@@ -8,10 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import BucketDep, DatabaseDep
+from app.api.strict import StrictRoute
 from app.aws import CloudError
 from app.db import migrate
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 
 class Health(BaseModel):

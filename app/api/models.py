@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import RedirectResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api import examples
 from app.api.deps import (
@@ -15,12 +15,13 @@ from app.api.deps import (
     Db,
     Limit,
     PageCursor,
-    PlainText,
     PrefixPath,
     SettingsDep,
     Writer,
 )
 from app.api.errors import problems
+from app.api.strict import StrictRoute
+from app.api.text import Line, Lines
 from app.aws import CloudError
 from app.db.tables import Model, Promotion
 from app.registry import models, stages
@@ -28,7 +29,7 @@ from app.registry.errors import GateRefused, NotFound, NothingPromoted, Unauthor
 from app.registry.stages import PromotionRequest
 from app.words import Stage, Verdict
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=StrictRoute)
 
 
 class ArtifactOut(BaseModel):
@@ -125,8 +126,8 @@ class PromotionCreate(BaseModel):
     )
 
     stage: Stage
-    note: PlainText | None = Field(default=None, max_length=2000, description="why; needed for an override")
-    override: bool = Field(default=False, description="go through a closed gate")
+    note: Lines | None = Field(default=None, max_length=2000, description="why; needed for an override")
+    override: StrictBool = Field(default=False, description="go through a closed gate")
 
 
 class DownloadOut(BaseModel):
@@ -156,8 +157,8 @@ def list_models(
     db: Db,
     cursor: PageCursor,
     limit: Limit = 50,
-    version: Annotated[PlainText | None, Query(description="only models of this version")] = None,
-    branch: Annotated[PlainText | None, Query(description="only models of this branch")] = None,
+    version: Annotated[Line | None, Query(description="only models of this version")] = None,
+    branch: Annotated[Line | None, Query(description="only models of this branch")] = None,
     stage: Annotated[
         Stage | None, Query(description="only models that were ever promoted to this stage")
     ] = None,
@@ -188,7 +189,7 @@ def latest(
     database: DatabaseDep,
     bucket: BucketDep,
     settings: SettingsDep,
-    version: Annotated[PlainText | None, Query(description="only models of this version")] = None,
+    version: Annotated[Line | None, Query(description="only models of this version")] = None,
     if_none_match: Annotated[str | None, Header(description="the `ETag` of an earlier answer")] = None,
 ) -> Response:
     """The model most recently promoted to the stage, with URLs and digests of its files.

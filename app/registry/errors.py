@@ -6,11 +6,13 @@ A class's docstring is its default message, and its fields are the facts. These 
 
 import inspect
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, Self
 from uuid import UUID
 
 from app.words import Stage
 from training.config import ConfigProblem
+
+_SHOWN = 20
 
 
 @dataclass(eq=False, repr=False)
@@ -67,6 +69,14 @@ class InvalidConfig(Invalid):
     """The search configuration is not valid."""
 
     problems: tuple[ConfigProblem, ...] = ()
+
+    @classmethod
+    def of(cls, problems: tuple[ConfigProblem, ...]) -> Self:
+        """The message names the first problems; a configuration can have a hundred thousand of them."""
+        shown = [str(problem) for problem in problems[:_SHOWN]]
+        if len(problems) > _SHOWN:
+            shown.append(f"and {len(problems) - _SHOWN:,} more")
+        return cls(f"search_config cannot be used: {'; '.join(shown)}", problems=problems)
 
 
 class Unauthorized(RegistryError):

@@ -23,6 +23,7 @@ from app.db.tables import Artifact, Model, Promotion
 from app.registry import mirror, models
 from app.registry.errors import GateRefused, Invalid, NothingPromoted
 from app.registry.models import ArtifactRef
+from app.registry.reasons import is_reason
 from app.storage.keys import marker_key
 from app.words import Stage, Verdict
 
@@ -154,7 +155,7 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
     Raises NotFound, Invalid (an override without a reason) and GateRefused.
     """
     model = models.get(session, prefix)
-    if wanted.override and not (wanted.note or "").strip():
+    if wanted.override and not is_reason(wanted.note):
         message = "An override opens a closed gate. Say why in `note`."
         raise Invalid(message)
     # Promotions to one stage are made one after the other, so that the highest id is the newest.

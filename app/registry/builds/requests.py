@@ -49,7 +49,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     try:
         config = parse_config(wanted.search_config)
     except ConfigError as exc:
-        raise InvalidConfig(f"search_config cannot be used: {exc}", problems=exc.problems) from exc
+        raise InvalidConfig.of(exc.problems) from exc
     except (ValueError, RecursionError) as exc:
         # TOML beyond what its parser takes: numbers without end, a thousand nested arrays.
         raise InvalidConfig(f"search_config cannot be read: {exc}. Write it more simply.") from exc

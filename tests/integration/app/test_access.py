@@ -121,7 +121,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], int, str, str]] = [
     ("DELETE", "/builds", {}, 405, "method-not-allowed", "does not take DELETE"),
     ("PUT", "/models/1.0.0-abcdef1", {}, 405, "method-not-allowed", "it takes GET"),
     ("POST", "/builds", {"content": "{}"}, 422, "invalid-request", "Content-Type: application/json"),
-    ("POST", "/builds", {"content": "{", "headers": JSON}, 422, "invalid-request", "JSON decode error"),
+    ("POST", "/builds", {"content": "{", "headers": JSON}, 422, "invalid-request", "is not readable JSON"),
     ("POST", "/builds", {"content": b"\xff\xfe", "headers": JSON}, 422, "invalid-request", "body"),
     ("POST", "/builds", {"json": []}, 422, "invalid-request", "body"),
     ("POST", "/builds", {"json": {}}, 422, "invalid-request", "body.sha: Field required"),
@@ -163,13 +163,6 @@ def test_every_error_is_a_problem_document(
     assert problem["status"] == status
     assert problem["title"]
     assert says in problem["detail"]
-
-
-def test_a_lone_surrogate_is_refused(api: TestClient, registry: Registry) -> None:
-    body = '{"sha": "abcdef1", "search_config": "x", "branch": "\\ud800"}'
-    answer = api.post("/builds", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_a_defect_is_a_problem_document_that_gives_nothing_away(

@@ -52,7 +52,7 @@ def test_a_model_that_failed_its_validation_stays_in_development(api: TestClient
     assert "everyday: top_1 62.0%, was 70.0%" in refused.json()["detail"]
 
 
-@pytest.mark.parametrize("note", [None, "", "  "])
+@pytest.mark.parametrize("note", [None, "", "  ", "\u200b", "\u3164\n"])
 def test_an_override_needs_a_reason(api: TestClient, registry: Registry, note: str | None) -> None:
     prefix = registry.model()
     body = {"stage": "production", "override": True, "note": note}

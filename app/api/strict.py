@@ -1,0 +1,102 @@
+"""What every endpoint refuses before it reads anything: parameters that it does not know, and broken JSON."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses query parameters which it does not declare, or which come twice.
+
+    Otherwise `?verison=1.0.0` would be answered as if no version had been asked for.
+    """
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        known = sorted(_query_parameters(self.dependant))
+
+        async def strict(request: Request) -> Response:
+            # Most calls have no query at all.
+            if request.scope["query_string"]:
+                _refuse_unknown(request, known)
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+def _query_parameters(dependant: Dependant) -> Iterator[str]:
+    """The names of those that the endpoint takes, and those that its dependencies take."""
+    for field in dependant.query_params:
+        yield field.alias
+    for dependency in dependant.dependencies:
+        yield from _query_parameters(dependency)
+
+
+def _refuse_unknown(request: Request, known: list[str]) -> None:
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    has = f"This call takes: {', '.join(known)}." if known else "This call takes no query parameters."
+    problems = [
+        ("extra_forbidden", name, f"There is no such query parameter. {has}")
+        for name in counts
+        if name not in known
+    ]
+    problems += [
+        ("too_many", name, f"This query parameter came {count} times. Send it once.")
+        for name, count in counts.items()
+        if name in known and count > 1
+    ]
+    if problems:
+        raise RequestValidationError(
+            [{"type": type_, "loc": ("query", name), "msg": msg} for type_, name, msg in problems]
+        )
+
+
+class StrictRequest(Request):
+    """A request whose body must be JSON as RFC 8259 means it, where it is JSON at all."""
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = parse_json(await self.body())
+        return self._json
+
+
+def parse_json(body: bytes) -> object:
+    """Raises JSONDecodeError for whatever cannot be read as one clear value.
+
+    Python's own parser lets the last of two equal keys win, takes NaN and Infinity for numbers, and reads
+    other encodings than UTF-8.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        message = "the body is not UTF-8. Send UTF-8, uncompressed"
+        raise json.JSONDecodeError(message, "", exc.start) from exc
+    try:
+        return json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        reason = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+        raise json.JSONDecodeError(reason, "", 0) from exc
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        message = f"the key {name!r} comes twice in one object"
+        raise ValueError(message)
+    return found
+
+
+def _no_constant(name: str) -> object:
+    message = f"{name} is not a JSON number"
+    raise ValueError(message)

@@ -1,0 +1,41 @@
+"""The types of the texts that a request may bring.
+
+Whatever comes in is stored, shown in terminals and written into logs. So no text may hold control characters,
+or half of a surrogate pair, which is not a character and cannot be stored.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+# C0 and C1 controls, the separators that some programs take for a new line, the marks that reverse the order
+# in which text is shown, and surrogates.
+_REFUSED = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_REFUSED_IN_A_LINE = re.compile(f"[{_REFUSED}]")
+_REFUSED_IN_LINES = re.compile(f"(?![\t\n\r])[{_REFUSED}]")
+
+
+def _line(text: object) -> object:
+    return _checked(_REFUSED_IN_A_LINE, text)
+
+
+def _lines(text: object) -> object:
+    return _checked(_REFUSED_IN_LINES, text)
+
+
+def _checked(refused: re.Pattern[str], text: object) -> object:
+    """Before pydantic looks at the text, because its own message about surrogates is of no help."""
+    if isinstance(text, str) and (found := refused.search(text)):
+        code = ord(found[0])
+        name = "half of a surrogate pair" if 0xD800 <= code <= 0xDFFF else "a control character"
+        message = f"must not contain U+{code:04X} ({name}, at position {found.start()}). Remove it"
+        raise ValueError(message)
+    return text
+
+
+Line = Annotated[str, BeforeValidator(_line)]
+"""A text without line breaks: a name, a version, a branch."""
+
+Lines = Annotated[str, BeforeValidator(_lines)]
+"""A text that may have several lines and tabs: a configuration, a note."""

@@ -1,0 +1,16 @@
+"""The reasons that people give for what they do."""
+
+import unicodedata
+
+# Letters and symbols that are shown as nothing, though Unicode does not count them among the spaces.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+# Separators, controls and other invisible characters, and marks that need a character to stand on.
+_INVISIBLE = ("Z", "C", "M")
+
+
+def is_reason(text: str | None) -> bool:
+    """Whether a reader of the text would see anything."""
+    return any(
+        character not in _BLANK and not unicodedata.category(character).startswith(_INVISIBLE)
+        for character in text or ""
+    )
