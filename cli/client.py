@@ -1,57 +1,122 @@
 """The registry's API, as the command line calls it."""
 
-from collections.abc import Mapping
+import email.utils
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from cli.answers import ApiError
+
+# Answers of a registry, or of a load balancer before it, that pass by themselves.
+_TEMPORARY = frozenset({408, 425, 429, 502, 503, 504})
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 15.0
 
 
-class ApiError(Exception):
-    """The registry refused, or could not be reached; the text says what to do."""
-
-    def __init__(self, text: str, status: int | None = None) -> None:
-        super().__init__(text)
-        self.status = status
+def path(*segments: str) -> str:
+    """A path of the API. Each segment is quoted, whatever it holds."""
+    return "".join(f"/{quote(segment, safe='')}" for segment in segments)
 
 
 class RegistryClient:
-    """Calls the API and turns its problem answers into ApiErrors."""
+    """Calls the API. Whatever is not the expected answer becomes an ApiError.
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    A call that fails for a reason that passes by itself is tried again for up to `patience_s`. As long as
+    nothing has ever answered, the URL is more likely wrong, and the patience is a few seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        patience_s: float = 60.0,
+        note: Callable[[str], object] = lambda _: None,
+        sleep: Callable[[float], object] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """`note` is told, once for each call, that it is tried again and why."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # A GET is repeated when the connection cannot be made; so is a POST, which was then never sent.
-        transport = httpx.HTTPTransport(retries=3)
         self._http = httpx.Client(base_url=url, headers=headers, timeout=30, transport=transport)
+        self.patience_s = patience_s
+        self._note = note
+        self._sleep = sleep
+        self._answered = False
 
     def get(self, path: str, **params: str | int | None) -> dict[str, Any]:
-        return self._call(
-            "GET", path, params={name: value for name, value in params.items() if value is not None}
-        )
+        given = {name: value for name, value in params.items() if value is not None}
+        return _document(self._send("GET", path, repeatable=True, params=given))
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", path, json=body)
+    def post(self, path: str, body: Mapping[str, Any], *, repeatable: bool = False) -> dict[str, Any]:
+        """`repeatable`: to post the same twice has the same effect as to post it once."""
+        return _document(self._send("POST", path, repeatable=repeatable, json=body))
 
     def text(self, path: str, **params: str | int) -> str:
-        return self._send("GET", path, params=params).text
+        return self._send("GET", path, repeatable=True, params=params).text
 
-    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self._send(method, path, **arguments).json()
-        return answer
+    def _send(self, method: str, path: str, *, repeatable: bool, **arguments: Any) -> httpx.Response:
+        waited_s, attempt = 0.0, 0
+        while True:
+            retry_after_s, began = None, time.monotonic()
+            try:
+                response = self._http.request(method, path, **arguments)
+            except httpx.TransportError as exc:
+                error = ApiError(self._unreachable(exc))
+                # A request whose connection was not even made cannot have had an effect.
+                passes = repeatable or isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
+                cause: Exception | None = exc
+            except (httpx.HTTPError, httpx.InvalidURL) as exc:
+                raise ApiError(self._unreachable(exc)) from exc
+            else:
+                self._answered = True
+                if response.is_success:
+                    return response
+                error = ApiError(self._explain(response), response.status_code)
+                passes = response.status_code in _TEMPORARY and (
+                    # With these the request was not carried out; after others, nobody knows.
+                    repeatable or response.status_code in (429, 503)
+                )
+                retry_after_s = _retry_after_s(response)
+                cause = None
+            waited_s += time.monotonic() - began
+            wait_s = retry_after_s if retry_after_s is not None else _backoff_s(attempt)
+            patience_s = self.patience_s if self._answered else min(self.patience_s, 3.0)
+            if not passes or waited_s + wait_s > patience_s:
+                raise error from cause
+            if attempt == 0:
+                self._note(f"{error} Trying again for up to {patience_s:.0f} s.")
+            self._sleep(wait_s)
+            waited_s += wait_s
+            attempt += 1
 
-    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **arguments)
-        except httpx.HTTPError as exc:
-            message = (
-                f"The registry at {self._http.base_url} does not answer ({exc}). Set REGISTRY_URL or --url."
+    def _unreachable(self, exc: Exception) -> str:
+        reason = str(exc) or type(exc).__name__
+        return (
+            f"The registry at {self._http.base_url} does not answer ({reason}). "
+            "Set REGISTRY_URL or --url to its address."
+        )
+
+    def _explain(self, response: httpx.Response) -> str:
+        request = response.request
+        called = f"{request.method} {request.url.copy_with(query=None)}"
+        if response.has_redirect_location:
+            # Nothing is sent there, because the token is for the registry alone.
+            return (
+                f"{called} is redirected to {_target(response)}. "
+                "Set REGISTRY_URL or --url to the registry's own address."
             )
-            raise ApiError(message) from exc
-        if response.is_error:
-            raise ApiError(_explain(response), response.status_code)
-        return response
+        try:
+            problem = response.json()
+            return f"{problem['title']}: {problem['detail']}"
+        except (ValueError, KeyError, TypeError):
+            return f"{called} was answered with {response.status_code} {response.reason_phrase}."
 
     def close(self) -> None:
         self._http.close()
@@ -65,11 +130,43 @@ class RegistryClient:
         self.close()
 
 
-def _explain(response: httpx.Response) -> str:
+def _target(response: httpx.Response) -> str:
+    """Where a redirect leads, without what may be secret in it."""
     try:
-        problem = response.json()
-        return f"{problem['title']}: {problem['detail']}"
-    except (ValueError, KeyError, TypeError):
-        return (
-            f"{response.request.method} {response.request.url}: {response.status_code} {response.text[:500]}"
-        )
+        url = response.request.url.join(response.headers["Location"])
+    except httpx.InvalidURL:
+        return "an address that cannot be read"
+    return str(url.copy_with(query=None, fragment=None, userinfo=b""))
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
+    try:
+        document = response.json()
+    except ValueError:
+        document = None
+    if isinstance(document, dict):
+        return document
+    kind = response.headers.get("Content-Type", "nothing that has a type")
+    message = (
+        f"{response.request.url.copy_with(query=None)} answered with {kind}, which no registry does. "
+        "Set REGISTRY_URL or --url to the address of the registry's API."
+    )
+    raise ApiError(message)
+
+
+def _backoff_s(attempt: int) -> float:
+    # Spread, so that many jobs that wait for the same registry do not all come back at once.
+    longest: float = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**attempt)
+    return longest * random.uniform(0.75, 1.0)  # noqa: S311
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """How long the answer asks to wait: a number of seconds or a date."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        seconds = (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return float(max(0, math.ceil(seconds)))

@@ -1,51 +1,102 @@
-"""`tariff-registry`: run the service, ask for builds, see and say what runs where."""
+"""`tariff-registry`: run the service, ask for builds, and see or record what runs where."""
 
 import json
-from enum import StrEnum
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from cli.checkout import Checkout, CheckoutError, config_at
-from cli.client import DEFAULT_URL, ApiError, RegistryClient
-from cli.output import show_latest
+from cli.answers import ApiError, Latest, Promotion, read
+from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url
+from cli.checkout import Checkout, CheckoutError
+from cli.client import RegistryClient, path
+from cli.output import lines, plain, show_latest
 from cli.request import request_build
 from cli.serve import MissingExtra, become
 from cli.words import Stage
+
+EXITS = (
+    "Exit status: 0 when it is done or nothing is needed, 1 when the build failed, 2 when the arguments or "
+    "the checkout cannot be used, 3 when the registry refused or cannot be reached, 70 for a defect of this "
+    "command."
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="The tariff model registry.",
+    epilog=EXITS,
     add_completion=False,
 )
 console = Console()
 errors = Console(stderr=True)
 
-Url = Annotated[str, typer.Option("--url", envvar="REGISTRY_URL", help="Where the registry's API is.")]
+# The variables are read in cli.arguments, because typer takes an empty variable for one that is not set.
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Where the registry's API is. \\[env var: REGISTRY_URL]", show_default=False),
+]
 Token = Annotated[
     str | None,
-    typer.Option("--token", envvar="REGISTRY_TOKEN", help="Token, where the registry asks for one."),
+    typer.Option(
+        "--token", help="The token to call with, if the registry needs one. \\[env var: REGISTRY_TOKEN]"
+    ),
 ]
+StageArgument = Annotated[Stage, typer.Argument(help="development, staging or production")]
 
 
-class Exit(StrEnum):
+class Exit(IntEnum):
     """What a script can tell from the exit status."""
 
-    FAILED = "1: the build failed"
-    USAGE = "2: something about the call or the checkout is wrong"
-    REFUSED = "3: the registry refused, or cannot be reached"
-
-    @property
-    def status(self) -> int:
-        return int(self.value.partition(":")[0])
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    DEFECT = 70
+    INTERRUPTED = 130
 
 
-def _fail(kind: Exit, text: str) -> typer.Exit:
-    errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-    return typer.Exit(kind.status)
+def _say(message: str) -> None:
+    errors.print(Text(lines(message)), soft_wrap=True)
+
+
+def _fail(status: Exit, message: str) -> typer.Exit:
+    errors.print(Text(lines(message), "red"), soft_wrap=True)
+    return typer.Exit(status)
+
+
+@contextmanager
+def _exit_statuses() -> Iterator[None]:
+    """Give every way to end its exit status. Status 1 must mean nothing else than that the build failed."""
+    # A terminal that has no check mark must not end the command while its build goes on.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except (ArgumentError, CheckoutError) as exc:
+        raise _fail(Exit.USAGE, str(exc)) from exc
+    except ApiError as exc:
+        raise _fail(Exit.REFUSED, str(exc)) from exc
+    except KeyboardInterrupt as exc:
+        raise _fail(Exit.INTERRUPTED, "Interrupted. A build that was asked for goes on.") from exc
+    except typer.Exit:
+        raise
+    except Exception as exc:
+        traceback.print_exc()
+        raise _fail(
+            Exit.DEFECT, "This is a defect of tariff-registry. Report it with the lines above."
+        ) from exc
+
+
+def _client(url: str | None, token: str | None) -> RegistryClient:
+    return RegistryClient(registry_url(url), registry_token(token), note=_say)
 
 
 def _serve(module: str, *arguments: str, extras: tuple[str, ...]) -> NoReturn:
@@ -92,38 +143,34 @@ def up(
     _serve("local", *folder, "--port", str(port), extras=("service", "training", "local"))
 
 
-@app.command()
+@app.command(epilog=EXITS)
 def build(
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     branch: Annotated[
         str | None,
-        typer.Option(envvar="REGISTRY_BRANCH", help="Branch to record, where git does not know it."),
+        typer.Option(help="Branch to record, where git does not know it. \\[env var: REGISTRY_BRANCH]"),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            help="Revision of the base branch, such as origin/main: no build unless the version has risen."
+            help="Revision of the base branch, such as origin/main. A model is built only if the version in "
+            "the search-config.toml there is lower."
         ),
     ] = None,
     promote_to: Annotated[Stage | None, typer.Option(help="Promote the model when it is published.")] = None,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Build although the version has not risen.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build even if the version is not higher.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the build to its end.")] = True,
 ) -> None:
-    """Ask for the model of the commit that this git checkout is at, and follow its build.
-
-    Exit status 0 when the model is there or none is needed, 1 when the build failed.
-    """
-    try:
-        checkout = Checkout.at(Path.cwd(), branch)
-        base_config = config_at(checkout.folder, base) if base is not None else None
-    except CheckoutError as exc:
-        raise _fail(Exit.USAGE, str(exc)) from exc
-    if checkout.changed:
-        errors.print("[yellow]Uncommitted changes are not part of the build.[/]")
-    try:
-        with RegistryClient(url, token) as client:
+    """Ask for the model of the commit that this git checkout is at, and follow its build."""
+    with _exit_statuses():
+        base = optional(base, "--base")
+        checkout = Checkout.at(Path.cwd(), optional(branch, "--branch", "REGISTRY_BRANCH"))
+        base_config = checkout.config_of_base(base) if base is not None else None
+        if checkout.changed:
+            _say("The checkout has changes that are not committed. They are not part of the build.")
+        with _client(url, token) as client:
             state = request_build(
                 client,
                 checkout,
@@ -133,52 +180,48 @@ def build(
                 force=force,
                 wait=wait,
             )
-    except ApiError as exc:
-        raise _fail(Exit.REFUSED, str(exc)) from exc
-    if state in ("failed", "cancelled"):
-        raise typer.Exit(Exit.FAILED.status)
+        if state in ("failed", "cancelled"):
+            raise typer.Exit(Exit.FAILED)
 
 
-@app.command()
+@app.command(epilog=EXITS)
 def latest(
-    stage: Annotated[Stage, typer.Argument(help="development, staging or production")],
-    url: Url = DEFAULT_URL,
+    stage: StageArgument,
+    url: Url = None,
     token: Token = None,
     version: Annotated[str | None, typer.Option(help="Only models of this version.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")] = False,
 ) -> None:
     """Show the model that a stage runs."""
-    try:
-        with RegistryClient(url, token) as client:
-            found = client.get(f"/models/{stage.value}/latest", version=version)
-    except ApiError as exc:
-        raise _fail(Exit.REFUSED, str(exc)) from exc
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        show_latest(console, stage.value, found)
+    with _exit_statuses():
+        version = optional(version, "--version")
+        with _client(url, token) as client:
+            answer = client.get(path("models", stage.value, "latest"), version=version)
+        found = read(answer, Latest.of)
+        if as_json:
+            typer.echo(json.dumps(answer, indent=2))
+        else:
+            show_latest(console, stage.value, found)
 
 
-@app.command()
+@app.command(epilog=EXITS)
 def promote(
     prefix: Annotated[str, typer.Argument(help="The model, such as 0.0.2-aff1242.")],
-    stage: Annotated[Stage, typer.Argument(help="development, staging or production")],
-    url: Url = DEFAULT_URL,
+    stage: StageArgument,
+    url: Url = None,
     token: Token = None,
-    note: Annotated[str | None, typer.Option(help="Why; needed for an override.")] = None,
+    note: Annotated[str | None, typer.Option(help="Why. An override needs it.")] = None,
     *,
     override: Annotated[bool, typer.Option("--override", help="Go through a closed gate.")] = False,
 ) -> None:
     """Record that a model now runs in a stage."""
-    try:
-        with RegistryClient(url, token) as client:
-            body = {"stage": stage.value, "note": note, "override": override}
-            promotion = client.post(f"/models/{prefix}/promotions", body)
-    except ApiError as exc:
-        raise _fail(Exit.REFUSED, str(exc)) from exc
-    console.print(
-        f"[bold]{promotion['prefix']}[/] runs in {promotion['stage']} since {promotion['promoted_at']}, "
-        f"by {promotion['promoted_by']}",
-        highlight=False,
-    )
+    with _exit_statuses():
+        body = {"stage": stage.value, "note": optional(note, "--note"), "override": override}
+        where = path("models", model_prefix(prefix), "promotions")
+        with _client(url, token) as client:
+            promotion = read(client.post(where, body), Promotion.of)
+        since = f"since {plain(promotion.promoted_at)}, by {plain(promotion.promoted_by)}"
+        console.print(
+            Text.assemble((plain(promotion.prefix), "bold"), f" runs in {plain(promotion.stage)} {since}")
+        )

@@ -1,11 +1,19 @@
-"""Answers of the API as tables."""
+"""What the command line prints.
 
+Names, messages and figures come from other machines, so they are printed as they are: never as markup, and
+never as control characters for the terminal.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-# The figures that tell a model at a glance; GET /models/{prefix} has all.
+from cli.answers import Latest
+
+# The figures that say most about a model. GET /models/{prefix} has all of them.
 _FIGURES = {
     "top_1": "top 1",
     "top_5": "top 5",
@@ -15,23 +23,35 @@ _FIGURES = {
 }
 
 
-def show_metrics(console: Console, metrics: dict[str, dict[str, Any]]) -> None:
-    """One row a benchmark; shares as percentages."""
+def plain(value: object, keep: str = "") -> str:
+    """The text with its control characters written as escapes, except those to keep."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
+def lines(value: object) -> str:
+    """A text of several lines."""
+    return plain(value, keep="\n\t")
+
+
+def show_metrics(console: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """One row for each benchmark, with shares as percentages."""
     table = Table("benchmark", "count", *_FIGURES.values())
     for benchmark, of in sorted(metrics.items()):
-        cells = [f"{of[name]:.1%}" if isinstance(of.get(name), int | float) else "" for name in _FIGURES]
-        table.add_row(benchmark, str(of.get("count", "")), *cells)
+        shares = [f"{of[name]:.1%}" if isinstance(of.get(name), int | float) else "" for name in _FIGURES]
+        table.add_row(Text(plain(benchmark)), Text(plain(of.get("count", ""))), *shares)
     console.print(table)
 
 
-def show_latest(console: Console, stage: str, latest: dict[str, Any]) -> None:
-    console.print(
-        f"[bold]{latest['prefix']}[/] runs in {stage} since {latest['promoted_at']}", highlight=False
-    )
-    for name, artifact in sorted(latest["artifacts"].items()):
-        # Whole on one line, however narrow the terminal: digests are there to be copied.
-        console.print(
-            f"  {name:<22} {artifact['size']:>12,} bytes  {artifact['sha256']}",
-            highlight=False,
-            soft_wrap=True,
-        )
+def show_latest(console: Console, stage: str, latest: Latest) -> None:
+    since = f" runs in {stage} since {plain(latest.promoted_at)}"
+    console.print(Text.assemble((plain(latest.prefix), "bold"), since))
+    for artifact in latest.artifacts:
+        # On one line, however narrow the terminal is, because digests are there to be copied.
+        line = f"  {plain(artifact.name):<22} {artifact.size_bytes:>12,} bytes  {plain(artifact.sha256)}"
+        console.print(Text(line), soft_wrap=True)

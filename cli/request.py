@@ -3,11 +3,13 @@
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
+from cli.answers import ApiError, Model, Requested, read
 from cli.checkout import Checkout
-from cli.client import RegistryClient
+from cli.client import RegistryClient, path
 from cli.follow import follow, show_failure
-from cli.output import show_metrics
+from cli.output import plain, show_metrics
 from cli.words import Stage
 
 
@@ -21,7 +23,10 @@ def request_build(
     force: bool = False,
     wait: bool = True,
 ) -> str:
-    """Post the build and follow it; returns its state, or `not_needed`. Raises ApiError."""
+    """Post the build and follow it. Returns its state, or the outcome where there is no build.
+
+    Raises ApiError.
+    """
     body: dict[str, Any] = {
         "sha": checkout.sha,
         "branch": checkout.branch,
@@ -32,23 +37,38 @@ def request_build(
         body["base_search_config"] = base_config
     if promote_to is not None:
         body["promote_to"] = promote_to.value
-    answer = client.post("/builds", body)
-    found = answer["build"]
-    if found is None:
-        console.print(f"No model is needed for {answer['prefix']}: {answer['reason']}.", highlight=False)
-        return "not_needed"
-    word = {"queued": "Queued", "exists": f"There is a build already, {found['state']}:"}[answer["outcome"]]
-    console.print(f"{word} [bold]{answer['prefix']}[/], build {found['id']}", highlight=False)
+    # The same commit asked for twice gets the same build.
+    answer = read(client.post("/builds", body, repeatable=True), Requested.of)
+    build = answer.build
+    if build is None:
+        console.print(Text(_without_build(answer)))
+        return answer.outcome
+    word = "Queued" if answer.outcome == "queued" else f"There is a build already, {plain(build.state)}:"
+    console.print(Text.assemble(f"{word} ", (plain(answer.prefix), "bold"), f", build {plain(build.id)}"))
     if not wait:
-        return str(found["state"])
-    if found["state"] in ("queued", "running"):
-        found = follow(client, found["id"], console)
-    elif found["state"] == "failed":
-        show_failure(client, found, console)
-    if found["state"] == "succeeded":
-        model = client.get(f"/models/{found['prefix']}")
-        show_metrics(console, model["metrics"])
-        console.print(
-            f"Published [bold]{found['prefix']}[/]; verdict: {model['verdict']} ({model['verdict_reason']})"
-        )
-    return str(found["state"])
+        return build.state
+    if build.state == "failed":
+        show_failure(client, build, console)
+    elif not build.ended:
+        build = follow(client, build.id, console)
+    if build.state == "succeeded":
+        _show_model(client, build.prefix, console)
+    return build.state
+
+
+def _without_build(answer: Requested) -> str:
+    if answer.outcome == "exists":
+        return f"The model {plain(answer.prefix)} is there already. It was not built by this registry."
+    return f"No model is needed for {plain(answer.prefix)}: {plain(answer.reason)}."
+
+
+def _show_model(client: RegistryClient, prefix: str, console: Console) -> None:
+    try:
+        model = read(client.get(path("models", prefix)), Model.of)
+    except ApiError as exc:
+        # The build succeeded, whether or not its figures can be had.
+        console.print(Text(f"Published {plain(prefix)}. Its figures cannot be shown. {plain(exc)}"))
+        return
+    show_metrics(console, model.metrics)
+    verdict = f". Verdict: {plain(model.verdict)} ({plain(model.verdict_reason)})"
+    console.print(Text.assemble("Published ", (plain(prefix), "bold"), verdict))

@@ -21,8 +21,9 @@ from app.registry.errors import RegistryError
 from app.settings import Settings
 from app.storage import keys
 from app.storage.bucket import Bucket, digest_of
+from cli.answers import ApiError, Latest, read
 from cli.checkout import Checkout, CheckoutError
-from cli.client import ApiError, RegistryClient
+from cli.client import RegistryClient
 from cli.output import show_latest
 from cli.request import request_build
 from local.demo import inputs
@@ -139,18 +140,19 @@ class Tour:
     def _download(self, client: RegistryClient) -> Path:
         self._head("As the deploy job: GET /models/development/latest")
         latest = client.get("/models/development/latest")
-        show_latest(self._console, "development", latest)
-        wanted = latest["artifacts"][keys.MODEL_ZIP]
+        found = read(latest, Latest.of)
+        show_latest(self._console, "development", found)
+        wanted = next(artifact for artifact in found.artifacts if artifact.name == keys.MODEL_ZIP)
         target: Path = self._stack.state / "downloads" / latest["prefix"] / keys.MODEL_ZIP
         target.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
-        with httpx.stream("GET", wanted["url"]) as response, target.open("wb") as file:
+        with httpx.stream("GET", wanted.url) as response, target.open("wb") as file:
             response.raise_for_status()
             for block in response.iter_bytes():
                 digest.update(block)
                 file.write(block)
-        if digest.hexdigest() != wanted["sha256"]:
-            message = f"model.zip has the sha256 {digest.hexdigest()}, promised was {wanted['sha256']}."
+        if digest.hexdigest() != wanted.sha256:
+            message = f"model.zip has the sha256 {digest.hexdigest()}, but {wanted.sha256} was promised."
             raise TourError(message)
         self._console.print(
             f"  downloaded to {target}: [green]its sha256 is the promised one[/]", soft_wrap=True

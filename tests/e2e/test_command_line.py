@@ -10,8 +10,9 @@ from local.stack import free_port
 from tests.e2e.service import ROOT, Service, small_config
 
 
-def run(*arguments: str, cwd: Path = ROOT, url: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "REGISTRY_URL": url, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+def run(*arguments: str, cwd: Path = ROOT, url: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    fixed = {"REGISTRY_URL": url, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **fixed, **variables}
     return subprocess.run(
         [sys.executable, "-m", "cli", *arguments],
         cwd=cwd,
@@ -24,29 +25,27 @@ def run(*arguments: str, cwd: Path = ROOT, url: str) -> subprocess.CompletedProc
 
 def repository(folder: Path, config: str) -> Path:
     (folder / "search-config.toml").write_text(config)
-    for command in (
-        ["init", "--quiet", "--initial-branch", "main"],
-        ["add", "."],
-        ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "first"],
-    ):
-        subprocess.run(["git", "-C", folder, *command], check=True)
+    subprocess.run(["git", "-C", folder, "init", "--quiet", "--initial-branch", "main"], check=True)
+    commit(folder)
     return folder
 
 
-def test_ci_builds_the_checkout_that_it_stands_in(service: Service, head: str) -> None:
-    service.start_worker()
-    # The base is the commit itself: its version has not risen.
-    needless = run("build", "--base", "HEAD", url=service.url)
-    assert needless.returncode == 0, needless.stderr
-    assert "version_unchanged" in needless.stdout
+def commit(folder: Path) -> None:
+    subprocess.run(["git", "-C", folder, "add", "."], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", folder, *identity, "commit", "--quiet", "-m", "a commit"], check=True)
 
+
+def test_ci_builds_the_commit_of_its_checkout(service: Service, head: str) -> None:
+    service.start_worker()
     # This checkout's own configuration, on the test's small data, which has vague terms too.
     built = run("build", "--branch", "feature/x", "--promote-to", "development", url=service.url)
     assert built.returncode == 0, built.stdout + built.stderr
-    for words in ("Queued", "✓ train", "✓ publish", "Published", "verdict: passed"):
+    for words in ("Queued", "✓ train", "✓ publish", "Published", "Verdict: passed"):
         assert words in built.stdout
-    again = run("build", url=service.url)
-    assert again.returncode == 0
+    # A terminal that cannot show everything does not end the command.
+    again = run("build", url=service.url, PYTHONIOENCODING="ascii")
+    assert again.returncode == 0, again.stderr
     assert "There is a build already, succeeded" in again.stdout
 
     latest = run("latest", "development", "--json", url=service.url)
@@ -56,6 +55,19 @@ def test_ci_builds_the_checkout_that_it_stands_in(service: Service, head: str) -
     promoted = run("promote", found["prefix"], "staging", "--note", "release 42", url=service.url)
     assert promoted.returncode == 0
     assert "runs in staging" in promoted.stdout
+
+
+def test_ci_is_told_that_no_model_is_needed(service: Service, tmp_path: Path) -> None:
+    folder = repository(tmp_path, small_config())
+    (folder / "README").write_text("no new version")
+    commit(folder)
+    needless = run("build", "--base", "HEAD~1", cwd=folder, url=service.url)
+    assert needless.returncode == 0, needless.stderr
+    assert "version_unchanged" in needless.stdout
+    # With the commit itself as its base, no model would ever be built.
+    mistaken = run("build", "--base", "main", cwd=folder, url=service.url)
+    assert mistaken.returncode == 2
+    assert "is the commit that is being built" in mistaken.stderr
 
 
 def test_a_failed_build_fails_ci_and_shows_why(service: Service, tmp_path: Path) -> None:
@@ -69,7 +81,7 @@ def test_a_failed_build_fails_ci_and_shows_why(service: Service, tmp_path: Path)
     assert "[bring_code] started" in failed.stdout
 
 
-def test_what_is_wrong_with_the_checkout_is_told_from_what_the_registry_refuses(
+def test_the_exit_status_tells_a_fault_of_the_checkout_from_a_refusal(
     service: Service, tmp_path: Path
 ) -> None:
     outside = run("build", cwd=Path("/"), url=service.url)

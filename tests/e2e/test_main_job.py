@@ -12,7 +12,7 @@ import httpx
 import pytest
 import torch
 
-from cli.client import ApiError
+from cli.answers import ApiError
 from tests.e2e.service import Service, small_config, step_of
 
 

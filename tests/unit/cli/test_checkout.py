@@ -46,7 +46,7 @@ def test_ci_names_the_branch_that_its_detached_checkout_does_not_know(repository
 
 
 def test_a_folder_without_a_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckoutError, match="no git checkout"):
+    with pytest.raises(CheckoutError, match="not in a git checkout"):
         Checkout.at(tmp_path)
 
 

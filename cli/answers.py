@@ -1,0 +1,180 @@
+"""The API's answers, as far as the command line shows them.
+
+Registry and command line are upgraded at different times, so an answer may hold more than is read here, and
+words that are not known here. If something is missing that must be there, ApiError is raised.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class ApiError(Exception):
+    """The registry refused, could not be reached, or gave an answer that cannot be read.
+
+    The message says what to do.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def read(document: Mapping[str, Any], of: Callable[[Mapping[str, Any]], T]) -> T:
+    """Read an answer. Raises ApiError."""
+    try:
+        return of(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        message = (
+            f"The registry's answer cannot be read ({type(exc).__name__}: {exc}). "
+            "Check that the URL is that of the registry, and install the command line of its version."
+        )
+        raise ApiError(message) from exc
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a build."""
+
+    name: str
+    state: str
+    seconds: float | None
+    output: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        started, finished = document.get("started_at"), document.get("finished_at")
+        seconds = None
+        if started and finished:
+            took = datetime.fromisoformat(finished) - datetime.fromisoformat(started)
+            seconds = took.total_seconds()
+        return cls(str(document["name"]), str(document["state"]), seconds, document.get("output") or {})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the running job is."""
+
+    phase: str
+    percent: float
+    eta_seconds: float | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        eta = document.get("eta_seconds")
+        return cls(str(document["phase"]), float(document["percent"]), None if eta is None else float(eta))
+
+
+@dataclass(frozen=True)
+class Build:
+    """One attempt to produce a model."""
+
+    id: str
+    prefix: str
+    state: str
+    steps: tuple[Step, ...]
+    progress: Progress | None
+    failure: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        progress = document.get("progress")
+        return cls(
+            id=str(document["id"]),
+            prefix=str(document["prefix"]),
+            state=str(document["state"]),
+            steps=tuple(Step.of(step) for step in document.get("steps", ())),
+            progress=None if progress is None else Progress.of(progress),
+            failure=document.get("failure") or {},
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def running_step(self) -> str:
+        return next((step.name for step in self.steps if step.state == "running"), "")
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The answer to a request for a build."""
+
+    outcome: str
+    prefix: str
+    reason: str | None
+    build: Build | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        build = document.get("build")
+        return cls(
+            outcome=str(document["outcome"]),
+            prefix=str(document["prefix"]),
+            reason=document.get("reason"),
+            build=None if build is None else Build.of(build),
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a build published."""
+
+    metrics: Mapping[str, Mapping[str, Any]]
+    verdict: str
+    verdict_reason: str
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        return cls(dict(document["metrics"]), str(document["verdict"]), str(document["verdict_reason"]))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of a model, and where to get it."""
+
+    name: str
+    url: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The model that a stage runs."""
+
+    prefix: str
+    promoted_at: str
+    artifacts: tuple[Artifact, ...]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        artifacts = (
+            Artifact(name, str(of["url"]), str(of["sha256"]), int(of["size"]))
+            for name, of in document["artifacts"].items()
+        )
+        return cls(
+            str(document["prefix"]),
+            str(document["promoted_at"]),
+            tuple(sorted(artifacts, key=lambda artifact: artifact.name)),
+        )
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The record that a model runs in a stage."""
+
+    prefix: str
+    stage: str
+    promoted_at: str
+    promoted_by: str
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        return cls(*(str(document[name]) for name in ("prefix", "stage", "promoted_at", "promoted_by")))

@@ -1,0 +1,328 @@
+"""`tariff-registry` against an API that answers what the test says: exit statuses, and what is printed."""
+
+import functools
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import main
+from cli.client import RegistryClient
+
+SHA = "a" * 40
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def build(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "7",
+        "prefix": "0.0.2-aaaaaaa",
+        "state": "succeeded",
+        "steps": [],
+        "progress": None,
+        "failure": None,
+        **changes,
+    }
+
+
+class Api:
+    """The last answer of a path stays; each earlier one is given once."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[httpx.Response | Exception]] = {}
+        self.requests: list[httpx.Request] = []
+
+    def answer(self, call: str, *answers: Any) -> None:
+        """Each is a response, an exception, or the JSON of an answer with status 200."""
+        self.answers[call] = [
+            each if isinstance(each, httpx.Response | Exception) else httpx.Response(200, json=each)
+            for each in answers
+        ]
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answers = self.answers[f"{request.method} {request.url.path}"]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    made = Api()
+    client = functools.partial(
+        RegistryClient, transport=httpx.MockTransport(made.handle), sleep=lambda _: None
+    )
+    monkeypatch.setattr(main, "RegistryClient", client)
+    monkeypatch.setattr("cli.follow._POLL_S", 0)
+    return made
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two commits that differ in their version."""
+    git(tmp_path, "init")
+    for version in ("0.0.1", "0.0.2"):
+        (tmp_path / "search-config.toml").write_text(f'version = "{version}"\n')
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "-m", version)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, **variables: str) -> Result:
+    clean = {"REGISTRY_URL": None, "REGISTRY_TOKEN": None, "REGISTRY_BRANCH": None, "COLUMNS": "200"}
+    return CliRunner().invoke(main.app, arguments, env={**clean, **variables})
+
+
+def queued(api: Api, *states: dict[str, Any]) -> None:
+    """The build is queued, and then shown as in each of the states."""
+    waiting = build(state="queued")
+    api.answer(
+        "POST /builds", {"outcome": "queued", "prefix": "0.0.2-aaaaaaa", "reason": None, "build": waiting}
+    )
+    api.answer("GET /builds/7", *states)
+    api.answer("GET /builds/7/log", httpx.Response(200, text="the log\n"))
+    model = {"metrics": {"known": {"top_1": 0.5, "count": 3}}, "verdict": "passed", "verdict_reason": "fine"}
+    api.answer("GET /models/0.0.2-aaaaaaa", model)
+
+
+def test_a_build_sends_all_digits_of_the_commit_and_the_base(api: Api, checkout: Path) -> None:
+    queued(api, build(state="running"), build())
+    result = run("build", "--base", "HEAD~1")
+    assert result.exit_code == 0, result.output
+    [post] = [request for request in api.requests if request.method == "POST"]
+    sent = httpx.Response(200, content=post.content).json()
+    assert sent["sha"] == git(checkout, "rev-parse", "HEAD")
+    assert (sent["search_config"], sent["base_search_config"]) == (
+        'version = "0.0.2"\n',
+        'version = "0.0.1"\n',
+    )
+    assert sent["branch"] == "main"
+    assert "50.0%" in result.output
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [
+        ([build()], 0),
+        ([build(state="cancelled")], 1),
+        ([build(state="failed", failure={"step": "train", "code": "oom", "message": "More memory."})], 1),
+        # A word that only a newer registry knows does not end the command.
+        ([build(state="pausing"), build()], 0),
+    ],
+)
+def test_the_exit_status_says_how_the_build_ended(
+    states: list[dict[str, Any]], status: int, api: Api, checkout: Path
+) -> None:
+    queued(api, *states)
+    assert run("build").exit_code == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            {"outcome": "not_needed", "prefix": "p", "reason": "version_unchanged", "build": None},
+            "No model is needed",
+        ),
+        ({"outcome": "exists", "prefix": "p", "build": None}, "is there already"),
+    ],
+)
+def test_nothing_to_do_is_done(answer: dict[str, Any], says: str, api: Api, checkout: Path) -> None:
+    api.answer("POST /builds", answer)
+    result = run("build")
+    assert result.exit_code == 0
+    assert says in result.output
+
+
+@pytest.mark.parametrize("base", ["HEAD", "main", "@", "HEAD^0"])
+def test_a_base_that_is_the_commit_itself_is_refused(base: str, api: Api, checkout: Path) -> None:
+    result = run("build", "--base", base)
+    assert result.exit_code == 2
+    assert "is the commit that is being built" in result.output
+    assert "HEAD~1" in result.output
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (["build", "--base", ""], {}),
+        (["build", "--base", " \n"], {}),
+        (["build", "--branch", ""], {}),
+        (["build"], {"REGISTRY_BRANCH": ""}),
+        (["build"], {"REGISTRY_URL": ""}),
+        (["build"], {"REGISTRY_TOKEN": ""}),
+        (["build", "--promote-to", ""], {}),
+        (["latest", ""], {}),
+        (["latest", "production", "--version", ""], {}),
+        (["promote", "", "production"], {}),
+        (["promote", "..", "production"], {}),
+        (["promote", "0.0.2-aff1242", "production", "--note", ""], {}),
+    ],
+)
+def test_an_empty_variable_of_a_script_is_refused_before_anything_is_sent(
+    arguments: list[str], variables: dict[str, str], api: Api, checkout: Path
+) -> None:
+    result = run(*arguments, **variables)
+    assert result.exit_code == 2, result.output
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    "base", ["--output=written", "-h", "--all", "--", "no-such-branch", "HEAD:search-config.toml"]
+)
+def test_a_base_is_never_an_option_of_git(base: str, api: Api, checkout: Path) -> None:
+    result = run("build", f"--base={base}")
+    assert result.exit_code == 2, result.output
+    assert sorted(path.name for path in checkout.iterdir()) == [".git", "search-config.toml"]
+
+
+def test_the_token_is_sent_without_its_newline_and_never_printed(api: Api, checkout: Path) -> None:
+    api.answer(
+        "POST /builds", httpx.Response(401, json={"title": "This call needs a token", "detail": "Send one."})
+    )
+    result = run("build", REGISTRY_TOKEN="s3cret\n")
+    assert result.exit_code == 3
+    assert api.requests[0].headers["Authorization"] == "Bearer s3cret"
+    assert "s3cret" not in result.output
+    broken = run("build", REGISTRY_TOKEN="s3\ncret")
+    assert broken.exit_code == 2
+    assert "cret" not in broken.output
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, html="<html>Sign in</html>"),
+        httpx.Response(302, headers={"Location": "https://login.example.org"}),
+        httpx.Response(200, json={"message": "another API"}),
+        httpx.Response(200, json={"outcome": "queued", "prefix": "p", "build": {"id": 1}}),
+        httpx.Response(500, html="<h1>"),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
+    ],
+)
+def test_whatever_is_not_the_registry_gives_the_status_of_a_refusal(
+    answer: httpx.Response | Exception, api: Api, checkout: Path
+) -> None:
+    for call in ("POST /builds", "GET /models/production/latest", "POST /models/0.0.2-aff1242/promotions"):
+        api.answer(call, answer)
+    for arguments in (["build"], ["latest", "production"], ["promote", "0.0.2-aff1242", "production"]):
+        result = run(*arguments)
+        assert result.exit_code == 3, result.output
+        assert "Traceback" not in result.output
+
+
+def test_a_registry_that_is_being_deployed_does_not_end_the_command(api: Api, checkout: Path) -> None:
+    away = [httpx.Response(502), httpx.Response(503), httpx.ConnectError("refused"), httpx.Response(504)]
+    queued(api)
+    api.answer("GET /builds/7", build(state="running"), *away, build())
+    result = run("build")
+    assert result.exit_code == 0, result.output
+    assert "Trying again" in result.output
+
+
+def test_a_failed_build_is_a_failed_build_even_if_its_log_cannot_be_had(api: Api, checkout: Path) -> None:
+    queued(api, build(state="failed", failure={"step": "train", "code": "oom", "message": "More memory."}))
+    api.answer("GET /builds/7/log", httpx.Response(404, json={"title": "Gone", "detail": "No log."}))
+    result = run("build")
+    assert result.exit_code == 1
+    assert "More memory." in result.output
+
+
+NASTY = "[/x] [bold]\\[ \x1b]0;title\x07\x1b[2J\u202e"
+
+
+def test_text_from_the_machine_is_neither_markup_nor_for_the_terminal(api: Api, checkout: Path) -> None:
+    step = {"name": f"train{NASTY}", "state": "succeeded", "output": {"name": NASTY}}
+    running = build(
+        state="running",
+        steps=[step, {"name": NASTY, "state": "running"}],
+        progress={"phase": NASTY, "percent": 50.0, "eta_seconds": 3},
+    )
+    failed = build(
+        state="failed",
+        prefix=NASTY,
+        failure={"step": NASTY, "code": NASTY, "message": f"{NASTY}\nsecond line"},
+    )
+    queued(api, running, failed)
+    api.answer("GET /builds/7/log", httpx.Response(200, text=f"{NASTY}\n"))
+    result = run("build")
+    assert result.exit_code == 1, result.output
+    assert "\x1b" not in result.output
+    assert "\u202e" not in result.output
+    assert result.output.count("[/x] [bold]\\[ \\x1b]0;title\\x07") >= 7
+
+
+def test_metrics_and_artifacts_from_elsewhere_are_printed_as_they_are(api: Api, checkout: Path) -> None:
+    queued(api, build())
+    model = {"metrics": {NASTY: {"top_1": None, "count": NASTY}}, "verdict": NASTY, "verdict_reason": NASTY}
+    api.answer("GET /models/0.0.2-aaaaaaa", model)
+    result = run("build")
+    assert result.exit_code == 0, result.output
+    artifacts = {NASTY: {"url": "u", "sha256": NASTY, "size": 1}}
+    api.answer(
+        "GET /models/production/latest", {"prefix": NASTY, "promoted_at": NASTY, "artifacts": artifacts}
+    )
+    shown = run("latest", "production")
+    assert shown.exit_code == 0, shown.output
+    assert "\x1b" not in result.output + shown.output
+
+
+def test_a_configuration_that_is_not_utf_8_is_a_fault_of_the_checkout(api: Api, checkout: Path) -> None:
+    for content in ("# café\n".encode("latin-1"), 'version = "0.0.3"\n'.encode("utf-16")):
+        (checkout / "search-config.toml").write_bytes(content)
+        git(checkout, "commit", "-am", "other encoding")
+        result = run("build")
+        assert result.exit_code == 2, result.output
+        assert "not UTF-8" in result.output
+    assert api.requests == []
+
+
+def test_a_shallow_clone_without_the_base_says_what_to_do(
+    api: Api, checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shallow = tmp_path_factory.mktemp("shallow")
+    git(shallow, "clone", "--depth=1", f"file://{checkout}", "clone")
+    monkeypatch.chdir(shallow / "clone")
+    result = run("build", "--base", "HEAD~1")
+    assert result.exit_code == 2
+    assert "This clone is shallow" in result.output
+
+
+def test_a_defect_does_not_look_like_a_failed_build(
+    api: Api, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(main, "show_latest", broken)
+    artifacts: dict[str, Any] = {}
+    api.answer("GET /models/production/latest", {"prefix": "p", "promoted_at": "t", "artifacts": artifacts})
+    assert run("latest", "production").exit_code == 70
+
+
+def test_an_interrupted_command_does_not_look_like_a_failed_build(
+    api: Api, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    queued(api)
+    monkeypatch.setattr("cli.request.follow", interrupted)
+    result = run("build")
+    assert result.exit_code == 130
+    assert "goes on" in result.output
