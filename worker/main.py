@@ -32,13 +32,27 @@ def main(settings: Settings) -> None:
     asyncio.run(_serve(settings, threading.Event()))
 
 
+def open_database(settings: Settings) -> Database:
+    """The worker's database, whose waits end before a lease does.
+
+    A worker that is paused in a transaction lets go of the build's row before its lease has run out, and no
+    thread waits longer than that for a lock.
+    """
+    return Database(
+        settings.database_url.get_secret_value(),
+        # A build uses a connection for moments only, and so does its heartbeat.
+        pool_size=max(5, settings.worker_concurrency // 2),
+        idle_limit=settings.lease / 2,
+        lock_limit=settings.lease / 2,
+    )
+
+
 async def _serve(settings: Settings, stopping: threading.Event) -> None:
     loop = asyncio.get_running_loop()
     threads = settings.worker_concurrency + _UPKEEP_CONCURRENCY
     # Blocking tasks run in the loop's default threads: as many as there can be jobs, or some would wait.
     loop.set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="job"))
-    # A build uses a connection for moments only, its heartbeat likewise.
-    database = Database(settings.database_url.get_secret_value(), pool_size=max(5, threads // 2))
+    database = open_database(settings)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     runner = Runner(settings, database, Clouds(settings), owner, stopping)
     stop = asyncio.Event()

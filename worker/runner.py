@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
 from app.aws import CloudError
-from app.db.session import Database
+from app.db.session import Database, is_temporary
 from app.registry.builds import ending, steps
 from app.registry.builds.lease import LeaseLost, release, state_of, take
 from app.registry.builds.steps import BuildView, Failure
@@ -91,10 +88,12 @@ class Runner:
                     ending.end(session, work.lease, BuildState.SUCCEEDED)
         except StepFailed as exc:
             failure = Failure(step.name, exc.code, exc.message)
-        except (LeaseLost, HandOver, OperationalError, PoolTimeout):
-            # Ours no longer, or nothing can be recorded now: the build goes on when its job is tried again.
+        except (LeaseLost, HandOver):
             raise
         except Exception as exc:
+            if is_temporary(exc):
+                # Nothing can be recorded now. The build goes on when its job is tried again.
+                raise
             # A defect of ours must end the build, and its instance, like any other failure does.
             _log.exception("build_id=%s step=%s", work.lease.build_id, step.name)
             work.log(traceback.format_exc())

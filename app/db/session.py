@@ -1,31 +1,71 @@
-"""The engine and its transactions."""
+"""The engine and its transactions, and which of their errors pass by themselves."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import psycopg
+from procrastinate.exceptions import ConnectorException
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-# Times are read back in the session's zone, and the API promises UTC. A process that is stopped in the middle
-# of a transaction must not keep its row locks for as long as it is stopped.
-_SESSION = "SET timezone = 'UTC'; SET idle_in_transaction_session_timeout = '60s'"
+# A database host that is gone is noticed within half a minute, not when TCP gives up.
+CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
-
-def _prepare(connection: "psycopg.Connection[tuple[object, ...]]", _record: object) -> None:
-    connection.execute(_SESSION)
-    connection.commit()
-
+# The beginnings of the SQLSTATE codes of trouble that is not the statement's own fault: the connection, a
+# standby that cannot write, a transaction that Postgres ended because it was idle, a deadlock or another
+# conflict, missing resources, a lock that was not given in time, a shutdown, a failing disk.
+_TEMPORARY = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
 
 Result = TypeVar("Result")
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether the database could not do its work now, and the same work may succeed when it is tried again.
+
+    It is false for errors that follow from the content of a statement, and for whatever is not an error of
+    the database.
+    """
+    if isinstance(error, PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or (error.orig is not None and is_temporary(error.orig))
+    if isinstance(error, ConnectorException):
+        return error.__cause__ is not None and is_temporary(error.__cause__)
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is None:
+        # No answer came from Postgres, such as when the connection is lost.
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith(_TEMPORARY)
 
 
 class Database:
     """One Postgres: the place where sessions and connections come from."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        idle_limit: timedelta = timedelta(seconds=60),
+        lock_limit: timedelta = timedelta(0),
+    ) -> None:
+        """`idle_limit` is how long a transaction may wait for its own process: a process that is paused in
+        the middle of one keeps its row locks no longer. `lock_limit` is how long a statement waits for a lock
+        that another process holds; zero means without limit.
+        """
+        self._idle_limit = idle_limit
+        self._lock_limit = lock_limit
         self.url = make_url(url).set(drivername="postgresql+psycopg")
         # A connection that a Postgres restart cut is replaced, not handed out.
         self.engine: Engine = self._engine(pool_size, pool_pre_ping=True)
@@ -38,19 +78,25 @@ class Database:
             self.url,
             pool_size=pool_size,
             max_overflow=pool_size,
-            connect_args={
-                "connect_timeout": 10,
-                "application_name": "tariff-model-registry",
-                # A database host that is gone is noticed within half a minute, not when TCP gives up.
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 4,
-                "tcp_user_timeout": 30_000,
-            },
+            connect_args={"application_name": "tariff-model-registry", **CONNECTION},
             **more,
         )
-        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "connect", self._prepare)
         return engine
+
+    def _prepare(self, connection: "psycopg.Connection[tuple[object, ...]]", _record: object) -> None:
+        # Times are read back in the session's zone, and the API promises UTC.
+        idle_ms, lock_ms = (
+            limit // timedelta(milliseconds=1) for limit in (self._idle_limit, self._lock_limit)
+        )
+        settings = {
+            "timezone": "UTC",
+            "idle_in_transaction_session_timeout": str(idle_ms),
+            "lock_timeout": str(lock_ms),
+        }
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.commit()
 
     @property
     def conninfo(self) -> str:
