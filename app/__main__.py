@@ -4,11 +4,10 @@ import sys
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from app.db import migrate as migrations
 from app.db.session import Database
-from app.main import create_app
+from app.server import serve
 from app.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -20,15 +19,7 @@ def api(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve the API."""
-    # Not uvicorn's own asyncio loop: it leaves Nagle's algorithm on, and keep-alive requests wait 44 ms each.
-    uvicorn.run(
-        create_app(Settings.from_environment()),
-        host=host,
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        log_level="warning",
-    )
+    serve(Settings.from_environment(), host=host, port=port)
 
 
 @app.command()

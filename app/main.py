@@ -9,8 +9,10 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app.api import builds, errors, health, models
-from app.api.strict import StrictRoute
+from app.api.probe import BucketProbe
+from app.api.strict import PublicRoute
 from app.db.session import Database
+from app.registry.access import AccessPolicy
 from app.settings import Settings
 from app.storage.bucket import Bucket
 
@@ -38,8 +40,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # As many connections as FastAPI has threads for blocking endpoints: none waits for another's.
     database = Database(settings.database_url.get_secret_value(), pool_size=20)
 
+    bucket = Bucket.of(settings)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # So that the first to ask whether the service is ready finds an answer.
+        app.state.bucket_probe.status()
         yield
         database.close()
 
@@ -52,10 +58,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         separate_input_output_schemas=False,
     )
-    app.router.route_class = StrictRoute
+    app.router.route_class = PublicRoute
     app.state.settings = settings
     app.state.database = database
-    app.state.bucket = Bucket.of(settings)
+    app.state.access = AccessPolicy(settings.access, settings.api_tokens)
+    app.state.bucket = bucket
+    app.state.bucket_probe = BucketProbe(bucket.check)
     errors.install(app)
 
     @app.get("/", include_in_schema=False)

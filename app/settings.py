@@ -1,6 +1,7 @@
 """Every setting of the service, read from the environment once, at the start."""
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -9,6 +10,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.words import Access, Scope, known
+
 
 def _split(value: object) -> object:
     return (
@@ -16,9 +19,51 @@ def _split(value: object) -> object:
     )
 
 
-_TOKEN = re.compile(r"[^=\s]+=[0-9a-fA-F]{64}")
-
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+_TOKEN = re.compile(r"(?P<name>[^=:\s]+)=(?P<digest>[0-9a-fA-F]{64})(?::(?P<scopes>\S+))?")
+
+
+@dataclass(frozen=True)
+class Token:
+    """Who has a token, the sha256 of it in lower case, and what it may do."""
+
+    name: str
+    digest: str
+    scopes: frozenset[Scope]
+
+    @classmethod
+    def parse(cls, entry: str) -> Self:
+        """An entry of REGISTRY_API_TOKENS: `name=sha256` or `name=sha256:scope+scope`. Raises ValueError."""
+        found = _TOKEN.fullmatch(entry)
+        if found is None:
+            # The entry is not shown. Whoever put a token there by mistake must not find it in a log too.
+            message = (
+                "is not name=sha256 or name=sha256:scope+scope. "
+                "Get the sha256 with: printf %s TOKEN | sha256sum"
+            )
+            raise ValueError(message)
+        scopes = frozenset(Scope) - {Scope.ADMIN}
+        if found["scopes"] is not None:
+            named = found["scopes"].split("+")
+            if unknown := [word for word in named if known(Scope, word) is None]:
+                message = f"names the scopes {unknown}, which do not exist. There are: {', '.join(Scope)}"
+                raise ValueError(message)
+            scopes = frozenset(Scope(word) for word in named)
+        return cls(found["name"], found["digest"].lower(), scopes)
+
+
+def _tokens(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = []
+    for position, entry in enumerate(filter(None, (part.strip() for part in value.split(","))), start=1):
+        try:
+            found.append(Token.parse(entry))
+        except ValueError as exc:
+            message = f"REGISTRY_API_TOKENS: entry {position} {exc}"
+            raise ValueError(message) from None
+    return tuple(found)
 
 
 class SettingsError(Exception):
@@ -53,9 +98,19 @@ class Settings(BaseSettings):
         description="how long an artifact's download URL is good for; "
         "one that is signed with a role's credentials ends with these at the latest",
     )
-    api_tokens: CommaSeparated = Field(
+    access: Access = Field(
+        default=Access.READS,
+        description="who may call: `open` (everyone may do everything), `reads` (reading is open, writing "
+        "needs a token) or `tokens` (everything needs a token)",
+    )
+    open_to_network: bool = Field(
+        default=False,
+        description="with `open` access, listen on addresses that others can reach, too",
+    )
+    api_tokens: Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)] = Field(
         default=(),
-        description="who may write: `name=sha256-of-token` pairs, comma-separated; empty leaves the API open",
+        description="the tokens: `name=sha256` or `name=sha256:scope+scope`, comma-separated; "
+        "without scopes a token may do everything but `admin`",
     )
 
     image_name_pattern: str = Field(default="FPO Training *", description="name of the machine images to use")
@@ -138,13 +193,5 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.stalled_after <= self.heartbeat:
             msg = "REGISTRY_STALLED_AFTER must be longer than REGISTRY_HEARTBEAT, best three times as long"
-            raise ValueError(msg)
-        # A token with a typo would be one that never fits, found out by whoever it locks out.
-        if wrong := [at for at, entry in enumerate(self.api_tokens, 1) if not _TOKEN.fullmatch(entry)]:
-            # By number: whoever put a token itself there must not find it in a log, too.
-            msg = (
-                f"REGISTRY_API_TOKENS: entries {wrong} are no name=digest with 64 hex digits. "
-                "Make one with: printf %s TOKEN | sha256sum"
-            )
             raise ValueError(msg)
         return self

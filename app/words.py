@@ -182,6 +182,14 @@ class Actor(StrEnum):
     ANONYMOUS = "anonymous"
 
 
+class Access(StrEnum):
+    """Who may call the API."""
+
+    OPEN = "open"
+    READS = "reads"
+    TOKENS = "tokens"
+
+
 class Scope(StrEnum):
     """What a token may do."""
 

@@ -111,6 +111,8 @@ class Stack:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
+            # Only this machine reaches it.
+            "REGISTRY_ACCESS": "open",
             "REGISTRY_SSH_PORT": str(ssh_port),
             "REGISTRY_CODE_REPOSITORY": str(ROOT),
             "REGISTRY_LEASE": "PT10S",

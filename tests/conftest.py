@@ -136,6 +136,7 @@ def settings(database: Database, cloud: SimCloud) -> Settings:
             "database_url": database.conninfo,
             "aws_endpoint_url": cloud.endpoint_url,
             "region": cloud.region,
+            "access": "open",
             "ssh_port": cloud.ssh_port,
             "code_repository": str(ROOT),
             "lease": timedelta(seconds=3),

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from app.api import examples
-from app.api.deps import Db, Limit, PageCursor, Writer
+from app.api.deps import CanBuild, Db, Limit, PageCursor
 from app.api.errors import problems
 from app.api.strict import StrictRoute
 from app.api.text import Line, Lines
@@ -18,7 +18,7 @@ from app.registry.builds import log as build_log
 from app.registry.builds import steps as build_steps
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import StepView
-from app.registry.errors import Conflict, InvalidConfig, NotFound, PrefixCollision, Unauthorized
+from app.registry.errors import Conflict, Forbidden, InvalidConfig, NotFound, PrefixCollision, Unauthorized
 from app.registry.prefixes import NotNeeded
 from app.words import (
     BuildKind,
@@ -26,6 +26,7 @@ from app.words import (
     FailureCode,
     LaunchState,
     Market,
+    Scope,
     Stage,
     StepName,
     StepState,
@@ -263,15 +264,17 @@ def _instance(outputs: dict[str, dict[str, Any]]) -> InstanceOut | None:
             "model": BuildAnswerOut,
             "description": "The prefix has a build already, or no model is needed",
         },
-        **problems(PrefixCollision, Conflict, InvalidConfig, Unauthorized),
+        **problems(PrefixCollision, Conflict, InvalidConfig, Unauthorized, Forbidden),
     },
 )
-def create(body: BuildCreate, who: Writer, db: Db, response: Response) -> BuildAnswerOut:
+def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> BuildAnswerOut:
     """Queue the build of the commit's prefix.
 
     `queued` (202): a build was made. `exists` (200): the prefix has an active or succeeded build; send it
     as often as you like. `not_needed` (200): the version has not risen above the base branch's.
     """
+    if body.promote_to is not None:
+        who.need(Scope.promote(body.promote_to))
     answer = requests.request(
         db,
         BuildRequest(
@@ -281,7 +284,7 @@ def create(body: BuildCreate, who: Writer, db: Db, response: Response) -> BuildA
             base_search_config=body.base_search_config,
             promote_to=body.promote_to,
             force=body.force,
-            requested_by=who,
+            requested_by=who.name,
         ),
     )
     if answer.outcome != "queued":

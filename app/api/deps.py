@@ -1,7 +1,5 @@
 """What endpoints are given: a transaction, the bucket, who asks."""
 
-import hashlib
-import hmac
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -11,11 +9,12 @@ from sqlalchemy.orm import Session
 
 from app.api.text import Line
 from app.db.session import Database
-from app.registry.errors import Unauthorized
+from app.registry.access import AccessPolicy, Caller
 from app.registry.pages import Cursor
 from app.registry.prefixes import Prefix
 from app.settings import Settings
 from app.storage.bucket import Bucket
+from app.words import Scope
 
 
 # What does not block is async: FastAPI runs every other dependency in a thread of its own.
@@ -34,6 +33,11 @@ async def get_bucket(request: Request) -> Bucket:
     return bucket
 
 
+async def get_access(request: Request) -> AccessPolicy:
+    policy: AccessPolicy = request.app.state.access
+    return policy
+
+
 def get_session(database: Annotated[Database, Depends(get_database)]) -> Iterator[Session]:
     with database.transaction() as session:
         yield session
@@ -41,32 +45,34 @@ def get_session(database: Annotated[Database, Depends(get_database)]) -> Iterato
 
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 DatabaseDep = Annotated[Database, Depends(get_database)]
+AccessDep = Annotated[AccessPolicy, Depends(get_access)]
 BucketDep = Annotated[Bucket, Depends(get_bucket)]
 # Closed, and so committed, before the answer goes out: what a caller is told is true.
 Db = Annotated[Session, Depends(get_session, scope="function")]
 
 _bearer = HTTPBearer(
-    auto_error=False, description="A token of REGISTRY_API_TOKENS. Needed to change anything."
+    auto_error=False,
+    description="A token of REGISTRY_API_TOKENS. Writing needs one; so does reading where REGISTRY_ACCESS is "
+    "`tokens`. Each call that writes needs a scope, such as `build` or `promote:staging`.",
 )
 
 
-async def writer(
-    settings: SettingsDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> str:
-    """Who changes something: the name that belongs to the token. Without configured tokens: `anonymous`."""
-    if not settings.api_tokens:
-        return "anonymous"
-    if given is not None:
-        digest = hashlib.sha256(given.credentials.encode()).hexdigest()
-        for entry in settings.api_tokens:
-            name, _, expected = entry.partition("=")
-            if hmac.compare_digest(digest, expected.lower()):
-                return name
-    msg = "Send `Authorization: Bearer <token>` with a token that this registry knows (REGISTRY_API_TOKENS)."
-    raise Unauthorized(msg)
+# The route has found out who calls before it read the body. The scheme is here for the OpenAPI document.
+async def get_caller(
+    request: Request, _given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
 
 
-Writer = Annotated[str, Depends(writer)]
+async def get_builder(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    caller.need(Scope.BUILD)
+    return caller
+
+
+# Somebody whose scopes the endpoint itself checks, because they depend on the request's content.
+AnyCaller = Annotated[Caller, Depends(get_caller)]
+CanBuild = Annotated[Caller, Depends(get_builder)]
 
 
 async def _cursor(

@@ -55,6 +55,7 @@ KINDS: dict[type[Exception], ProblemKind] = {
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-search-config", "The search configuration is not valid"
     ),
     errors.Unauthorized: ProblemKind(HTTPStatus.UNAUTHORIZED, "unauthorized", "This call needs a token"),
+    errors.Forbidden: ProblemKind(HTTPStatus.FORBIDDEN, "forbidden", "The caller may not do this"),
     OperationalError: UNAVAILABLE,
     PoolTimeout: UNAVAILABLE,
     CloudError: ProblemKind(HTTPStatus.BAD_GATEWAY, "cloud-error", "AWS refused or did not answer"),
@@ -160,8 +161,11 @@ def install(app: FastAPI) -> None:
     document(app)
 
     @app.exception_handler(RegistryError)
-    def registry_error(_: Request, exc: RegistryError) -> JSONResponse:
+    def registry_error(request: Request, exc: RegistryError) -> JSONResponse:
         kind = kind_of(type(exc))
+        if isinstance(exc, errors.Unauthorized | errors.Forbidden | errors.GateRefused):
+            client = request.client.host if request.client else "unknown"
+            _log.warning("refused %s %r from %s: %s", request.method, request.url.path, client, exc)
         headers = {"WWW-Authenticate": "Bearer"} if kind.status is HTTPStatus.UNAUTHORIZED else None
         return respond(kind, exc.message, headers, **exc.facts)
 

@@ -135,6 +135,18 @@ LATEST: dict[str, Any] = {
     },
 }
 
+READY: dict[str, Any] = {
+    "ready": True,
+    "database": "ok",
+    "migrations": "ok",
+    "bucket": "ok",
+    "access": "reads: reading is open, and writing needs a token",
+}
+NOT_READY = READY | {
+    "ready": False,
+    "migrations": "the schema is at 0003, the code at 0004: run `tariff-registry migrate`",
+}
+
 LOG = "2026-11-23T09:00:02Z [find_image] done\n2026-11-23T09:00:02Z [find_network] done\n"
 
 # An example of each type of problem: its detail, and its facts.
@@ -170,6 +182,11 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "unauthorized": (
         "Send `Authorization: Bearer <token>` with a token that this registry knows (REGISTRY_API_TOKENS).",
         {},
+    ),
+    "forbidden": (
+        "The token 'ci' lacks the scope promote:production. "
+        "Use a token that has it, or add it to the token's entry in REGISTRY_API_TOKENS.",
+        {"required_scope": "promote:production"},
     ),
     "cloud-error": (
         "NoCredentialsError: Unable to locate credentials. Give the process an IAM role or AWS_* variables.",

@@ -1,18 +1,19 @@
 """For machines: whether the process lives, and whether it can serve."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.deps import BucketDep, DatabaseDep
-from app.api.strict import StrictRoute
-from app.aws import CloudError
+from app.api import examples
+from app.api.deps import AccessDep, DatabaseDep
+from app.api.probe import BucketProbe
+from app.api.strict import PublicRoute
 from app.db import migrate
 
-router = APIRouter(tags=["health"], route_class=StrictRoute)
+router = APIRouter(tags=["health"], route_class=PublicRoute)
 
 
 class Health(BaseModel):
@@ -22,31 +23,30 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`ok`, or what is wrong with each part."""
+    """`ok`, or what is wrong with each part. Database and schema decide whether the service is ready."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"ready": True, "database": "ok", "migrations": "ok", "bucket": "ok"},
-                {
-                    "ready": False,
-                    "database": "ok",
-                    "migrations": "the schema is at 0003, the code at 0004: run `tariff-registry migrate`",
-                    "bucket": "ok",
-                },
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.READY, examples.NOT_READY]})
 
     ready: bool
     database: str = Field(examples=["ok"])
     migrations: str = Field(examples=["ok"])
-    bucket: str = Field(examples=["ok"])
+    bucket: str = Field(
+        description="Only for information: what S3 answered when it was last asked.", examples=["ok"]
+    )
+    access: str = Field(
+        description="Only for information: who may call, and what may be a surprise about it.",
+        examples=["reads: reading is open, and writing needs a token"],
+    )
+
+
+async def get_probe(request: Request) -> BucketProbe:
+    probe: BucketProbe = request.app.state.bucket_probe
+    return probe
 
 
 @router.get("/healthz", operation_id="health:live", summary="Whether the process lives")
 async def healthz() -> Health:
-    """Asks nobody: a process that answers is not to be killed because the database is away."""
+    """Asks nobody: a process that answers must not be killed because the database is away."""
     return Health(status="ok")
 
 
@@ -56,12 +56,18 @@ async def healthz() -> Health:
     summary="Whether it can serve",
     responses={503: {"model": Readiness, "description": "Not ready"}},
 )
-def readyz(database: DatabaseDep, bucket: BucketDep, response: Response) -> Readiness:
-    """Asks the database, compares its schema with the code's, and asks for the bucket.
+def readyz(
+    database: DatabaseDep,
+    probe: Annotated[BucketProbe, Depends(get_probe)],
+    access: AccessDep,
+    response: Response,
+) -> Readiness:
+    """Asks the database, and compares its schema with the code's.
 
-    A schema that is newer than the code is fine: a deployment is under way.
+    A schema that is newer than the code is fine: a deployment is under way. The bucket does not decide,
+    because deployments, builds and promotions go on while S3 has a bad day.
     """
-    database_status = migrations = bucket_status = "ok"
+    database_status = migrations = "ok"
     try:
         with database.engine.connect() as connection:
             connection.execute(select(1))
@@ -71,11 +77,13 @@ def readyz(database: DatabaseDep, bucket: BucketDep, response: Response) -> Read
             migrations = f"the schema is at {at}, the code at {wanted}: run `tariff-registry migrate`"
     except SQLAlchemyError as exc:
         database_status, migrations = f"unreachable ({type(exc).__name__})", "unknown"
-    try:
-        bucket.check()
-    except CloudError as exc:
-        bucket_status = str(exc)
-    ready = database_status == migrations == bucket_status == "ok"
+    ready = database_status == migrations == "ok"
     if not ready:
         response.status_code = 503
-    return Readiness(ready=ready, database=database_status, migrations=migrations, bucket=bucket_status)
+    return Readiness(
+        ready=ready,
+        database=database_status,
+        migrations=migrations,
+        bucket=probe.status(),
+        access=access.summary,
+    )

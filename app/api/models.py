@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api import examples
 from app.api.deps import (
+    AnyCaller,
     BucketDep,
     DatabaseDep,
     Db,
@@ -17,7 +18,6 @@ from app.api.deps import (
     PageCursor,
     PrefixPath,
     SettingsDep,
-    Writer,
 )
 from app.api.errors import problems
 from app.api.strict import StrictRoute
@@ -25,9 +25,9 @@ from app.api.text import Line, Lines
 from app.aws import CloudError
 from app.db.tables import Model, Promotion
 from app.registry import models, stages
-from app.registry.errors import GateRefused, NotFound, NothingPromoted, Unauthorized
+from app.registry.errors import Forbidden, GateRefused, NotFound, NothingPromoted, Unauthorized
 from app.registry.stages import PromotionRequest
-from app.words import Stage, Verdict
+from app.words import Scope, Stage, Verdict
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
 
@@ -267,18 +267,19 @@ def artifact(
     status_code=201,
     responses={
         200: {"model": PromotionOut, "description": "The stage runs this model already; nothing changed"},
-        **problems(NotFound, GateRefused, Unauthorized),
+        **problems(NotFound, GateRefused, Unauthorized, Forbidden),
     },
 )
 def promote(
-    prefix: PrefixPath, body: PromotionCreate, who: Writer, db: Db, response: Response
+    prefix: PrefixPath, body: PromotionCreate, who: AnyCaller, db: Db, response: Response
 ) -> PromotionOut:
     """Record that the model now runs in the stage.
 
     Refused while a gate is closed; the answer names the gate.
     """
+    who.need(Scope.promote(body.stage), *([Scope.OVERRIDE] if body.override else []))
     wanted = PromotionRequest(body.stage, body.note, body.override)
-    promotion, new = stages.promote(db, who, prefix, wanted)
+    promotion, new = stages.promote(db, who.name, prefix, wanted)
     if not new:
         response.status_code = 200
     return PromotionOut.of(promotion, prefix)

@@ -3,33 +3,57 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from app.registry.access import AccessPolicy
+
+_READS = ("GET", "HEAD")
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses query parameters which it does not declare, or which come twice.
+    """A route that finds out who calls, and refuses query parameters that are unknown or that come twice.
 
-    Otherwise `?verison=1.0.0` would be answered as if no version had been asked for.
+    It does both before the body is read, because callers without a token must not cost memory. If unknown
+    parameters were ignored, `?verison=1.0.0` would be answered as if no version had been asked for.
     """
+
+    # Whether everyone may call it, whatever the setting.
+    public: ClassVar[bool] = False
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         known = sorted(_query_parameters(self.dependant))
 
+        public = self.public
+
         async def strict(request: Request) -> Response:
+            if not public:
+                policy: AccessPolicy = request.app.state.access
+                request.state.caller = policy.admit(_token(request), writes=request.method not in _READS)
             # Most calls have no query at all.
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+class PublicRoute(StrictRoute):
+    """A route for machines and people without a token: health and the start page."""
+
+    public = True
+
+
+def _token(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _query_parameters(dependant: Dependant) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, Self
 from uuid import UUID
 
-from app.words import Stage
+from app.words import Scope, Stage
 from training.config import ConfigProblem
 
 _SHOWN = 20
@@ -81,3 +81,10 @@ class InvalidConfig(Invalid):
 
 class Unauthorized(RegistryError):
     """This call needs a token that the registry knows."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Forbidden(RegistryError):
+    """The caller may not do this."""
+
+    required_scope: Scope | None = None

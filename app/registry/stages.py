@@ -1,5 +1,6 @@
 """Stages: which model runs where, the append-only record of promotions, and the gates in front of a stage."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,6 +27,8 @@ from app.registry.models import ArtifactRef
 from app.registry.reasons import is_reason
 from app.storage.keys import marker_key
 from app.words import Stage, Verdict
+
+_log = logging.getLogger(__name__)
 
 # The first half tells our locks from other users of advisory locks; the second half is the stage.
 _LOCK_CLASS = 0x7A51
@@ -178,6 +181,15 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
     )
     session.add(promotion)
     session.flush()
+    if refusal is not None:
+        _log.warning(
+            "override: %s promoted %s to %s through the closed gate %s: %r",
+            who,
+            prefix,
+            wanted.stage,
+            refusal.gate,
+            wanted.note,
+        )
     mirror.ask(session, marker_key(prefix, wanted.stage))
     return promotion, True
 

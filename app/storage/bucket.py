@@ -241,5 +241,5 @@ class Bucket:
             with translated():
                 self._probe.head_bucket(Bucket=self.name)
         except CloudNotFound as exc:
-            message = f"there is no bucket {self.name!r}; set REGISTRY_BUCKET or make it"
+            message = f"there is no bucket {self.name!r}. Set REGISTRY_BUCKET, or make the bucket"
             raise CloudError(exc.code, message) from exc

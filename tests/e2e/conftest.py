@@ -36,6 +36,7 @@ def service(database: Database, e2e_cloud: SimCloud, tmp_path: Path) -> Iterator
         "DATABASE_URL": database.conninfo,
         "REGISTRY_SSH_PORT": str(e2e_cloud.ssh_port),
         "REGISTRY_CODE_REPOSITORY": str(ROOT),
+        "REGISTRY_ACCESS": "open",
         "REGISTRY_LEASE": "PT3S",
         "REGISTRY_HEARTBEAT": "PT1S",
         "REGISTRY_STALLED_AFTER": "PT3S",

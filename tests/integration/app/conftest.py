@@ -50,7 +50,11 @@ def shared(postgres: str) -> Iterator[Registry]:
 def unchanged_api(unchanged: Registry) -> Iterator[TestClient]:
     """The API over the empty registry, and over no AWS."""
     settings = Settings.model_validate(
-        {"database_url": unchanged.database.conninfo, "aws_endpoint_url": "http://127.0.0.1:1"}
+        {
+            "database_url": unchanged.database.conninfo,
+            "aws_endpoint_url": "http://127.0.0.1:1",
+            "access": "open",
+        }
     )
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client

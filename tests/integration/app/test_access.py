@@ -1,118 +1,254 @@
 """Who may change something, and that every error is a problem document."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.db.session import Database
 from app.main import create_app
-from app.settings import Settings
-from app.words import Stage
+from app.settings import Settings, Token
+from app.words import Access, Stage
 from tests.integration.app.registry import Registry
+from tests.integration.app.snapshot import document
 
-TOKENS = {"ci": "c1-token", "deploy": "d3ploy"}
+TOKENS = {
+    "ci": "c1-token",
+    "deploy": "d3ploy:read+promote:development+promote:staging",
+    "auditor": "4udit:read",
+    "builder": "bu1ld:build",
+    "chief": "ch1ef:promote:production+override",
+}
+
+
+def entry(who: str) -> Token:
+    token, colon, scopes = TOKENS[who].partition(":")
+    return Token.parse(f"{who}={hashlib.sha256(token.encode()).hexdigest()}{colon}{scopes}")
+
+
+def as_(who: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKENS[who].partition(':')[0]}"}
 
 
 @pytest.fixture
-def guarded(settings: Settings) -> Iterator[TestClient]:
-    """The API where tokens are needed."""
-    entries = tuple(f"{who}={hashlib.sha256(token.encode()).hexdigest()}" for who, token in TOKENS.items())
-    with TestClient(create_app(settings.model_copy(update={"api_tokens": entries}))) as client:
-        yield client
+def make_api(settings: Settings) -> Iterator[Callable[..., TestClient]]:
+    """An API with this access, and with the tokens."""
+    with ExitStack() as opened:
+
+        def make(access: Access, *, tokens: bool = True) -> TestClient:
+            entries = tuple(entry(who) for who in TOKENS) if tokens else ()
+            changed = settings.model_copy(update={"access": access, "api_tokens": entries})
+            return opened.enter_context(TestClient(create_app(changed), raise_server_exceptions=False))
+
+        yield make
 
 
-def writing_operations(api: TestClient) -> list[tuple[str, str]]:
-    assert isinstance(api.app, FastAPI)
-    return [
-        (method, path)
-        for path, operations in api.app.openapi()["paths"].items()
-        for method in operations
-        if method not in ("get", "head")
-    ]
+@pytest.fixture
+def guarded(make_api: Callable[..., TestClient]) -> TestClient:
+    """The API where reading is open and writing needs a token."""
+    return make_api(Access.READS)
 
 
 WRITES = [("post", "/builds"), ("post", "/models/{prefix}/promotions")]
+PUBLIC = ["/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/"]
+BAD_TOKENS: dict[str, dict[str, str]] = {
+    "none": {},
+    "wrong": {"Authorization": "Bearer wrong"},
+    "basic": {"Authorization": "Basic Y2k6YzEtdG9rZW4="},
+    "bare": {"Authorization": "c1-token"},
+    "digest": {"Authorization": "Bearer " + hashlib.sha256(b"c1-token").hexdigest()},
+}
 
 
-def test_these_are_all_the_operations_that_write(api: TestClient) -> None:
-    assert writing_operations(api) == WRITES
+def operations(*, writing: bool) -> list[tuple[str, str]]:
+    return [
+        (method, path)
+        for path, methods in document()["paths"].items()
+        for method in methods
+        if (method not in ("get", "head")) is writing
+    ]
+
+
+def reads(registry: Registry) -> list[str]:
+    """An address of every call that only reads, with something to read behind it."""
+    prefix = registry.model(stages=(Stage.DEVELOPMENT,))
+    build = registry.values("SELECT id FROM builds")[0]
+    places = {"id": build, "prefix": prefix, "stage": "development", "name": "model.zip"}
+    found = [path.format(**places) for _, path in operations(writing=False)]
+    assert len(found) >= 9
+    return [path for path in found if path not in PUBLIC]
+
+
+def test_these_are_all_the_calls_that_write() -> None:
+    assert operations(writing=True) == WRITES
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"Authorization": "Bearer wrong"},
-        {"Authorization": "Basic Y2k6YzEtdG9rZW4="},
-        {"Authorization": "c1-token"},
-        {"Authorization": "Bearer " + hashlib.sha256(b"c1-token").hexdigest()},
-    ],
-    ids=["none", "wrong", "basic", "bare", "digest"],
-)
+@pytest.mark.parametrize("headers", BAD_TOKENS.values(), ids=BAD_TOKENS)
+@pytest.mark.parametrize("access", [Access.READS, Access.TOKENS])
 def test_changes_need_a_token(
-    guarded: TestClient, registry: Registry, method: str, path: str, headers: dict[str, str]
+    make_api: Callable[..., TestClient],
+    registry: Registry,
+    access: Access,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     prefix = registry.model()
     before = registry.counts()
     body = {"/builds": registry.body()}.get(path, {"stage": "development"})
-    answer = guarded.request(method, path.format(prefix=prefix), json=body, headers=headers)
+    answer = make_api(access).request(method, path.format(prefix=prefix), json=body, headers=headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"] == "/problems/unauthorized"
     assert "REGISTRY_API_TOKENS" in answer.json()["detail"]
     assert registry.counts() == before
+    # A refused change leaves a line in the log, and a token leaves none.
+    [line] = [record.getMessage() for record in caplog.records if "refused POST" in record.getMessage()]
+    assert path.format(prefix=prefix) in line
+    assert "wrong" not in caplog.text
+    assert "c1-token" not in caplog.text
+
+
+def test_the_token_is_asked_for_before_the_body_is_read(guarded: TestClient) -> None:
+    broken = guarded.post("/builds", content="{", headers={"Content-Type": "application/json"})
+    assert broken.status_code == 401
 
 
 def test_the_name_that_belongs_to_the_token_is_recorded(guarded: TestClient, registry: Registry) -> None:
-    body = registry.body()
-    headers = {"Authorization": f"Bearer {TOKENS['ci']}"}
-    build = guarded.post("/builds", json=body, headers=headers).json()["build"]
+    build = guarded.post("/builds", json=registry.body(), headers=as_("ci")).json()["build"]
     assert build["requested_by"] == "ci"
     prefix = registry.publish(UUID(build["id"]))
-    headers = {"Authorization": f"Bearer {TOKENS['deploy']}"}
-    answer = guarded.post(f"/models/{prefix}/promotions", json={"stage": "development"}, headers=headers)
-    assert answer.json()["promoted_by"] == "deploy"
+    path, body = f"/models/{prefix}/promotions", {"stage": "development"}
+    assert guarded.post(path, json=body, headers=as_("deploy")).json()["promoted_by"] == "deploy"
 
 
 def test_a_model_that_is_promoted_with_its_build_names_who_asked_for_the_build(
     guarded: TestClient, registry: Registry
 ) -> None:
     body = registry.body(promote_to="development")
-    headers = {"Authorization": f"Bearer {TOKENS['ci']}"}
-    build = guarded.post("/builds", json=body, headers=headers).json()["build"]
+    build = guarded.post("/builds", json=body, headers=as_("ci")).json()["build"]
     registry.publish(UUID(build["id"]))
     assert guarded.get("/models/development/latest").json()["promoted_by"] == "ci"
 
 
-def test_reads_stay_open(guarded: TestClient, registry: Registry) -> None:
+@pytest.mark.parametrize(
+    ("who", "body", "missing"),
+    [
+        ("deploy", {}, "build"),
+        ("auditor", {}, "build"),
+        ("builder", {"promote_to": "development"}, "promote:development"),
+        ("builder", {}, None),
+        ("ci", {"promote_to": "development"}, None),
+    ],
+)
+def test_building_needs_its_scope_and_that_of_the_stage_to_promote_to(
+    guarded: TestClient, registry: Registry, who: str, body: dict[str, str], missing: str | None
+) -> None:
+    answer = guarded.post("/builds", json=registry.body() | body, headers=as_(who))
+    assert answer.status_code == (403 if missing else 202)
+    if missing:
+        problem = answer.json()
+        assert problem["type"] == "/problems/forbidden"
+        assert problem["required_scope"] == missing
+        assert f"'{who}' lacks the scope {missing}" in problem["detail"]
+        assert registry.count("builds") == 0
+
+
+@pytest.mark.parametrize(
+    ("who", "body", "missing"),
+    [
+        ("deploy", {"stage": "staging"}, None),
+        ("deploy", {"stage": "production"}, "promote:production"),
+        ("chief", {"stage": "staging"}, "promote:staging"),
+        ("builder", {"stage": "staging"}, "promote:staging"),
+        ("deploy", {"stage": "staging", "override": True, "note": "urgent"}, "override"),
+        ("chief", {"stage": "production", "override": True, "note": "urgent"}, None),
+        ("ci", {"stage": "production", "override": True, "note": "urgent"}, None),
+    ],
+)
+def test_promoting_needs_the_scope_of_the_stage_and_an_override_its_own(
+    guarded: TestClient, registry: Registry, who: str, body: dict[str, Any], missing: str | None
+) -> None:
     prefix = registry.model(stages=(Stage.DEVELOPMENT,))
-    build = registry.values("SELECT id FROM builds")[0]
-    for path in (
-        "/builds",
-        f"/builds/{build}",
-        f"/builds/{build}/log",
-        "/models",
-        f"/models/{prefix}",
-        "/models/development/latest",
-        "/healthz",
-        "/readyz",
-        "/docs",
-        "/openapi.json",
-    ):
-        assert guarded.get(path).status_code == 200, path
+    before = registry.counts()
+    answer = guarded.post(f"/models/{prefix}/promotions", json=body, headers=as_(who))
+    assert answer.status_code == (403 if missing else 201)
+    if missing:
+        assert answer.json()["required_scope"] == missing
+        assert registry.counts() == before
 
 
-def test_without_configured_tokens_everybody_is_anonymous(api: TestClient, registry: Registry) -> None:
-    build = api.post("/builds", json=registry.body(), headers={"Authorization": "Bearer any"}).json()["build"]
-    assert build["requested_by"] == "anonymous"
+def test_a_refused_change_and_an_override_leave_a_line_in_the_log(
+    guarded: TestClient, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix = registry.model()
+    path = f"/models/{prefix}/promotions"
+    guarded.post(path, json={"stage": "production"}, headers=as_("deploy"))
+    assert "'deploy' lacks the scope promote:production" in caplog.text
+    guarded.post(path, json={"stage": "staging"}, headers=as_("deploy"))
+    assert f"{prefix} was never in development" in caplog.text
+    body = {"stage": "production", "override": True, "note": "the old one is on fire"}
+    assert guarded.post(path, json=body, headers=as_("chief")).status_code == 201
+    [line] = [record.getMessage() for record in caplog.records if "override" in record.getMessage()][-1:]
+    assert f"chief promoted {prefix} to production through the closed gate stage_order" in line
+    assert "'the old one is on fire'" in line
+
+
+@pytest.mark.parametrize("headers", BAD_TOKENS.values(), ids=BAD_TOKENS)
+def test_reads_stay_open_unless_tokens_are_asked_for(
+    guarded: TestClient, registry: Registry, headers: dict[str, str]
+) -> None:
+    for path in (*reads(registry), *PUBLIC):
+        assert guarded.get(path, headers=headers, follow_redirects=False).status_code in (200, 307), path
+
+
+def test_where_everything_needs_a_token_only_health_and_documentation_are_open(
+    make_api: Callable[..., TestClient], registry: Registry
+) -> None:
+    closed = make_api(Access.TOKENS)
+    for path in PUBLIC:
+        assert closed.get(path, follow_redirects=False).status_code in (200, 307), path
+    for path in reads(registry):
+        for headers in BAD_TOKENS.values():
+            assert closed.get(path, headers=headers, follow_redirects=False).status_code == 401, path
+        assert closed.get(path, headers=as_("auditor"), follow_redirects=False).status_code in (200, 307), (
+            path
+        )
+        refused = closed.get(path, headers=as_("builder"), follow_redirects=False)
+        assert (refused.status_code, refused.json()["required_scope"]) == (403, "read")
+
+
+@pytest.mark.parametrize("access", [Access.READS, Access.TOKENS])
+def test_without_any_token_nobody_can_write(
+    make_api: Callable[..., TestClient], registry: Registry, access: Access
+) -> None:
+    """An unset secret must not let everyone in."""
+    empty = make_api(access, tokens=False)
+    for headers in BAD_TOKENS.values():
+        refused = empty.post("/builds", json=registry.body(), headers=headers)
+        assert refused.status_code == 403
+        assert "nobody may do this. Set REGISTRY_API_TOKENS" in refused.json()["detail"]
+    assert empty.get("/builds").status_code == (200 if access is Access.READS else 403)
+    assert "REGISTRY_API_TOKENS is empty" in empty.get("/readyz").json()["access"]
+    assert set(registry.counts().values()) == {0}
+
+
+def test_where_access_is_open_everybody_may_do_everything(
+    make_api: Callable[..., TestClient], registry: Registry
+) -> None:
+    opened = make_api(Access.OPEN)
+    anonymous = opened.post("/builds", json=registry.body(), headers={"Authorization": "Bearer any"})
+    assert anonymous.json()["build"]["requested_by"] == "anonymous"
+    known = opened.post("/builds", json=registry.body(), headers=as_("auditor"))
+    assert known.json()["build"]["requested_by"] == "auditor"
 
 
 JSON = {"Content-Type": "application/json"}

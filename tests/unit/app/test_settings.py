@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.settings import Settings, Token
+from app.words import Scope
 
 DIGEST = "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08"
 
@@ -15,13 +16,30 @@ def make(**more: Any) -> Settings:
 
 
 def test_tokens_are_read_from_one_line() -> None:
-    assert make(api_tokens=f" ci={DIGEST} , deploy={DIGEST}, ").api_tokens == (
-        f"ci={DIGEST}",
-        f"deploy={DIGEST}",
+    tokens = make(api_tokens=f" ci={DIGEST} , deploy={DIGEST}:read+promote:staging, ").api_tokens
+    assert tokens == (
+        Token("ci", DIGEST.lower(), frozenset(Scope) - {Scope.ADMIN}),
+        Token("deploy", DIGEST.lower(), frozenset({Scope.READ, Scope.PROMOTE_STAGING})),
     )
 
 
-@pytest.mark.parametrize("tokens", ["hush", "ci=hush", f"={DIGEST}", f"ci={DIGEST}0", f"ci={DIGEST[:-1]}ü"])
+def test_a_scope_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(ValidationError, match=r"entry 2 names the scopes .*promote.* There are: read, build"):
+        make(api_tokens=f"ci={DIGEST},deploy={DIGEST}:read+promote")
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        "hush",
+        "ci=hush",
+        f"={DIGEST}",
+        f"ci={DIGEST}0",
+        f"ci={DIGEST[:-1]}ü",
+        f"ci={DIGEST}:",
+        f"ci:hush={DIGEST}",
+    ],
+)
 def test_a_token_that_could_never_fit_is_refused_and_not_shown(tokens: str) -> None:
     with pytest.raises(ValidationError, match="sha256sum") as refused:
         make(api_tokens=tokens)
