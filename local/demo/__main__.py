@@ -14,14 +14,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def main(
-    out_dir: Annotated[Path, typer.Argument(help="Folder for the two zips; made if it is not there.")],
+    out_dir: Annotated[Path, typer.Argument(help="Folder for the two zips. It is made if it is missing.")],
     from_folder: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="FOLDER",
-            help="Zip this folder's raw_source_data/, reference_data/ and benchmarking_data/ "
-            "instead of building from the nomenclature.",
+            help="Zip the folders raw_source_data/, reference_data/ and benchmarking_data/ of this folder, "
+            "in place of data made from the nomenclature.",
         ),
     ] = None,
     bucket: Annotated[
@@ -29,7 +29,7 @@ def main(
         typer.Option(metavar="NAME", help="Put both zips into the root of this S3 bucket as well."),
     ] = None,
 ) -> None:
-    """Write raw_source_data.zip and benchmarking_data.zip, the same bytes on every run."""
+    """Write raw_source_data.zip and benchmarking_data.zip. Every run writes the same bytes."""
     raw, benchmarking = out_dir / RAW_SOURCE_DATA, out_dir / BENCHMARKING_DATA
     if from_folder is None:
         inputs.build_raw_source_data(raw)

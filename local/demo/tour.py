@@ -1,6 +1,6 @@
-"""`make demo`: the main job, end to end, on real input, by the real service.
+"""`make demo`: the main job from end to end, done by the real service on real input.
 
-Trains a model on the real nomenclature, publishes it, promotes it, fetches it as a deploy job would, and
+It trains a model on the real nomenclature, publishes it, promotes it, fetches it as a deploy job would, and
 classifies with it.
 """
 
@@ -35,17 +35,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class TourError(Exception):
-    """A stop of the tour did not show what it must; the text says what."""
+    """A part of the tour did not show what it must. The message says what is wrong."""
 
 
 class Tour:
-    """The stops, in their order."""
+    """The parts of the tour, in their order."""
 
     def __init__(self, stack: Stack, console: Console, source: Path | None) -> None:
         self._stack = stack
         self._console = console
         self._source = source
-        # The same simulated account as the service's, and never the caller's own.
+        # The tour uses the simulated account of the service, and never the caller's own.
         os.environ.update(
             {name: value for name, value in stack.environment.items() if name.startswith("AWS_")}
         )
@@ -87,7 +87,7 @@ class Tour:
                 same = there is not None and there.sha256 == content.sha256
                 if not same:
                     self._bucket.replace(path.name, path, content, content_type="application/zip")
-                word = "there already" if same else "put there"
+                word = "was there already" if same else "uploaded"
                 self._console.print(
                     f"  {path.name:<24} {content.size_bytes:>12,} bytes  {word}", highlight=False
                 )
@@ -96,15 +96,15 @@ class Tour:
         checkout = Checkout.at(ROOT)
         self._head(f"A build of this checkout, as CI asks for it: POST {self._stack.url}/builds")
         if checkout.changed:
-            self._console.print("  [yellow]Uncommitted changes are not part of it.[/]")
+            self._console.print("  [yellow]Changes that are not committed are not part of it.[/]")
         state = request_build(client, checkout, self._console)
         if state == "failed":
             build = client.get("/builds", limit=1)["items"][0]
             if build["failure"]["code"] != "instance_lost":
-                message = "The build failed; the lines above say why."
+                message = "The build failed. The lines above say why."
                 raise TourError(message)
-            # A run that was stopped in the middle took its simulated machine along.
-            self._console.print("The machine went with the run before. Once more:")
+            # A run that is stopped in the middle ends its simulated machines.
+            self._console.print("The machine ended with the run before it, so here is another build:")
             state = request_build(client, checkout, self._console)
         if state != "succeeded":
             message = f"The build ended as {state}."
@@ -113,17 +113,17 @@ class Tour:
 
     def _show_bucket(self, prefix: str) -> None:
         self._head("The bucket now, object by object")
-        # The mirror brings the verdict's marker a moment after the model is published.
+        # The mirror writes the marker of the verdict a moment after the model is published.
         self._await_key(f"{prefix}/passed", f"{prefix}/failed")
         for key, size in self._bucket.list():
             self._console.print(f"  {size:>12,} bytes  {key}", highlight=False, soft_wrap=True)
 
     def _await_key(self, *keys_: str) -> None:
-        """Until the bucket has one of the objects. Raises TourError."""
+        """Wait until the bucket has one of the objects. Raises TourError."""
         ends = time.monotonic() + 60
         while all(self._bucket.head(key) is None for key in keys_):
             if time.monotonic() > ends:
-                message = f"The worker did not bring {' or '.join(keys_)} to the bucket."
+                message = f"The worker did not write {' or '.join(keys_)} into the bucket within a minute."
                 raise TourError(message)
             time.sleep(0.2)
 
@@ -135,7 +135,7 @@ class Tour:
         )
         marker = f"{prefix}/{promotion['stage']}"
         self._await_key(marker)
-        self._console.print(f"  its marker is in the bucket: {marker}, 0 bytes", highlight=False)
+        self._console.print(f"  The marker in the bucket: {marker}, 0 bytes", highlight=False)
 
     def _download(self, client: RegistryClient) -> Path:
         self._head("As the deploy job: GET /models/development/latest")
@@ -155,7 +155,7 @@ class Tour:
             message = f"model.zip has the sha256 {digest.hexdigest()}, but {wanted.sha256} was promised."
             raise TourError(message)
         self._console.print(
-            f"  downloaded to {target}: [green]its sha256 is the promised one[/]", soft_wrap=True
+            f"  Downloaded to {target}. [green]Its sha256 is the promised one.[/]", soft_wrap=True
         )
         return target
 
@@ -182,10 +182,10 @@ def main(
     port: Annotated[int, typer.Option(help="The API's port; another one is taken when it is in use.")] = 8000,
     source: Annotated[
         Path | None,
-        typer.Option(help="Folder with other data, laid out as `python -m local.demo --from` takes it."),
+        typer.Option(help="Folder with other data, in the layout that `python -m local.demo --from` takes."),
     ] = None,
     *,
-    leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end, and leave.")] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end.")] = False,
 ) -> None:
     """Train, publish, promote, deploy and use a real model, on this machine."""
     console = Console()

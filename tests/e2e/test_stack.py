@@ -1,4 +1,4 @@
-"""What `tariff-registry up` and `make demo` start on one machine, and that they leave nothing behind."""
+"""`tariff-registry up` and `make demo` start everything on one machine, and leave nothing behind."""
 
 import os
 import re
@@ -22,7 +22,7 @@ TOUR_S = 240
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A folder for a stack; short, and readable to the user that Postgres runs as."""
+    """A folder for a stack. Its path is short, and the user that Postgres runs as can read it."""
     folder = Path(f"/tmp/stack-{os.getpid()}-{time.monotonic_ns()}")
     folder.mkdir()
     yield folder
@@ -93,7 +93,7 @@ def test_up_serves_until_it_is_stopped_and_leaves_no_process(
     assert processes_of(state) == []
 
 
-def test_up_recovers_from_having_been_killed(state: Path, tmp_path: Path) -> None:
+def test_a_killed_up_takes_every_process_along_and_loses_no_build(state: Path, tmp_path: Path) -> None:
     log = tmp_path / "up.log"
     arguments = ["cli", "up", "--state", str(state), "--port", str(free_port())]
     up = start(arguments, log)
@@ -103,6 +103,11 @@ def test_up_recovers_from_having_been_killed(state: Path, tmp_path: Path) -> Non
     build_id = httpx.post(f"{url}/builds", json=body).json()["build"]["id"]
     up.kill()
     up.wait()
+    # Nothing of it stays behind, Postgres included.
+    ends = time.monotonic() + 40
+    while left := processes_of(state):
+        assert time.monotonic() < ends, left
+        time.sleep(0.1)
     up = start(arguments, log)
     url = await_text(log, r"http://127\.0\.0\.1:\d+(?=/docs)", up)
     # Nothing that was promised is lost.
@@ -151,12 +156,12 @@ def test_the_demo_shows_the_whole_job_and_a_second_run_starts_where_it_left_off(
         f"{prefix[1]}/development, 0 bytes",
     ):
         assert key in first
-    assert "its sha256 is the promised one" in first
+    assert "Its sha256 is the promised one" in first
     assert "mens cotton trousers" in first
     assert processes_of(state) == []
 
     again = run()
     assert "There is a build already, succeeded" in again
     assert prefix[1] in again
-    assert "its sha256 is the promised one" in again
+    assert "Its sha256 is the promised one" in again
     assert processes_of(state) == []

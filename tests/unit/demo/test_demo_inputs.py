@@ -106,11 +106,11 @@ def test_texts_are_words_without_traces_of_the_hierarchy(raw: Path) -> None:
         ("", ""),
     ],
 )
-def test_plain_text(official: str, plain: str) -> None:
+def test_pointers_to_other_places_are_removed_from_a_text(official: str, plain: str) -> None:
     assert inputs.plain_text(official) == plain
 
 
-def test_a_text_that_codes_share_is_left_out_where_each_has_its_own() -> None:
+def test_a_shared_text_is_left_out_where_each_code_has_its_own() -> None:
     nomenclature = [
         inputs.Subheading("870240", "Buses", "Vehicles; only electric motor"),
         inputs.Subheading("870380", "Cars", "Vehicles; only electric motor"),
@@ -121,7 +121,7 @@ def test_a_text_that_codes_share_is_left_out_where_each_has_its_own() -> None:
     ]
 
 
-def test_a_code_keeps_the_only_text_it_has() -> None:
+def test_a_code_keeps_its_only_text_even_if_it_is_shared() -> None:
     nomenclature = [
         inputs.Subheading("382763", "Mixtures", "Mixtures; other"),
         inputs.Subheading("382764", "Mixtures", "Mixtures; other"),

@@ -1,4 +1,4 @@
-"""The lists in demo/: an accuracy benchmark is worth what its labels are worth."""
+"""The demo's lists. An accuracy benchmark is only as good as its labels."""
 
 import csv
 from collections.abc import Iterator
@@ -46,14 +46,14 @@ def test_no_everyday_description_is_the_nomenclatures_own_text() -> None:
         ("vague_terms.csv", "description", 60),
     ],
 )
-def test_a_list_is_tidy_and_repeats_nothing(name: str, header: str, least: int) -> None:
+def test_a_list_has_no_empty_and_no_repeated_entries(name: str, header: str, least: int) -> None:
     values = column(name, header)
     assert len(values) >= least
     assert [value for value in values if not value or value != value.strip()] == []
     assert len({value.lower() for value in values}) == len(values)
 
 
-def test_what_is_trained_on_is_not_what_is_measured() -> None:
+def test_no_text_is_both_trained_on_and_measured() -> None:
     trained = {value.lower() for value in column("vague_terms.csv", "description")}
     measured = {
         value.lower()
