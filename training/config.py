@@ -9,10 +9,30 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import tomli
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from training.config_checks.lines import lines_of_keys
-from training.config_checks.problems import ConfigError, ConfigProblem, problems_of, shown
+from training.config_parts.lines import Path
+from training.config_parts.problems import (
+    ConfigError,
+    ConfigProblem,
+    Finding,
+    error_of,
+    findings_of,
+    shown,
+    unknown_keys,
+)
+from training.config_parts.section import Section
+from training.config_parts.sources import DEFAULT_SOURCES, SourceConfig, source_tables, sources_of
+from training.config_parts.values import (
+    Device,
+    FilePath,
+    FolderPath,
+    Name,
+    TransformerName,
+    Url,
+    at_most,
+)
+from training.config_parts.words import VAGUE_CODE, CleaningStep, Figure, Language
 
 __all__ = [
     "DEFAULT_SOURCES",
@@ -28,216 +48,55 @@ __all__ = [
     "parse_config",
 ]
 
-VAGUE_CODE: Final = "vvvvvvvvvv"
-"""The class of descriptions that are too vague to classify."""
-
 SEMANTIC_VERSION: Final = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?",
     re.ASCII,
 )
 
-CleaningStep = Literal[
-    "lower",
-    "strip",
-    "drop_empty",
-    "drop_short",
-    "code_shape",
-    "code_changes",
-    "drop_noise",
-    "language",
-    "incorrect_pairs",
-    "plurals",
-    "negation",
-    "remove_phrases",
-    "pad",
-    # These two are names for several steps:
-    "basic",
-    "tradesets",
-]
-Figure = Literal["top_1", "top_2", "top_3", "top_4", "top_5", "no_result", "chapter", "heading", "subheading"]
-Language = Literal[
-    "ARABIC",
-    "BULGARIAN",
-    "CHINESE",
-    "CZECH",
-    "DANISH",
-    "DUTCH",
-    "ENGLISH",
-    "ESTONIAN",
-    "FINNISH",
-    "FRENCH",
-    "GERMAN",
-    "GREEK",
-    "HUNGARIAN",
-    "IRISH",
-    "ITALIAN",
-    "JAPANESE",
-    "KOREAN",
-    "LATVIAN",
-    "LITHUANIAN",
-    "POLISH",
-    "PORTUGUESE",
-    "ROMANIAN",
-    "SLOVAK",
-    "SLOVENE",
-    "SPANISH",
-    "SWEDISH",
-    "TURKISH",
-    "UKRAINIAN",
-    "WELSH",
-]
+# The API says what is too long for a prefix. This only bounds the time of the pattern.
+LONGEST_VERSION: Final = 10_000
 Share = Annotated[float, Field(ge=0, le=1)]
+Floors = Annotated[dict[Figure, Share], at_most(20)]
 # Arrays of TOML become tuples. All other types are strict, so that "5" is not accepted as a number.
-Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class SourceConfig(_Section):
-    """A source of descriptions with codes: its place, how it is cleaned, and how much it counts.
-
-    One of `file`, `folder` (every `*.csv` in it) and `url` gives the place. Columns are counted from 0. If
-    there is no `code_column`, every description gets `code`.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    kind: Literal["csv", "search_references", "commodities_report"] = "csv"
-    file: str | None = None
-    folder: str | None = None
-    url: str | None = None
-    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
-    header: Literal["auto", "yes", "no"] = "auto"
-    code_column: Annotated[int, Field(ge=0)] | None = None
-    description_column: Annotated[int, Field(ge=0)] = 0
-    code: str | None = None
-    cleaning: Annotated[tuple[CleaningStep, ...], Field(strict=False)] = ("lower", "strip")
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1
-    # The number of shorter forms of each description, with words left out, that are learned beside it.
-    variants: Annotated[int, Field(ge=0, le=100)] = 0
-    authoritative: bool = False
-    creates_codes: bool = False
-    enabled: bool = True
-
-    @model_validator(mode="after")
-    def _code_is_known(self) -> "SourceConfig":
-        if self.kind == "csv" and self.code_column is None and self.code is None:
-            raise ValueError("has no codes. Set code_column, or set code to one code for every description.")
-        return self
-
-    @property
-    def place(self) -> str | None:
-        return self.file or self.folder or self.url
-
-
-DEFAULT_SOURCES: Final = (
-    SourceConfig(
-        name="vague_terms",
-        code=VAGUE_CODE,
-        description_column=0,
-        cleaning=("lower", "strip"),
-        weight=1,
-        authoritative=True,
-        creates_codes=True,
-    ),
-    SourceConfig(
-        name="extra_references",
-        code_column=1,
-        description_column=0,
-        cleaning=("lower", "strip"),
-        weight=5,
-        variants=8,
-        authoritative=True,
-    ),
-    SourceConfig(
-        name="cn_self_texts",
-        code_column=1,
-        description_column=2,
-        cleaning=("basic", "negation"),
-        weight=3,
-        authoritative=True,
-        creates_codes=True,
-    ),
-    SourceConfig(
-        name="search_references",
-        kind="search_references",
-        cleaning=("lower", "strip"),
-        weight=10,
-        authoritative=True,
-    ),
-    SourceConfig(
-        name="commodities_report",
-        kind="commodities_report",
-        cleaning=("basic", "negation"),
-    ),
-    SourceConfig(
-        name="brands",
-        code_column=0,
-        description_column=1,
-        cleaning=("pad", "basic"),
-        weight=5,
-        variants=8,
-        authoritative=True,
-    ),
-    SourceConfig(
-        name="tradesets",
-        encoding="latin-1",
-        code_column=0,
-        description_column=1,
-        cleaning=("tradesets",),
-    ),
-)
-
-# The top-level keys that give the places of default sources.
-_PLACES: Final[Mapping[str, tuple[str, Literal["file", "folder", "url"]]]] = {
-    "vague_terms_data_file": ("vague_terms", "file"),
-    "extra_data_file": ("extra_references", "file"),
-    "cn_data_file": ("cn_self_texts", "file"),
-    "search_references_file": ("search_references", "file"),
-    "search_references_url": ("search_references", "url"),
-    "commodities_report_file": ("commodities_report", "file"),
-    "commodities_report_url": ("commodities_report", "url"),
-    "brands_file": ("brands", "file"),
-    "tradesets_data_dir": ("tradesets", "folder"),
-}
-
-
-class SearchConfig(_Section):
+class SearchConfig(Section):
     """The content of a `search-config.toml`.
 
     `sources` are the sources in use. Earlier ones take precedence over later ones.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     version: str
     digits: Literal[6, 8] = 6
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     # Data.
-    vague_terms_data_file: str | None = None
-    vague_terms_regex_file: str | None = None
-    extra_data_file: str | None = None
-    cn_data_file: str | None = None
-    search_references_file: str | None = None
-    search_references_url: str | None = None
-    commodities_report_file: str | None = None
-    commodities_report_url: str | None = None
-    brands_file: str | None = None
-    tradesets_data_dir: str | None = None
+    vague_terms_data_file: FilePath | None = None
+    vague_terms_regex_file: FilePath | None = None
+    extra_data_file: FilePath | None = None
+    cn_data_file: FilePath | None = None
+    search_references_file: FilePath | None = None
+    search_references_url: Url | None = None
+    commodities_report_file: FilePath | None = None
+    commodities_report_url: Url | None = None
+    brands_file: FilePath | None = None
+    tradesets_data_dir: FolderPath | None = None
     sources: tuple[SourceConfig, ...] = ()
     # For tests and trials: only this many rows of each source are used, from its start.
-    rows_per_source: Annotated[int, Field(ge=1)] | None = None
+    rows_per_source: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
 
     # Cleaning.
-    exact_english_terms: str | None = None
-    partial_english_terms: str | None = None
-    partial_non_english_terms: str | None = None
-    incorrect_description_pairs_file: str | None = None
-    phrases_to_remove_file: str | None = None
-    preferred_languages: Annotated[tuple[Language, ...], Field(strict=False, min_length=1)] = ("ENGLISH",)
-    detected_languages: Annotated[tuple[Language, ...], Field(strict=False, min_length=2)] = (
+    exact_english_terms: FilePath | None = None
+    partial_english_terms: FilePath | None = None
+    partial_non_english_terms: FilePath | None = None
+    incorrect_description_pairs_file: FilePath | None = None
+    phrases_to_remove_file: FilePath | None = None
+    preferred_languages: Annotated[tuple[Language, ...], Field(strict=False, min_length=1), at_most(50)] = (
+        "ENGLISH",
+    )
+    detected_languages: Annotated[tuple[Language, ...], Field(strict=False, min_length=2), at_most(50)] = (
         "ENGLISH",
         "FRENCH",
         "GERMAN",
@@ -246,8 +105,8 @@ class SearchConfig(_Section):
     minimum_relative_distance: Annotated[float, Field(ge=0, lt=1)] = 0.7
 
     # Embeddings.
-    transformer: Annotated[str, Field(min_length=1)] = "all-MiniLM-L6-v2"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    transformer: TransformerName = "all-MiniLM-L6-v2"
+    device: Device = "auto"
     # auto uses bfloat16 if the hardware multiplies it faster. Weights and sums are float32 either way.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     # The number of processes that share the work, one for each GPU. `torchrun` starts them.
@@ -290,7 +149,15 @@ class SearchConfig(_Section):
     classification_cumulated_score: Annotated[float, Field(gt=0, le=1)] = 0.9
 
     # Benchmark. `[benchmark_floors."*"]` applies to every benchmark, `[benchmark_floors.vague]` to one.
-    benchmark_floors: dict[str, dict[Figure, Share]] = {}
+    benchmark_floors: Annotated[dict[Name, Floors], at_most(200)] = Field(default={})
+
+    @model_validator(mode="after")
+    def _several_languages_are_detected(self) -> "SearchConfig":
+        if len(set(self.detected_languages)) < 2:
+            raise ValueError(
+                "detected_languages must have at least two different languages. Add another one."
+            )
+        return self
 
     @model_validator(mode="after")
     def _members_are_alike(self) -> "SearchConfig":
@@ -311,98 +178,54 @@ class SearchConfig(_Section):
 
 
 def parse_config(text: str) -> SearchConfig:
-    """Read a `search-config.toml`. Raises `ConfigError` with all of its problems."""
+    """Read a `search-config.toml`. Raises `ConfigError` with all problems, or with the first of too many."""
+    # Editors on Windows may write a byte order mark, which TOML allows and tomli does not.
+    text = text.removeprefix("\ufeff")
+    raw = _read_toml(text)
+    findings: list[Finding] = []
+    tables = source_tables(raw.pop("sources", []), findings)
+    findings += _version_findings(raw)
+    findings += unknown_keys(raw, SearchConfig, ())
+    # Unknown keys are left out here, because pydantic would list all of them, however many there are.
+    known = {key: value for key, value in raw.items() if key in SearchConfig.model_fields}
     try:
-        raw = tomli.loads(text)
-    except tomli.TOMLDecodeError as exc:
-        message = f"is not valid TOML: {exc.msg} (line {exc.lineno}, column {exc.colno})"
-        raise ConfigError((ConfigProblem("", exc.lineno, message),)) from exc
-    lines = lines_of_keys(text)
-    problems: list[ConfigProblem] = []
-
-    tables = raw.pop("sources", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        problems.append(
-            ConfigProblem(
-                "sources",
-                lines.get("sources"),
-                "must be an array of tables. Write each source as a [[sources]] table.",
-            )
-        )
-        tables = []
-    problems += _version_problems(raw, lines)
-    try:
-        flat = SearchConfig.model_validate(raw)
+        flat = SearchConfig.model_validate(known)
     except ValidationError as exc:
         flat = None
         # A wrong version has been reported already, with a better message.
-        problems += [found for found in problems_of(exc, SearchConfig, "", lines) if found.key != "version"]
-    sources = list(_sources(raw, tables, lines, problems))
-    if problems or flat is None:
-        problems.sort(key=lambda problem: (problem.line or 0, problem.key))
-        raise ConfigError(tuple(problems))
+        findings += [found for found in findings_of(exc, ()) if found.path != ("version",)]
+    sources = list(sources_of(known, tables, findings))
+    if findings or flat is None:
+        raise error_of(findings, text)
     return flat.model_copy(update={"sources": tuple(sources)})
 
 
-def _version_problems(raw: Mapping[str, Any], lines: Mapping[str, int]) -> Iterator[ConfigProblem]:
+def _read_toml(text: str) -> dict[str, Any]:
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as exc:
+        message = f"is not valid TOML: {exc.msg} (line {exc.lineno}, column {exc.colno})"
+        raise ConfigError((ConfigProblem("", exc.lineno, message),)) from exc
+    except (ValueError, RecursionError) as exc:
+        # tomli reads numbers of at most 4,300 digits, and limits how deeply keys and arrays are nested.
+        message = (
+            "cannot be read, because it has a number with thousands of digits, or is nested too deeply. "
+            "Write it more simply."
+        )
+        raise ConfigError((ConfigProblem("", None, message),)) from exc
+
+
+def _version_findings(raw: Mapping[str, Any]) -> Iterator[Finding]:
     """The version is part of the name of the model, so it is checked first and has its own messages."""
+    path: Path = ("version",)
     if "version" not in raw:
-        yield ConfigProblem("version", None, 'is missing. Add a line such as version = "1.0.0".')
+        yield Finding(path, 'is missing. Add a line such as version = "1.0.0".')
         return
     version = raw["version"]
-    if not isinstance(version, str) or not SEMANTIC_VERSION.fullmatch(version):
-        yield ConfigProblem(
-            "version",
-            lines.get("version"),
+    is_short = isinstance(version, str) and len(version) <= LONGEST_VERSION
+    if not is_short or not SEMANTIC_VERSION.fullmatch(version):
+        yield Finding(
+            path,
             f"is {shown(version)}, which is not a semantic version. Write MAJOR.MINOR.PATCH, such as 0.0.2, "
             "or a pre-release such as 1.4.0-rc.1.",
         )
-
-
-def _sources(
-    raw: Mapping[str, Any],
-    tables: list[dict[str, Any]],
-    lines: Mapping[str, int],
-    problems: list[ConfigProblem],
-) -> Iterator[SourceConfig]:
-    """The default sources that have a place, changed by the tables with their names, then other sources."""
-    places: dict[str, dict[str, str]] = {}
-    for key, (source_name, field) in _PLACES.items():
-        if isinstance(raw.get(key), str):
-            places.setdefault(source_name, {})[field] = raw[key]
-    given: dict[str, SourceConfig] = {}
-    for index, table in enumerate(tables):
-        prefix = f"sources[{index}]"
-        try:
-            source = SourceConfig.model_validate(_base(table, places) | table)
-        except ValidationError as exc:
-            problems += problems_of(exc, SourceConfig, prefix, lines)
-            continue
-        line = lines.get(f"{prefix}.name", lines.get(prefix))
-        if source.name in given:
-            problems.append(
-                ConfigProblem(
-                    f"{prefix}.name",
-                    line,
-                    f"{source.name!r} is the name of an earlier source too. Give each source its own name.",
-                )
-            )
-        if source.place is None and source.enabled:
-            problems.append(ConfigProblem(prefix, line, "has no place. Set one of file, folder and url."))
-        given[source.name] = source
-    for default in DEFAULT_SOURCES:
-        if default.name not in given and default.name in places:
-            given[default.name] = default.model_copy(update=places[default.name])
-    ranks = {source.name: rank for rank, source in enumerate(DEFAULT_SOURCES)}
-    for source in sorted(given.values(), key=lambda source: ranks.get(source.name, len(ranks))):
-        if source.enabled:
-            yield source
-
-
-def _base(table: Mapping[str, Any], places: Mapping[str, dict[str, str]]) -> dict[str, Any]:
-    """The values that a table changes: those of the default source with its name, unless it has a place."""
-    default = next((source for source in DEFAULT_SOURCES if source.name == table.get("name")), None)
-    if default is None:
-        return {}
-    base = default.model_dump(exclude_none=True)
-    return base if {"file", "folder", "url"} & table.keys() else base | places.get(default.name, {})

@@ -1,6 +1,7 @@
 import contextlib
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -136,7 +137,7 @@ def test_a_source_table_adds_a_source_and_switches_one_off() -> None:
 
 def test_problems_in_source_tables_name_table_and_line() -> None:
     text = MINIMAL + (
-        '[[sources]]\nname = "a"\ncode_column = 0\n'
+        '[[sources]]\nname = "a"\ncode_column = 1\n'
         '[[sources]]\nname = "b"\nfile = "b.csv"\ncode_column = -1\nweigth = 2\n'
     )
     assert [(key, line) for key, line, _ in problems(text)] == [
@@ -147,13 +148,13 @@ def test_problems_in_source_tables_name_table_and_line() -> None:
 
 
 def test_two_sources_with_the_same_name_are_reported() -> None:
-    table = '[[sources]]\nname = "a"\nfile = "a.csv"\ncode_column = 0\n'
+    table = '[[sources]]\nname = "a"\nfile = "a.csv"\ncode_column = 1\n'
     assert [key for key, *_ in problems(MINIMAL + table + table)] == ["sources[1].name"]
 
 
 def test_keys_inside_multiline_strings_do_not_change_line_numbers() -> None:
-    text = 'name = """\nseed = 1\n"""\nversion = "0.1.0"\nseed = -1\n'
-    assert problems(text)[0][:2] == ("seed", 5)
+    text = 'transformer = """\nseed = 1\n"""\nname = "m"\nversion = "0.1.0"\nseed = -1\n'
+    assert [(key, line) for key, line, _ in problems(text)] == [("transformer", 1), ("seed", 6)]
 
 
 def test_floors_hold_for_one_benchmark_or_for_all() -> None:
@@ -173,6 +174,275 @@ def test_networks_of_an_ensemble_share_the_hidden_size_evenly() -> None:
     assert parse_config(MINIMAL + "hidden_size = 12\nensemble_size = 4\n").ensemble_size == 4
     ((_, _, message),) = problems(MINIMAL + "hidden_size = 10\nensemble_size = 4\n")
     assert "hidden_size 10 cannot be split evenly into 4 networks" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("seed = [\n  1, # ]\n  ']', \"]\",\n]\nmax_epochs = 0\n", "max_epochs", 7),
+        ("name2 = '''a\nseed = 1''''\nmax_epochs = 0\n", "max_epochs", 5),
+        ('x = "a\\" # \\\\"\nmax_epochs = 0\n', "max_epochs", 4),
+        ('"max_epochs" = 0\r\n', "max_epochs", 3),
+        ('"max\\u005fepochs" = 0\n', "max_epochs", 3),
+        ("seed . x = 1\n", "seed", 3),
+        ("a.'b'.\"c\" = { d = 1 }\nmax_epochs = 0\n", "max_epochs", 4),
+        ("[benchmark_floors] # x\n[benchmark_floors.'a.b']\n top_1 = 2\n", 'benchmark_floors."a.b".top_1', 5),
+        ("[[sources]]\n[[sources]]\nweight = 0\n", "sources[1].weight", 5),
+        ("# a\u2028 seed = 1\nmax_epochs = 0\n", "max_epochs", 4),
+    ],
+)
+def test_a_problem_has_the_line_of_its_key(text: str, key: str, line: int) -> None:
+    assert (key, line) in [found[:2] for found in problems(MINIMAL + text)]
+
+
+SPACES = " " * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"seed = 1\n{SPACES}\n",
+        f"seed = 1{SPACES}# a comment far to the right\n",
+        f"seed{SPACES}= 1\n",
+        f"[{SPACES}benchmark_floors{SPACES}]\n",
+        f'"{SPACES}" = 1\n',
+        f'"{"a." * 100_000}" = 1\n',
+        f'"{"[0]" * 100_000}" = 1\n',
+        f"seed = 0x{'f' * 100_000}\n",
+        f"seed.{'a.' * 900}a = 1\n",
+        f'transformer = "{"a-" * 100_000}"\n',
+        f'brands_file = "{"../" * 100_000}"\n',
+        "".join(f"k{number} = 1\n" for number in range(20_000)),
+        f"preferred_languages = [{'1, ' * 100_000}]\n",
+        "[[sources]]\n" * 20_000,
+    ],
+    ids=range(14),
+)
+def test_checking_takes_time_in_proportion_to_the_text(text: str) -> None:
+    start = time.process_time()
+    with contextlib.suppress(ConfigError):
+        parse_config(MINIMAL + text)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("identifier", ["1", "1-", "a.", "-", "1a"])
+def test_checking_a_long_version_takes_time_in_proportion_to_it(identifier: str) -> None:
+    start = time.process_time()
+    problems(f'name = "m"\nversion = "1.0.0-{identifier * 100_000}!"\n')
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        ("".join(f"k{number} = 1\n" for number in range(1000)), "and 980 more problems"),
+        ("".join(f'[benchmark_floors."\\n{number}"]\n' for number in range(100)), "and 80 more problems"),
+        (f"preferred_languages = [{'1, ' * 50}]\n", "more problems"),
+    ],
+)
+def test_only_the_first_of_many_problems_are_reported(text: str, others: str) -> None:
+    found = problems(MINIMAL + text)
+    assert len(found) == 21
+    assert others in found[-1][2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"preferred_languages = [{'1, ' * 100_000}]\n",
+        f'[[sources]]\nname = "a"\ncleaning = [{"1, " * 100_000}]\n',
+        "[benchmark_floors.a]\n" + "".join(f"k{number} = 1\n" for number in range(20_000)),
+        "[[sources]]\n" * 1000,
+        f'"{"k" * 100_000}" = 1\n',
+        f'[benchmark_floors."{"k" * 100_000}"]\n',
+        f'device = "{"x" * 100_000}"\n',
+        f"seed = {'[' * 300}{']' * 300}\n",
+        f"seed.{'a.' * 900}a = 1\n",
+        f"seed = 0x{'f' * 100_000}\n",
+    ],
+    ids=range(10),
+)
+def test_a_report_of_problems_is_short_however_long_the_text_is(text: str) -> None:
+    assert sum(len(message) + len(key) for key, _, message in problems(MINIMAL + text)) < 2000
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 1000 + "]" * 1000], ids=["digits", "nesting"])
+def test_toml_that_the_parser_refuses_is_a_problem_of_the_configuration(value: str) -> None:
+    assert "more simply" in problems(f"{MINIMAL}seed = {value}\n")[0][2]
+
+
+def test_a_byte_order_mark_is_ignored() -> None:
+    assert parse_config("\ufeff" + MINIMAL).name == "m"
+    assert problems("\ufeff" + MINIMAL + "seed = -1\n")[0][:2] == ("seed", 3)
+
+
+PATHS = [
+    key for key in SearchConfig.model_fields if key.endswith(("_file", "_dir")) or "english_terms" in key
+]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        " ",
+        "/etc/passwd",
+        "../secrets.csv",
+        "reference_data/../../secrets.csv",
+        "reference_data/..",
+        "~/secrets.csv",
+        "C:/secrets.csv",
+        "reference_data\\\\brands.csv",
+        "https://example.com/brands.csv",
+        "file:///etc/passwd",
+        ".git/config",
+        "a/.env",
+        "cn\\u0000.csv",
+        "cn\\n.csv",
+        "a" * 300,
+        "a/" * 600,
+    ],
+)
+@pytest.mark.parametrize("key", PATHS)
+def test_a_path_that_leads_outside_or_can_never_work_is_refused(key: str, path: str) -> None:
+    ((found, line, message),) = problems(f'{MINIMAL}{key} = "{path}"\n')
+    assert (found, line) == (key, 3)
+    assert message.isprintable()
+
+
+def test_every_key_with_a_path_is_covered() -> None:
+    assert len(PATHS) == 13
+
+
+@pytest.mark.parametrize("field", ["file", "folder"])
+def test_the_paths_of_a_source_table_follow_the_same_rules(field: str) -> None:
+    table = f'[[sources]]\nname = "a"\ncode_column = 1\n{field} = "../x"\n'
+    assert problems(MINIMAL + table)[0][:2] == (f"sources[0].{field}", 6)
+
+
+@pytest.mark.parametrize(
+    "path", ["a.csv", "./reference_data/a.csv", "reference data/ä (1).csv", "a/b/c.d.csv", "a..csv"]
+)
+def test_a_path_within_the_data_is_accepted(path: str) -> None:
+    assert parse_config(f'{MINIMAL}brands_file = "{path}"\n').brands_file == path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "file:///etc/passwd",
+        "ftp://example.com/a",
+        "example.com/a",
+        "https://",
+        "https:///a",
+        "https://example.com:port/a",
+        "https://[::1/a",
+        "https://example.com/{nope}",
+        "https://example.com/{year.__class__}",
+        "https://example.com/{year!r}",
+        "https://example.com/{year",
+        "https://example.com/}",
+        "https://example.com/{}",
+        "https://example.com/a b",
+        "https://example.com/a\\nb",
+        "https://example.com/café",
+        "https://example.com\\\\a",
+        "https://example.com/" + "a" * 3000,
+    ],
+)
+def test_a_url_that_can_never_work_is_refused(url: str) -> None:
+    ((key, line, _),) = problems(f'{MINIMAL}search_references_url = "{url}"\n')
+    assert (key, line) == ("search_references_url", 3)
+
+
+def test_a_url_may_have_a_date() -> None:
+    url = "https://example.com/{year}/{month}/{day}.json?page=1"
+    (source,) = parse_config(f'{MINIMAL}search_references_url = "{url}"\n').sources
+    assert source.url == url
+
+
+@pytest.mark.parametrize("secret", ["user:s3cret@", "s3cret@"])
+def test_a_url_with_a_secret_is_refused_without_repeating_it(secret: str) -> None:
+    ((_, _, message),) = problems(f'{MINIMAL}search_references_url = "https://{secret}example.com/a"\n')
+    assert "must not hold a secret" in message
+    assert "s3cret" not in message
+
+
+def test_a_source_has_one_place() -> None:
+    both = 'search_references_file = "a.json"\nsearch_references_url = "https://example.com/a"\n'
+    assert problems(MINIMAL + both) == [
+        ("search_references_url", 4, "is set together with search_references_file. Keep one of them.")
+    ]
+    table = '[[sources]]\nname = "a"\ncode_column = 1\nfile = "a"\nurl = "https://example.com/a"\n'
+    assert problems(MINIMAL + table)[0][0] == "sources[0]"
+
+
+@pytest.mark.parametrize("columns", ["code_column = 0", "code_column = 2\ndescription_column = 2"])
+def test_codes_and_descriptions_need_different_columns(columns: str) -> None:
+    table = f'[[sources]]\nname = "a"\nfile = "a.csv"\n{columns}\n'
+    ((key, _, message),) = problems(MINIMAL + table)
+    assert key == "sources[0]"
+    assert "both codes and descriptions" in message
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\\nb", "a\\u0000", "a\\u001b[2J", "a\\u2028b", "a" * 201])
+def test_a_name_that_could_forge_a_line_is_refused(name: str) -> None:
+    ((key, line, message),) = problems(f'name = "{name}"\nversion = "0.1.0"\n')
+    assert (key, line) == ("name", 1)
+    assert message.isprintable()
+
+
+def test_a_key_that_could_forge_a_line_is_shown_escaped() -> None:
+    ((key, _, _),) = problems(MINIMAL + '"a\\nb" = 1\n')
+    assert key == '"a\\nb"'
+
+
+REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all-mpnet-base-v2",
+        f"all-mpnet-base-v2@{REVISION}",
+        f"organisation/model@{REVISION}",
+        "./models/mine",
+    ],
+)
+def test_transformers_that_are_accepted(name: str) -> None:
+    assert parse_config(f'{MINIMAL}transformer = "{name}"\n').transformer == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/models/mine",
+        "../mine",
+        "./../mine",
+        "~/mine",
+        "organisation/model",
+        "organisation/model@main",
+        f"a/b/c@{REVISION}",
+        f"model@{REVISION[:7]}",
+        "https://example.com/model",
+        "model\\n",
+        ".",
+    ],
+)
+def test_transformers_that_are_refused(name: str) -> None:
+    ((key, line, _),) = problems(f'{MINIMAL}transformer = "{name}"\n')
+    assert (key, line) == ("transformer", 3)
+
+
+def test_the_same_language_twice_is_not_two_languages() -> None:
+    assert "two different" in problems(MINIMAL + 'detected_languages = ["ENGLISH", "ENGLISH"]\n')[0][2]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:١", "cuda\\n", "cuda:99999"])
+def test_a_device_that_torch_does_not_know_is_refused(device: str) -> None:
+    assert problems(f'{MINIMAL}device = "{device}"\n')[0][:2] == ("device", 3)
 
 
 @given(st.text())

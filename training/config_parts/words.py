@@ -1,0 +1,57 @@
+"""The words that a configuration may use where there is a fixed set of them."""
+
+from typing import Final, Literal
+
+VAGUE_CODE: Final = "vvvvvvvvvv"
+"""The class of descriptions that are too vague to classify."""
+
+CleaningStep = Literal[
+    "lower",
+    "strip",
+    "drop_empty",
+    "drop_short",
+    "code_shape",
+    "code_changes",
+    "drop_noise",
+    "language",
+    "incorrect_pairs",
+    "plurals",
+    "negation",
+    "remove_phrases",
+    "pad",
+    # These two are names for several steps:
+    "basic",
+    "tradesets",
+]
+Figure = Literal["top_1", "top_2", "top_3", "top_4", "top_5", "no_result", "chapter", "heading", "subheading"]
+Language = Literal[
+    "ARABIC",
+    "BULGARIAN",
+    "CHINESE",
+    "CZECH",
+    "DANISH",
+    "DUTCH",
+    "ENGLISH",
+    "ESTONIAN",
+    "FINNISH",
+    "FRENCH",
+    "GERMAN",
+    "GREEK",
+    "HUNGARIAN",
+    "IRISH",
+    "ITALIAN",
+    "JAPANESE",
+    "KOREAN",
+    "LATVIAN",
+    "LITHUANIAN",
+    "POLISH",
+    "PORTUGUESE",
+    "ROMANIAN",
+    "SLOVAK",
+    "SLOVENE",
+    "SPANISH",
+    "SWEDISH",
+    "TURKISH",
+    "UKRAINIAN",
+    "WELSH",
+]
