@@ -1,0 +1,115 @@
+"""`python -m training train|benchmark --job job.json`, as a fake. It uses only the standard library.
+
+What steers it comes from the environment:
+- `FAKE_TRAINING_S`: how long a job takes, in seconds.
+- `FAKE_TRAINING_CONTROL`: a folder. Each job adds a line to the file `started` there, and goes on for as long
+  as the file `hold-train` or `hold-benchmark` lies there.
+
+Every line of the log has its own number, so that a reader sees whether one is missing or was read twice.
+Every `model.zip` is different, so that nobody takes the work of one training for that of another.
+"""
+
+import hashlib
+import io
+import json
+import os
+import sys
+import time
+import uuid
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+TICK_S = 0.1
+CASES = '<testsuites><testsuite name="known" tests="1"><testcase name="top_1"/></testsuite></testsuites>\n'
+
+
+def packed(files: dict[str, str]) -> bytes:
+    """A zip of texts."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return whole.getvalue()
+
+
+def made(command: str) -> dict[str, bytes]:
+    """The files that the job leaves in its output folder."""
+    if command == "train":
+        return {
+            "model.zip": packed(
+                {
+                    "target/model.pt": uuid.uuid4().hex,
+                    "target/model.toml": "input_size = 1\n",
+                    "target/subheadings.json": "[]",
+                }
+            )
+        }
+    return {
+        "benchmark_results.xml": CASES.encode(),
+        "benchmark_results.zip": packed({"known.json": "{}"}),
+    }
+
+
+def write(path: Path, content: bytes) -> None:
+    """A file that exists is complete."""
+    beside = path.with_name(f"{path.name}.partial")
+    beside.write_bytes(content)
+    beside.rename(path)
+
+
+def work(command: str, progress: Path) -> None:
+    """Log and report progress for as long as the environment says."""
+    control = Path(os.environ["FAKE_TRAINING_CONTROL"])
+    total = max(1, round(float(os.environ["FAKE_TRAINING_S"]) / TICK_S))
+    done = 0
+    while done < total or (control / f"hold-{command}").exists():
+        done += 1
+        sys.stdout.write(f"{command}: line {done}\n")
+        sys.stdout.flush()
+        if done % 10 == 0 or done == total:
+            line = {
+                "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "phase": command,
+                "done": min(done, total),
+                "total": total,
+                "rate": 1 / TICK_S,
+                "eta_seconds": max(0, total - done) * TICK_S,
+                "metrics": {},
+            }
+            with progress.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        time.sleep(TICK_S)
+
+
+def main(command: str, job: Path) -> None:
+    """Do the job that `job.json` describes."""
+    order = json.loads(job.read_text(encoding="utf-8"))
+    with (Path(os.environ["FAKE_TRAINING_CONTROL"]) / "started").open("a", encoding="utf-8") as started:
+        started.write(f"{command} {order['build_id']}\n")
+    work(command, job.parent / "progress.jsonl")
+    output = Path(order["output"])
+    files = made(command)
+    for name, content in files.items():
+        write(output / name, content)
+    result = {
+        "schema": 1,
+        "command": command,
+        "outcome": "succeeded",
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+            for name, content in files.items()
+        },
+        "inputs": [{"kind": "transformer", "name": "fake", "sha256": hashlib.sha256(b"fake").hexdigest()}],
+        "metrics": {"loss": 0.5, "accuracy": 0.5}
+        if command == "train"
+        else {"known": {"count": 1, "top_1": 1.0, "top_5": 1.0, "no_result": 0.0}},
+        "counts": {"classes": 1, "samples": 1},
+    }
+    write(job.parent / "result.json", json.dumps(result).encode())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4 or sys.argv[1] not in ("train", "benchmark") or sys.argv[2] != "--job":
+        sys.exit("usage: python -m training train|benchmark --job FILE")
+    main(sys.argv[1], Path(sys.argv[3]))
