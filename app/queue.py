@@ -13,9 +13,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-# Two queues: builds that last hours must not keep the upkeep from running.
+# Each queue has its own slots: builds that last hours and calls to AWS that hang keep nothing else waiting.
 BUILDS = "builds"
-UPKEEP = "upkeep"
+MIRROR = "mirror"
+JANITOR = "janitor"
 
 RUN_BUILD = "run_build"
 DRAIN_OUTBOX = "drain_outbox"
@@ -28,10 +29,11 @@ _sender = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
 
 def enqueue_build(session: Session, build_id: UUID) -> None:
-    """Have a worker carry the build. To be called once a build; `runs.unattended` tells when again.
+    """Have a worker carry the build.
 
-    The job has no lock of the queue's: one that a dead worker holds would keep every other from the build.
-    The build's own lease, which ends by itself, says who carries it.
+    To be called once for each build; `lease.unattended` says when to do it again. The job has no lock of the
+    queue: a lock that a dead worker holds would keep every other worker from the build. The build's
+    own lease, which ends by itself, decides who carries it.
     """
     _enqueue(session, RUN_BUILD, queue=BUILDS, once=None, build_id=str(build_id))
 
@@ -51,8 +53,8 @@ def has_job(build_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> Colu
 
 
 def enqueue_outbox(session: Session) -> None:
-    """Have a worker carry out what the outbox holds. Repeating it while the job waits changes nothing."""
-    _enqueue(session, DRAIN_OUTBOX, queue=UPKEEP, once="outbox")
+    """Have a worker look at the keys in the outbox. Repeating it while the job waits changes nothing."""
+    _enqueue(session, DRAIN_OUTBOX, queue=MIRROR, once=DRAIN_OUTBOX)
 
 
 def _enqueue(session: Session, task: str, *, queue: str, once: str | None, **arguments: str) -> None:

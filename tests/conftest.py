@@ -63,7 +63,7 @@ def postgres(testrun_uid: str, worker_id: str) -> Iterator[str]:
         url = server.start()
         users.mkdir(exist_ok=True)
         (users / worker_id).touch()
-        _make_template(url)
+        make_template(url)
     yield url
     with FileLock(shared / "lock"):
         (users / worker_id).unlink()
@@ -74,7 +74,7 @@ def postgres(testrun_uid: str, worker_id: str) -> Iterator[str]:
         shutil.rmtree(shared, ignore_errors=True)
 
 
-def _make_template(url: str) -> None:
+def make_template(url: str) -> None:
     """A migrated database to clone: a test's own takes milliseconds then."""
     with psycopg.connect(url, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'template_registry'").fetchone():

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from app.db.session import Database
 from app.registry.builds.lease import Lease, LeaseLost, renew
+from worker.logs import in_one_line
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Heartbeat:
             except LeaseLost:
                 self._lost = True
                 return
-            except Exception:
-                _log.warning("lease not renewed build_id=%s", self._lease.build_id, exc_info=True)
+            except Exception as exc:
+                _log.warning("build_id=%s lease not renewed: %s", self._lease.build_id, in_one_line(exc))
             else:
                 self._held_until = asked + self._duration.total_seconds()

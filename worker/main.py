@@ -9,27 +9,49 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 
 import procrastinate
-from psycopg import OperationalError
+from procrastinate.worker import Worker
 
 from app.db.session import Database
-from app.queue import BUILDS, UPKEEP
+from app.queue import BUILDS, JANITOR, MIRROR
 from app.settings import Settings
+from worker import logs, scratch, tasks
+from worker.carrying import Carrying
 from worker.clouds import Clouds
 from worker.runner import Runner
-from worker.tasks import make_queue
 
 _log = logging.getLogger(__name__)
 
-_UPKEEP_CONCURRENCY = 4
+_MIRROR_CONCURRENCY = 4
+
+# After SIGTERM: how long jobs may take to let go, and when the process ends whatever it waits for. Containers
+# are commonly killed 10 s after they were told to stop.
+_LET_GO_S = 3.0
+_STOPPED_AFTER_S = 8.0
+
+# How long a worker of the queue that has ended waits for its successor. It ends when Postgres restarts.
+_RESTART_S = 1.0
 
 
 def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT: then builds are handed over, not finished."""
-    asyncio.run(_serve(settings, threading.Event()))
+    database = open_database(settings)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    runner = Runner(settings, database, Clouds(settings), owner, threading.Event())
+    _log.info("worker %s started, concurrency %d", owner, settings.worker_concurrency)
+    if abandoned := scratch.remove_abandoned():
+        _log.info("removed %d scratch folders of workers that are gone", abandoned)
+    carrying = Carrying(runner, settings.worker_concurrency)
+    asyncio.run(_serve(runner, carrying))
+    if carrying.count:
+        _give_back(carrying)
+    database.close()
+    _log.info("worker %s stopped", owner)
 
 
 def open_database(settings: Settings) -> Database:
@@ -47,70 +69,140 @@ def open_database(settings: Settings) -> Database:
     )
 
 
-async def _serve(settings: Settings, stopping: threading.Event) -> None:
+async def _serve(runner: Runner, carrying: Carrying) -> None:
     loop = asyncio.get_running_loop()
-    threads = settings.worker_concurrency + _UPKEEP_CONCURRENCY
-    # Blocking tasks run in the loop's default threads: as many as there can be jobs, or some would wait.
-    loop.set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="job"))
-    database = open_database(settings)
-    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    runner = Runner(settings, database, Clouds(settings), owner, stopping)
+    loop.set_exception_handler(logs.on_loop_error)
     stop = asyncio.Event()
 
     def on_signal() -> None:
+        if stop.is_set():
+            return
         _log.info("stopping: builds are handed over")
-        stopping.set()
+        threading.Thread(target=_end_in_time, name="end in time", daemon=True).start()
+        runner.stopping.set()
         stop.set()
 
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_, on_signal)
-    _log.info("worker %s started, concurrency %d", owner, settings.worker_concurrency)
+    settings = runner.settings
+    async with asyncio.TaskGroup() as group:
+        for name, concurrency, register in (
+            (
+                BUILDS,
+                settings.worker_concurrency,
+                partial(tasks.register_builds, settings=settings, carrying=carrying),
+            ),
+            (MIRROR, _MIRROR_CONCURRENCY, partial(tasks.register_mirror, runner=runner)),
+            (JANITOR, tasks.JANITOR_CONCURRENCY, partial(tasks.register_janitor, runner=runner)),
+        ):
+            group.create_task(_keep_working(runner, stop, name, concurrency, register))
+        group.create_task(_keep_rescuing(runner, stop))
+    # Threads whose job has ended before them let go, too.
+    ends = loop.time() + 1
+    while carrying.count and loop.time() < ends:
+        await asyncio.sleep(0.05)
+
+
+def _end_in_time() -> None:
+    """End the process when it does not end by itself, such as while a call to Postgres hangs."""
+    time.sleep(_STOPPED_AFTER_S)
+    _log.warning(
+        "stopped in the middle of something. The leases of builds that are left run out by themselves."
+    )
+    _exit()
+
+
+def _give_back(carrying: Carrying) -> None:
+    """Free the builds whose threads hang in a call, and end before these threads renew their leases."""
+    _log.warning("%d builds hang in a call: given back", carrying.count)
     try:
+        carrying.give_back()
+    except Exception as exc:
+        _log.warning("builds not given back: %s", logs.in_one_line(exc))
+    _exit()
+
+
+def _exit() -> None:
+    logging.shutdown()
+    os._exit(0)
+
+
+async def _keep_working(
+    runner: Runner,
+    stop: asyncio.Event,
+    name: str,
+    concurrency: int,
+    register: Callable[[procrastinate.App], None],
+) -> None:
+    """A worker of one queue until told to stop; a new one when it ends by itself."""
+    while not stop.is_set():
+        reason = "its loop returned"
+        try:
+            await _work(runner, stop, name, concurrency, register)
+        except Exception as exc:
+            reason = logs.in_one_line(exc)
+            if not logs.is_expected(exc):
+                _log.exception("queue=%s the worker of the queue failed", name)
+        if not stop.is_set():
+            _log.warning("queue=%s the worker of the queue ended and is started again: %s", name, reason)
+        await _wait(stop, _RESTART_S)
+
+
+async def _work(
+    runner: Runner,
+    stop: asyncio.Event,
+    name: str,
+    concurrency: int,
+    register: Callable[[procrastinate.App], None],
+) -> None:
+    """One worker of one queue, until it ends or is told to."""
+    settings = runner.settings
+    queue = procrastinate.App(connector=procrastinate.PsycopgConnector())
+    register(queue)
+    async with tasks.connections(settings, runner.database.conninfo) as pool, queue.open_async(pool):
+        worker = Worker(
+            queue,
+            queues=[name],
+            name=f"{name}@{runner.owner}",
+            concurrency=concurrency,
+            # A job that is tried again later is not announced.
+            fetch_job_polling_interval=1.0,
+            install_signal_handlers=False,
+            delete_jobs="always",
+            update_heartbeat_interval=settings.heartbeat.total_seconds(),
+            stalled_worker_timeout=settings.stalled_after.total_seconds(),
+            # When its loop ends by itself, it must not wait for its jobs: the threads behind them go on.
+            shutdown_graceful_timeout=0,
+        )
+        working = asyncio.create_task(worker.run())  # type: ignore[no-untyped-call]
+        told = asyncio.create_task(stop.wait())
+        await asyncio.wait([working, told], return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if stop.is_set():
+            worker.shutdown_graceful_timeout = _LET_GO_S
+            worker.stop()  # type: ignore[no-untyped-call]
+        await working
+
+
+async def _keep_rescuing(runner: Runner, stop: asyncio.Event) -> None:
+    """Look for the jobs of silent workers, beside the queue: no job can keep this from its turn."""
+    stalled_after = runner.settings.stalled_after
+    queue = procrastinate.App(connector=procrastinate.PsycopgConnector())
+    async with tasks.connections(runner.settings, runner.database.conninfo) as pool, queue.open_async(pool):
         while not stop.is_set():
             try:
-                await _work(runner, stop)
-            except (OperationalError, procrastinate.exceptions.ConnectorException) as exc:
-                _log.error("database lost: %s", exc)
-            if not stop.is_set():
-                # The queue's worker returns, without an error, when Postgres restarts: begin again.
-                await asyncio.sleep(2)
-    finally:
-        database.close()
-    _log.info("worker %s stopped", owner)
+                await tasks.rescue_stalled(queue, pool, stalled_after)
+            except Exception as exc:
+                if logs.is_expected(exc):
+                    _log.warning("stalled jobs not looked for: %s", logs.in_one_line(exc))
+                else:
+                    _log.exception("stalled jobs not looked for")
+            await _wait(stop, stalled_after.total_seconds() / 2)
 
 
-async def _work(runner: Runner, stop: asyncio.Event) -> None:
-    """Both queues, until told to stop or until either ends."""
-    settings = runner.settings
-    queue = make_queue(
-        runner,
-        stalled_after_s=settings.stalled_after.total_seconds(),
-        upkeep_cron=f"* * * * * */{settings.upkeep_every_s}",
-    )
-    async with queue.open_async():
-        working = [
-            asyncio.create_task(
-                queue.run_worker_async(
-                    queues=[name],
-                    name=f"{name}@{runner.owner}",
-                    concurrency=concurrency,
-                    install_signal_handlers=False,
-                    delete_jobs="successful",
-                    update_heartbeat_interval=settings.heartbeat.total_seconds(),
-                    stalled_worker_timeout=settings.stalled_after.total_seconds(),
-                )
-            )
-            for name, concurrency in (
-                (BUILDS, settings.worker_concurrency),
-                (UPKEEP, _UPKEEP_CONCURRENCY),
-            )
-        ]
-        told = asyncio.create_task(stop.wait())
-        await asyncio.wait([*working, told], return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        # Cancelling a worker lets its jobs end first; ours see `stopping` and hand over.
-        for task in working:
-            task.cancel()
-        for outcome in await asyncio.gather(*working, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but no longer than until told to stop."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,83 +1,147 @@
-"""The queue's receiving half: what a job's name stands for."""
+"""The queue's receiving half: what the names of jobs stand for."""
 
+import asyncio
 import logging
-import time
+from collections.abc import Callable
+from datetime import timedelta
 from uuid import UUID
 
 import procrastinate
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
+from psycopg_pool import AsyncConnectionPool
 
-from app.queue import BUILDS, DRAIN_OUTBOX, RUN_BUILD, UPKEEP
-from worker import janitor, mirror
+from app.aws import CloudError
+from app.db.session import CONNECTION, is_temporary
+from app.queue import BUILDS, DRAIN_OUTBOX, JANITOR, MIRROR, RUN_BUILD
+from app.settings import Settings
+from worker import janitor, mirror, threads
+from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
+from worker.logs import in_one_line
 from worker.runner import Runner
 
 _log = logging.getLogger(__name__)
 
+# How long the queue waits for a connection to Postgres before its worker ends and a new one begins.
+_PATIENCE_S = 5.0
+
+_RESCUE_LOCK = 0x7A53
+
+Queue = procrastinate.App
+
 
 class UntilDone(BaseRetryStrategy):
-    """A build's job ends with its build: whatever else happens to it, it is tried again."""
+    """A build's job ends with its build. Whatever else happens to the job, it is tried again."""
 
-    def __init__(self, busy_wait_s: float) -> None:
-        self._busy_wait_s = busy_wait_s
+    def __init__(self, busy_wait: timedelta) -> None:
+        self._busy_wait = busy_wait
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
-        if isinstance(exception, HandOver):
+        # Cancelled: the queue's worker ends, and the build may still be carried.
+        if isinstance(exception, (HandOver, asyncio.CancelledError)):
             return RetryDecision(retry_in={"seconds": 0})
         if isinstance(exception, Busy):
-            return RetryDecision(retry_in={"milliseconds": int(1000 * self._busy_wait_s)})
+            return RetryDecision(retry_in={"milliseconds": self._busy_wait // timedelta(milliseconds=1)})
+        if is_temporary(exception):
+            return RetryDecision(retry_in={"seconds": 1})
         return RetryDecision(retry_in={"seconds": min(60, 2 ** min(job.attempts, 6))})
 
 
-def make_queue(runner: Runner, *, stalled_after_s: float, upkeep_cron: str) -> procrastinate.App:
-    """The queue over the runner's database, with every task registered.
+def connections(settings: Settings, conninfo: str) -> AsyncConnectionPool:
+    """Connections to Postgres for one worker of the queue. Not open yet."""
+    lease_ms = settings.lease // timedelta(milliseconds=1)
+    return AsyncConnectionPool(
+        conninfo,
+        kwargs={
+            **CONNECTION,
+            "application_name": "tariff-model-registry queue",
+            # A worker that is paused in the middle of a transaction must not keep others from the queue.
+            "options": f"-c idle_in_transaction_session_timeout={lease_ms} -c lock_timeout={lease_ms}",
+        },
+        min_size=1,
+        max_size=5,
+        timeout=_PATIENCE_S,
+        # The waits between tries to connect grow up to this: soon after Postgres is back, the queue is, too.
+        reconnect_timeout=_PATIENCE_S,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+    )
 
-    `stalled_after_s` is how long a worker process may be silent until its jobs are given to others;
-    `upkeep_cron` (six fields, the last are seconds) is how often the periodic tasks run.
+
+def register_builds(queue: Queue, settings: Settings, carrying: Carrying) -> None:
+    @queue.task(name=RUN_BUILD, queue=BUILDS, retry=UntilDone(busy_wait=settings.lease / 6))
+    async def run_build(build_id: str) -> None:
+        await carrying.carry(UUID(build_id))
+
+
+def register_mirror(queue: Queue, runner: Runner) -> None:
+    @queue.periodic(cron=_every(runner.settings))
+    @queue.task(name=DRAIN_OUTBOX, queue=MIRROR, queueing_lock=DRAIN_OUTBOX)
+    async def drain_outbox(timestamp: int = 0) -> None:
+        del timestamp
+        await _take_turn(DRAIN_OUTBOX, lambda: mirror.drain(runner.database, runner.clouds.bucket))
+
+
+def register_janitor(queue: Queue, runner: Runner) -> None:
+    """Each part is a task with a lock of its own: one that hangs in a call keeps no other from its turn."""
+    database, clouds, grace = runner.database, runner.clouds, runner.settings.orphan_grace
+    parts: dict[str, Callable[[], object]] = {
+        "requeue_unattended": lambda: janitor.requeue_unattended(database),
+        "terminate_orphans": lambda: janitor.terminate_orphans(database, clouds, grace),
+        "sweep_staging": lambda: janitor.sweep_staging(database, clouds),
+    }
+    for name, part in parts.items():
+        _register_part(queue, name, part, _every(runner.settings))
+
+
+# As many jobs as the janitor has parts.
+JANITOR_CONCURRENCY = 3
+
+
+def _register_part(queue: Queue, name: str, part: Callable[[], object], cron: str) -> None:
+    @queue.periodic(cron=cron)
+    @queue.task(name=name, queue=JANITOR, lock=name, queueing_lock=name)
+    async def turn(timestamp: int) -> None:
+        del timestamp
+        await _take_turn(name, part)
+
+
+def _every(settings: Settings) -> str:
+    """Six fields: the last one is seconds."""
+    return f"* * * * * */{settings.upkeep_every_s}"
+
+
+async def _take_turn(name: str, part: Callable[[], object]) -> None:
+    """Do one part of the upkeep. It comes again by itself, whatever happens to it now."""
+    try:
+        await threads.finished(threads.start(name, part))
+    except Exception as exc:
+        if isinstance(exc, CloudError) or is_temporary(exc):
+            _log.warning("%s did not succeed and will be tried again: %s", name, in_one_line(exc))
+        else:
+            _log.exception("%s failed and will be tried again", name)
+
+
+async def rescue_stalled(queue: Queue, pool: AsyncConnectionPool, stalled_after: timedelta) -> None:
+    """Give the jobs of silent workers to others. One process does it at a time.
+
+    Otherwise one process could take a job, that another has just rescued, from the worker that now has it.
     """
-    database, clouds, settings = runner.database, runner.clouds, runner.settings
-    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=database.conninfo))
-    lease_s = settings.lease.total_seconds()
-
-    @app.task(name=RUN_BUILD, queue=BUILDS, retry=UntilDone(busy_wait_s=lease_s / 3))
-    def run_build(build_id: str) -> None:
-        runner.carry(UUID(build_id))
-
-    @app.task(name=DRAIN_OUTBOX, queue=UPKEEP)
-    def drain_outbox() -> None:
-        mirror.drain(database, clouds.bucket)
-
-    @app.periodic(cron=upkeep_cron)
-    @app.task(name="retry_stalled", queue=UPKEEP, queueing_lock="retry_stalled")
-    async def retry_stalled(timestamp: int) -> None:
-        """Give the jobs of dead workers to living ones."""
-        del timestamp
-        for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after_s):
-            _log.warning("job=%s stalled: its worker is silent; retried", job.id)
+    async with pool.connection() as connection:
+        row = await (
+            await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_RESCUE_LOCK,))
+        ).fetchone()
+        if row is None or not row[0]:
+            return
+        jobs = queue.job_manager
+        for job in await jobs.get_stalled_jobs(seconds_since_heartbeat=stalled_after.total_seconds()):
+            _log.warning("job=%s goes to another worker: the one that had it is silent", job.id)
             try:
-                await app.job_manager.retry_job(job)
-            except ConnectorException:
-                # Another one of its kind waits already and will do the same.
-                await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
-
-    @app.periodic(cron=upkeep_cron)
-    @app.task(name="upkeep", queue=UPKEEP, queueing_lock="upkeep")
-    def upkeep(timestamp: int) -> None:
-        """One failing part must not keep the others from their turn."""
-        del timestamp
-        began = time.monotonic()
-        for part in (
-            lambda: janitor.requeue_unattended(database),
-            lambda: mirror.drain(database, clouds.bucket),
-            lambda: janitor.terminate_orphans(database, clouds, settings.orphan_grace),
-            lambda: janitor.sweep_staging(database, clouds),
-        ):
-            try:
-                part()
-            except Exception:
-                _log.exception("upkeep failed in part")
-        _log.debug("upkeep took %.1f s", time.monotonic() - began)
-
-    return app
+                await jobs.retry_job(job)
+            except ConnectorException as exc:
+                if is_temporary(exc):
+                    raise
+                # Another job of its kind waits already and will do the same.
+                await jobs.finish_job(job, Status.FAILED, delete_job=True)

@@ -18,6 +18,7 @@ from app.registry.builds import log, steps
 from app.registry.builds.lease import Lease, LeaseLost
 from app.settings import Settings
 from app.words import FailureCode, StepName
+from worker import scratch
 from worker.clouds import Clouds
 from worker.errors import HandOver, StepFailed
 from worker.heartbeat import Heartbeat
@@ -47,7 +48,7 @@ class Workbench:
         self._step: StepName | None = None
         self._ends: float | None = None
         self._remote: Remote | None = None
-        self._scratch = tempfile.TemporaryDirectory(prefix=f"build-{lease.build_id}-")
+        self._scratch = tempfile.TemporaryDirectory(prefix=f"build-{lease.build_id}-", dir=scratch.folder())
         self.scratch = Path(self._scratch.name)
 
     def transaction(self) -> AbstractContextManager[Session]:

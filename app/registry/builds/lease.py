@@ -81,6 +81,14 @@ def release(session: Session, lease: Lease) -> None:
     build.lease_expires_at = None
 
 
+def release_all_of(session: Session, owner: str) -> None:
+    """Let other workers take every build that the worker still holds. It must renew no lease after that."""
+    for build_id, epoch in session.execute(
+        select(Build.id, Build.lease_epoch).where(Build.lease_owner == owner, Build.state.in_(ACTIVE))
+    ):
+        release(session, Lease(build_id, epoch))
+
+
 def fence(session: Session, lease: Lease) -> Build:
     """The build's row, locked, while the lease is held. Raises LeaseLost."""
     build = session.scalar(

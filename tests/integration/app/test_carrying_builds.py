@@ -252,7 +252,7 @@ def test_publishing_makes_model_promotion_and_markers_in_one_change(registry: Re
         f"{prefix}/development",
         f"{prefix}/failed",
     ]
-    jobs = "SELECT task_name FROM procrastinate_jobs WHERE queue_name = 'upkeep'"
+    jobs = "SELECT task_name FROM procrastinate_jobs WHERE queue_name = 'mirror'"
     assert registry.values(jobs) == ["drain_outbox"]
     with registry.database.transaction() as session:
         model = models.get(session, prefix)

@@ -1,0 +1,50 @@
+"""What the worker logs, and how much of it."""
+
+import asyncio
+import logging
+from typing import Any
+
+from procrastinate.exceptions import ConnectorException
+
+from app.db.session import is_temporary
+
+_log = logging.getLogger(__name__)
+
+
+def configure() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
+    logging.getLogger("procrastinate").setLevel(logging.WARNING)
+    logging.getLogger("paramiko").setLevel(logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_without_traceback)
+
+
+def in_one_line(error: BaseException) -> str:
+    """The error's type and its first line: database errors go on with the statement and its values."""
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the error is part of a database's outage, or of a job that another worker has by now.
+
+    The queue raises ConnectorException for both. Where it happened tells a reader nothing.
+    """
+    return isinstance(error, ConnectorException) or is_temporary(error)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name.startswith("procrastinate") and error is not None and is_expected(error):
+        record.exc_info = None
+        record.exc_text = None
+    return True
+
+
+def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """For errors that nobody waits for, such as a job's outcome that the queue could not store."""
+    error = context.get("exception")
+    if error is not None and is_expected(error):
+        _log.warning("a job's outcome was not stored: %s", in_one_line(error))
+    else:
+        loop.default_exception_handler(context)
