@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Two tests run at a time, each with one thread, because threads that wait for a busy core slow all of them down.
 TEST_PROCESSES ?= 2
 
-.PHONY: demo up test lint format constraints clean
+.PHONY: demo up test test-long lint format constraints clean
 
 demo: $(VENV)/.local
 	@$(BIN)/python -m local.demo.tour $(ARGS)
@@ -17,6 +17,9 @@ up: $(VENV)/.local
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(ARGS)
+
+test-long: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 3600 -n $(TEST_PROCESSES) --dist loadscope $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -5,8 +5,6 @@ import os
 import sys
 from typing import NoReturn
 
-DISTRIBUTION = "tariff-model-registry"
-
 # Some of the modules that each extra of pyproject.toml installs, enough to tell whether it is there.
 EXTRAS = {
     "service": (
@@ -35,10 +33,10 @@ def become(module: str, *arguments: str, extras: tuple[str, ...]) -> NoReturn:
     """
     missing = [extra for extra in extras if not _is_installed(extra)]
     if missing:
+        # From a clone, because the migrations are found beside the code.
         message = (
-            f"This command needs libraries that are not installed. Install them with: "
-            f"pip install '{DISTRIBUTION}[{','.join(missing)}]' "
-            f"(in a clone of the repository: pip install '.[{','.join(missing)}]')."
+            "This command needs libraries that are not installed. "
+            f"Install them in a clone of the repository: pip install -e '.[{','.join(missing)}]'."
         )
         raise MissingExtra(message)
     # Python puts the current folder first on the path of a `-m`. Unless this process reads its modules there,

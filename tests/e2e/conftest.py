@@ -1,14 +1,15 @@
-"""The whole service as its own processes: API and workers over a real Postgres and a simulated AWS."""
+"""The whole service as processes: the API and workers over a real Postgres and a simulated AWS."""
 
 import os
-import signal
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from app.db.session import Database
 from local.simcloud.server import SimCloud
@@ -18,43 +19,59 @@ from tests.e2e.service import ROOT, Service, small_benchmarks, small_raw_data
 
 
 @pytest.fixture(scope="module")
-def e2e_cloud() -> Iterator[SimCloud]:
+def running_cloud() -> Iterator[SimCloud]:
     # One thread: two that compete with the tests' other processes wait for each other at every step.
     environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with SimCloud(CloudSettings(repository=ROOT, session_environment=environment)) as cloud:
         yield cloud
 
 
-@pytest.fixture
-def service(database: Database, e2e_cloud: SimCloud, tmp_path: Path) -> Iterator[Service]:
-    """The API, running; workers are the test's to start. The bucket has small inputs."""
-    e2e_cloud.reset()
+@pytest.fixture(scope="module")
+def running_service(
+    postgres: str, running_cloud: SimCloud, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The API as a process, for all tests of a module: it keeps no state of its own."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_registry".encode())
+    url = make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    database = Database(url)
     port = free_port()
     environment = {
         **os.environ,
-        **e2e_cloud.environment(),
-        "DATABASE_URL": database.conninfo,
-        "REGISTRY_SSH_PORT": str(e2e_cloud.ssh_port),
-        "REGISTRY_CODE_REPOSITORY": str(ROOT),
+        **running_cloud.environment(),
+        "DATABASE_URL": url,
         "REGISTRY_ACCESS": "open",
+        "REGISTRY_SSH_PORT": str(running_cloud.ssh_port),
+        "REGISTRY_CODE_REPOSITORY": str(ROOT),
         "REGISTRY_LEASE": "PT3S",
         "REGISTRY_HEARTBEAT": "PT1S",
         "REGISTRY_STALLED_AFTER": "PT3S",
         "REGISTRY_UPKEEP_EVERY_S": "1",
         "REGISTRY_ORPHAN_GRACE": "PT0S",
     }
-    service = Service(f"http://127.0.0.1:{port}", e2e_cloud, database, environment, tmp_path)
-    service.put("raw_source_data.zip", small_raw_data())
-    service.put("benchmarking_data.zip", small_benchmarks())
+    folder = tmp_path_factory.mktemp("service")
+    service = Service(f"http://127.0.0.1:{port}", running_cloud, database, environment, folder)
     api = service.start("api", "--port", str(port))
     try:
         _await_ready(service.url, api)
         yield service
     finally:
-        for process in (*service.workers, api):
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        service.kill(api)
+        database.close()
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def service(running_service: Service) -> Iterator[Service]:
+    """The API over an empty database, and a bucket with small inputs. The test starts the workers."""
+    running_service.reset()
+    running_service.put("raw_source_data.zip", small_raw_data())
+    running_service.put("benchmarking_data.zip", small_benchmarks())
+    yield running_service
+    running_service.kill(*running_service.workers)
+    running_service.workers.clear()
 
 
 def _await_ready(url: str, api: subprocess.Popen[bytes]) -> None:
@@ -66,4 +83,4 @@ def _await_ready(url: str, api: subprocess.Popen[bytes]) -> None:
         except httpx.HTTPError:
             pass
         time.sleep(0.1)
-    pytest.fail("the API did not become ready")
+    pytest.fail("The API did not become ready.")

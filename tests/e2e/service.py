@@ -1,7 +1,9 @@
-"""The whole service as its own processes, as tests drive it."""
+"""The whole service as processes, as the tests drive it."""
 
 import csv
 import io
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
+from sqlalchemy import text
 
 from app.db.session import Database
 from cli.client import RegistryClient
@@ -59,6 +62,38 @@ class Service:
                 start_new_session=True,
             )
 
+    def kill(self, *processes: subprocess.Popen[bytes]) -> None:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def reset(self) -> None:
+        """Empty the database and the cloud. No worker may run."""
+        with self.database.engine.begin() as connection:
+            tables = connection.scalars(
+                text(
+                    "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables "
+                    "WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+                )
+            ).one()
+            # Without triggers, because some tables refuse every change of what is in them.
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+        self.cloud.reset()
+
+    def run(self, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+        """`tariff-registry`, as CI and the deploy job call it."""
+        fixed = {"REGISTRY_URL": self.url, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *arguments],
+            cwd=cwd,
+            env={**os.environ, **fixed, **variables},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
     def start_worker(self) -> subprocess.Popen[bytes]:
         worker = self.start("worker")
         self.workers.append(worker)
@@ -85,7 +120,7 @@ class Service:
                 return build
             if time.monotonic() > ends:
                 logs = "\n".join(path.read_text()[-3000:] for path in sorted(self.folder.glob("*.log")))
-                pytest.fail(f"not within {timeout_s} s: {build}\n{logs}")
+                pytest.fail(f"This did not happen within {timeout_s} s. The build: {build}\n{logs}")
             time.sleep(0.1)
 
     def await_end(self, build_id: str, timeout_s: float = 150) -> dict[str, Any]:
@@ -95,7 +130,7 @@ class Service:
         return self.await_build(build_id, lambda build: step_of(build, name)["state"] == state)
 
     def await_job(self, build_id: str, command: str) -> None:
-        """Until the job runs on the machine."""
+        """Wait until the job runs on the machine."""
         self.await_step(build_id, command)
         [instance] = self.cloud.instances()
         log = instance.home / "builds" / build_id / command / "log"
@@ -129,7 +164,7 @@ def small_raw_data(rows: int = 120) -> bytes:
 
 
 def small_benchmarks() -> bytes:
-    """One benchmark with codes, one of descriptions that deserve none."""
+    """One benchmark with codes, and one of descriptions that deserve no code."""
     known = [[f"{found.own_text} for sale", found.code] for found in list(subheadings())[:30]]
     return _zip(
         {
@@ -143,9 +178,9 @@ def _zip(files: dict[str, list[list[str]]]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, rows in files.items():
-            text = io.StringIO()
-            csv.writer(text).writerows(rows)
-            archive.writestr(name, text.getvalue())
+            written = io.StringIO()
+            csv.writer(written).writerows(rows)
+            archive.writestr(name, written.getvalue())
     return packed.getvalue()
 
 

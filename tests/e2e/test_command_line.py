@@ -1,6 +1,5 @@
 """`tariff-registry` as CI and the deploy job type it."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,19 +7,6 @@ from pathlib import Path
 
 from local.stack import free_port
 from tests.e2e.service import ROOT, Service, small_config
-
-
-def run(*arguments: str, cwd: Path = ROOT, url: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    fixed = {"REGISTRY_URL": url, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    environment = {**os.environ, **fixed, **variables}
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
 
 
 def repository(folder: Path, config: str) -> Path:
@@ -36,36 +22,15 @@ def commit(folder: Path) -> None:
     subprocess.run(["git", "-C", folder, *identity, "commit", "--quiet", "-m", "a commit"], check=True)
 
 
-def test_ci_builds_the_commit_of_its_checkout(service: Service, head: str) -> None:
-    service.start_worker()
-    # This checkout's own configuration, on the test's small data, which has vague terms too.
-    built = run("build", "--branch", "feature/x", "--promote-to", "development", url=service.url)
-    assert built.returncode == 0, built.stdout + built.stderr
-    for words in ("Queued", "✓ train", "✓ publish", "Published", "Verdict: passed"):
-        assert words in built.stdout
-    # A terminal that cannot show everything does not end the command.
-    again = run("build", url=service.url, PYTHONIOENCODING="ascii")
-    assert again.returncode == 0, again.stderr
-    assert "There is a build already, succeeded" in again.stdout
-
-    latest = run("latest", "development", "--json", url=service.url)
-    found = json.loads(latest.stdout)
-    assert found["sha"] == head
-    assert found["artifacts"]["model.zip"]["url"].startswith("http")
-    promoted = run("promote", found["prefix"], "staging", "--note", "release 42", url=service.url)
-    assert promoted.returncode == 0
-    assert "runs in staging" in promoted.stdout
-
-
 def test_ci_is_told_that_no_model_is_needed(service: Service, tmp_path: Path) -> None:
     folder = repository(tmp_path, small_config())
     (folder / "README").write_text("no new version")
     commit(folder)
-    needless = run("build", "--base", "HEAD~1", cwd=folder, url=service.url)
+    needless = service.run("build", "--base", "HEAD~1", cwd=folder)
     assert needless.returncode == 0, needless.stderr
     assert "version_unchanged" in needless.stdout
     # With the commit itself as its base, no model would ever be built.
-    mistaken = run("build", "--base", "main", cwd=folder, url=service.url)
+    mistaken = service.run("build", "--base", "main", cwd=folder)
     assert mistaken.returncode == 2
     assert "is the commit that is being built" in mistaken.stderr
 
@@ -73,35 +38,36 @@ def test_ci_is_told_that_no_model_is_needed(service: Service, tmp_path: Path) ->
 def test_a_failed_build_fails_ci_and_shows_why(service: Service, tmp_path: Path) -> None:
     service.start_worker()
     folder = repository(tmp_path, small_config())
-    failed = run("build", cwd=folder, url=service.url)
+    failed = service.run("build", cwd=folder)
     assert failed.returncode == 1
     assert "unknown_commit" in failed.stdout
     assert "then post the build again" in failed.stdout
     # The end of its log.
     assert "[bring_code] started" in failed.stdout
+    assert not service.cloud.instances()
 
 
 def test_the_exit_status_tells_a_fault_of_the_checkout_from_a_refusal(
     service: Service, tmp_path: Path
 ) -> None:
-    outside = run("build", cwd=Path("/"), url=service.url)
+    outside = service.run("build", cwd=Path("/"))
     assert outside.returncode == 2
     assert "git checkout" in outside.stderr
     folder = repository(tmp_path, 'name = "x"\nversion = "one"\n')
-    refused = run("build", cwd=folder, url=service.url)
+    refused = service.run("build", cwd=folder)
     assert refused.returncode == 3
     assert "semantic version" in refused.stderr
-    away = run("latest", "staging", url=f"http://127.0.0.1:{free_port()}")
+    away = service.run("latest", "staging", REGISTRY_URL=f"http://127.0.0.1:{free_port()}")
     assert away.returncode == 3
     assert "does not answer" in away.stderr
-    none = run("latest", "staging", url=service.url)
+    none = service.run("latest", "staging")
     assert none.returncode == 3
     assert "No model was ever promoted to staging" in none.stderr
 
 
 def test_a_service_without_settings_says_which_it_needs() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    for command in ("api", "worker", "migrate"):
+    for command in ("worker", "migrate"):
         done = subprocess.run(
             [sys.executable, "-m", "cli", command], cwd=ROOT, env=environment, capture_output=True, text=True
         )

@@ -1,4 +1,4 @@
-"""A build from CI's post to the deploy job's download, by real processes."""
+"""A build from CI's request to the deploy job's download, by real processes."""
 
 import gzip
 import hashlib
@@ -9,21 +9,23 @@ import tomllib
 import zipfile
 
 import httpx
-import pytest
 import torch
 
-from cli.answers import ApiError
-from tests.e2e.service import Service, small_config, step_of
+from tests.e2e.service import ROOT, Service, small_config, step_of
 
 
-def test_a_posted_commit_becomes_a_model_that_a_deploy_job_can_fetch(service: Service, head: str) -> None:
+def test_ci_builds_a_commit_and_the_deploy_job_deploys_it(service: Service, head: str) -> None:
     service.start_worker()
-    answer = service.post(head, small_config(), promote_to="development")
-    assert answer["outcome"] == "queued"
-    prefix = f"0.0.2-{head[:7]}"
-    assert answer["prefix"] == prefix
-    build = service.await_end(answer["build"]["id"])
-
+    # This checkout's own configuration, on the test's small data.
+    config = (ROOT / "search-config.toml").read_text()
+    built = service.run("build", "--branch", "feature/x", "--promote-to", "development")
+    assert built.returncode == 0, built.stdout + built.stderr
+    prefix = f"{tomllib.loads(config)['version']}-{head[:7]}"
+    for words in (f"Queued {prefix}", "✓ train", "✓ publish", f"Published {prefix}", "Verdict: passed"):
+        assert words in built.stdout
+    build = httpx.get(f"{service.url}/builds").json()["items"][0]
+    build = service.build(build["id"])
+    assert (build["sha"], build["branch"]) == (head, "feature/x")
     assert build["state"] == "succeeded", build["failure"]
     assert [step["state"] for step in build["steps"]] == ["succeeded"] * 16
     assert all(step["started_at"] and step["finished_at"] for step in build["steps"])
@@ -31,13 +33,13 @@ def test_a_posted_commit_becomes_a_model_that_a_deploy_job_can_fetch(service: Se
     assert step_of(build, "bring_code")["output"]["commit"] == head
     assert build["instance"]["terminated"]
 
-    # One machine, with our tags, and it is gone.
+    # There was one machine, and it is gone.
     instances = service.cloud.instances(ended=True)
     assert [found.state for found in instances] == ["terminated"]
 
     # As the deploy job.
-    latest = httpx.get(f"{service.url}/models/development/latest").json()
-    assert latest["prefix"] == prefix
+    latest = json.loads(service.run("latest", "development", "--json").stdout)
+    assert (latest["prefix"], latest["sha"]) == (prefix, head)
     assert set(latest["artifacts"]) == {
         "model.zip",
         "search-config.toml",
@@ -55,7 +57,7 @@ def test_a_posted_commit_becomes_a_model_that_a_deploy_job_can_fetch(service: Se
     by_name = httpx.get(f"{service.url}/models/{prefix}/artifacts/model.zip", follow_redirects=True)
     assert by_name.content == files["model.zip"]
 
-    # What inference code loads.
+    # What the code that classifies loads.
     with zipfile.ZipFile(io.BytesIO(files["model.zip"])) as archive:
         assert {"target/model.pt", "target/model.toml", "target/subheadings.json"} <= set(archive.namelist())
         sizes = tomllib.loads(archive.read("target/model.toml").decode())
@@ -64,12 +66,12 @@ def test_a_posted_commit_becomes_a_model_that_a_deploy_job_can_fetch(service: Se
     assert weights["fc1.weight"].shape == (sizes["hidden_size"], sizes["input_size"])
     assert weights["fc2.weight"].shape == (sizes["output_size"], sizes["hidden_size"])
     assert len(classes) == sizes["output_size"]
-    assert files["search-config.toml"].decode() == small_config()
+    assert files["search-config.toml"].decode() == config
     log = gzip.decompress(files["build.log.gz"]).decode()
     assert "[train] started" in log
     assert "[terminate_instance] done" in log
 
-    # What made it: every input by digest, and kept.
+    # What made it: every input is named by its digest, and kept.
     statement = json.loads(files["provenance.json"])
     kinds = {
         item["annotations"]["kind"]
@@ -92,7 +94,7 @@ def test_a_posted_commit_becomes_a_model_that_a_deploy_job_can_fetch(service: Se
     assert model["stages"] == ["development"]
     assert set(model["metrics"]) == {"known", "vague"}
 
-    # The layout, object by object, markers and all.
+    # The layout of the bucket, object by object, with the markers.
     service.await_build(build["id"], lambda _: f"{prefix}/passed" in service.bucket_keys(), 30)
     service.await_build(build["id"], lambda _: f"{prefix}/development" in service.bucket_keys(), 30)
     inputs = sorted(key for key in service.bucket_keys() if key.startswith("inputs/sha256/"))
@@ -102,9 +104,20 @@ def test_a_posted_commit_becomes_a_model_that_a_deploy_job_can_fetch(service: Se
         + [f"{prefix}/{name}" for name in (*files, "passed", "development")]
     )
 
-    # CI posts again: nothing is built twice.
-    again = service.post(head, small_config())
-    assert (again["outcome"], again["build"]["id"]) == ("exists", build["id"])
+    # CI asks again, and nothing is built twice. A terminal that cannot show everything changes nothing.
+    again = service.run("build", PYTHONIOENCODING="ascii")
+    assert again.returncode == 0, again.stderr
+    assert "There is a build already, succeeded" in again.stdout
+
+    # The deploy job goes from stage to stage, and cannot leave one out.
+    refused = service.run("promote", prefix, "production")
+    assert refused.returncode == 3
+    assert "staging" in refused.stderr
+    for stage in ("staging", "production"):
+        promoted = service.run("promote", prefix, stage, "--note", "release 42")
+        assert promoted.returncode == 0, promoted.stderr
+        assert f"runs in {stage}" in promoted.stdout
+    assert json.loads(service.run("latest", "production", "--json").stdout)["prefix"] == prefix
 
 
 def test_two_prefixes_are_built_side_by_side(service: Service, head: str) -> None:
@@ -112,7 +125,7 @@ def test_two_prefixes_are_built_side_by_side(service: Service, head: str) -> Non
     ids = [service.post(head, small_config(version))["build"]["id"] for version in ("0.0.3", "0.0.4")]
     for build_id in ids:
         service.await_step(build_id, "train")
-    # Neither waited for the other's end.
+    # Neither waited for the other to end.
     assert [service.build(build_id)["state"] for build_id in ids] == ["running", "running"]
     builds = [service.await_end(build_id) for build_id in ids]
     assert [build["state"] for build in builds] == ["succeeded", "succeeded"]
@@ -135,7 +148,7 @@ def test_a_build_without_raw_data_fails_before_it_costs_anything(service: Servic
     assert service.post(head, small_config())["outcome"] == "queued"
 
 
-def test_a_training_that_fails_fails_its_build_and_leaves_its_log_but_no_machine(
+def test_a_failed_training_fails_its_build_and_leaves_its_log_but_no_machine(
     service: Service, head: str
 ) -> None:
     service.start_worker()
@@ -155,27 +168,24 @@ def test_a_training_that_fails_fails_its_build_and_leaves_its_log_but_no_machine
     assert not [key for key in service.bucket_keys() if key.startswith(build["prefix"])]
 
 
-def test_an_unknown_commit_fails_its_build_with_what_to_do(service: Service) -> None:
-    service.start_worker()
-    build = service.await_end(service.post("f" * 40, small_config())["build"]["id"])
-    assert (build["failure"]["step"], build["failure"]["code"]) == ("bring_code", "unknown_commit")
-    assert not service.cloud.instances()
-
-
-def test_a_killed_worker_costs_neither_the_build_nor_a_second_machine(service: Service, head: str) -> None:
-    first = service.start_worker()
-    build_id = service.post(head, small_config(epochs=30))["build"]["id"]
+def test_a_build_outlives_workers_that_stop_or_die(service: Service, head: str) -> None:
+    stopped = service.start_worker()
+    build_id = service.post(head, small_config(epochs=60))["build"]["id"]
     service.await_job(build_id, "train")
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    interrupted = service.build(build_id)
-    assert interrupted["state"] == "running"
+    stopped.terminate()
+    assert stopped.wait(20) == 0
+    assert service.build(build_id)["state"] == "running"
+
+    killed = service.start_worker()
+    service.await_build(build_id, lambda build: step_of(build, "train")["attempts"] == 2)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
 
     service.start_worker()
     build = service.await_end(build_id)
     assert build["state"] == "succeeded", build["failure"]
-    # Taken over, not begun again: the training that the dead worker started is the one that ended.
-    assert step_of(build, "train")["attempts"] == 2
+    # Each worker went on with the training that the first one started.
+    assert step_of(build, "train")["attempts"] == 3
     assert step_of(build, "launch_instance")["attempts"] == 1
     assert len(service.cloud.instances(ended=True)) == 1
     with service.client() as client:
@@ -185,19 +195,7 @@ def test_a_killed_worker_costs_neither_the_build_nor_a_second_machine(service: S
     assert log.count("data: rows") == 1
 
 
-def test_a_stopped_worker_hands_its_build_over(service: Service, head: str) -> None:
-    first = service.start_worker()
-    build_id = service.post(head, small_config(epochs=30))["build"]["id"]
-    service.await_job(build_id, "train")
-    first.terminate()
-    assert first.wait(20) == 0
-    service.start_worker()
-    build = service.await_end(build_id)
-    assert build["state"] == "succeeded", build["failure"]
-    assert len(service.cloud.instances(ended=True)) == 1
-
-
-def test_an_instance_that_aws_takes_fails_the_build_cleanly(service: Service, head: str) -> None:
+def test_an_instance_that_aws_takes_away_fails_the_build(service: Service, head: str) -> None:
     service.start_worker()
     build_id = service.post(head, small_config(epochs=30))["build"]["id"]
     service.await_step(build_id, "train")
@@ -207,18 +205,5 @@ def test_an_instance_that_aws_takes_fails_the_build_cleanly(service: Service, he
     # The prefix is free: CI posts again and gets a new machine.
     again = service.post(head, small_config())
     assert again["outcome"] == "queued"
-    assert service.await_end(again["build"]["id"])["state"] == "succeeded"
-
-
-def test_production_takes_no_model_that_never_was_in_staging(service: Service, head: str) -> None:
-    service.start_worker()
-    build = service.await_end(service.post(head, small_config())["build"]["id"])
-    with service.client() as client:
-        path = f"/models/{build['prefix']}/promotions"
-        client.post(path, {"stage": "development"})
-        with pytest.raises(ApiError, match="staging") as refused:
-            client.post(path, {"stage": "production"})
-        assert refused.value.status == 409
-        client.post(path, {"stage": "staging"})
-        client.post(path, {"stage": "production"})
-        assert client.get("/models/production/latest")["prefix"] == build["prefix"]
+    service.await_job(again["build"]["id"], "train")
+    assert len(service.cloud.instances()) == 1

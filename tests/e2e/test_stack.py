@@ -72,49 +72,41 @@ def await_text(log: Path, pattern: str, process: subprocess.Popen[bytes], timeou
     pytest.fail(f"no {pattern!r} in:\n{log.read_text(errors='replace')}")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_up_serves_until_it_is_stopped_and_leaves_no_process(
-    state: Path, tmp_path: Path, stop: signal.Signals
-) -> None:
-    log = tmp_path / "up.log"
-    up = start(["cli", "up", "--state", str(state), "--port", str(free_port())], log)
-    url = await_text(log, r"http://127\.0\.0\.1:\d+(?=/docs)", up)
-    assert httpx.get(f"{url}/readyz").json()["ready"]
-    assert len(processes_of(state)) > 3
-
-    second = subprocess.run(
-        [sys.executable, "-m", "cli", "up", "--state", str(state)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert second.returncode == 3
-    assert "Another run uses" in second.stderr.replace("\n", " ")
-
-    up.send_signal(stop)
-    assert up.wait(30) == 0
-    assert processes_of(state) == []
-
-
-def test_a_killed_up_takes_every_process_along_and_loses_no_build(state: Path, tmp_path: Path) -> None:
-    log = tmp_path / "up.log"
-    arguments = ["cli", "up", "--state", str(state), "--port", str(free_port())]
-    up = start(arguments, log)
-    url = await_text(log, r"http://127\.0\.0\.1:\d+(?=/docs)", up)
-    config = 'name = "x"\nversion = "9.9.9"\ndigits = 6\ncn_data_file = "absent.csv"\n'
-    body = {"sha": "e" * 40, "branch": "main", "search_config": config}
-    build_id = httpx.post(f"{url}/builds", json=body).json()["build"]["id"]
-    up.kill()
-    up.wait()
-    # Nothing of it stays behind, Postgres included.
+def await_no_process_of(state: Path) -> None:
     ends = time.monotonic() + 40
     while left := processes_of(state):
         assert time.monotonic() < ends, left
         time.sleep(0.1)
-    up = start(arguments, log)
-    url = await_text(log, r"http://127\.0\.0\.1:\d+(?=/docs)", up)
-    # Nothing that was promised is lost.
-    assert httpx.get(f"{url}/builds/{build_id}").json()["prefix"] == "9.9.9-eeeeeee"
-    up.send_signal(signal.SIGINT)
-    assert up.wait(30) == 0
-    assert processes_of(state) == []
+
+
+def test_up_leaves_no_process_however_it_ends_and_loses_no_build(state: Path, tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    arguments = ["cli", "up", "--state", str(state), "--port", str(free_port())]
+
+    def up() -> tuple[subprocess.Popen[bytes], str]:
+        process = start(arguments, log)
+        return process, await_text(log, r"http://127\.0\.0\.1:\d+(?=/docs)", process)
+
+    process, url = up()
+    assert httpx.get(f"{url}/readyz").json()["ready"]
+    assert len(processes_of(state)) > 3
+    second = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 3
+    assert "Another run uses" in second.stderr.replace("\n", " ")
+
+    config = 'name = "x"\nversion = "9.9.9"\ndigits = 6\ncn_data_file = "absent.csv"\n'
+    body = {"sha": "e" * 40, "branch": "main", "search_config": config}
+    build_id = httpx.post(f"{url}/builds", json=body).json()["build"]["id"]
+    process.kill()
+    process.wait()
+    await_no_process_of(state)
+
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        process, url = up()
+        assert httpx.get(f"{url}/builds/{build_id}").json()["prefix"] == "9.9.9-eeeeeee"
+        process.send_signal(stop)
+        assert process.wait(30) == 0
+        assert processes_of(state) == []
 
 
 def test_the_demo_shows_the_whole_job_and_a_second_run_starts_where_it_left_off(

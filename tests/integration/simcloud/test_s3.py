@@ -61,11 +61,18 @@ def test_keys_with_odd_characters(s3: "S3Client") -> None:
         assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == key.encode()
 
 
+@pytest.mark.parametrize("races", [1, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize("replacing", [False, True], ids=["IfNoneMatch", "IfMatch"])
 @pytest.mark.parametrize("call", ["put_object", "copy_object"])
-def test_one_of_many_conditional_writes_wins(call: str, replacing: bool, s3: "S3Client") -> None:
+def test_one_of_many_conditional_writes_wins(call: str, replacing: bool, races: int, s3: "S3Client") -> None:
+    for _ in range(races):
+        race(call, replacing, s3)
+
+
+def race(call: str, replacing: bool, s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="source", Body=b"new")
     condition = {"IfNoneMatch": "*"}
+    s3.delete_object(Bucket=BUCKET, Key="key")
     if replacing:
         condition = {"IfMatch": s3.put_object(Bucket=BUCKET, Key="key", Body=b"old")["ETag"]}
     what = {"Body": b"new"} if call == "put_object" else {"CopySource": f"{BUCKET}/source"}

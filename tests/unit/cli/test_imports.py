@@ -69,7 +69,7 @@ def modules_that_a_client_lacks() -> list[str]:
         ("latest production", 3, "does not answer"),
         ("build", 3, "does not answer"),
         ("promote 0.0.2-aff1242 staging", 3, "does not answer"),
-        ("api", 2, "tariff-model-registry[service]"),
+        ("api", 2, "pip install -e '.[service]'"),
     ],
 )
 def test_a_command_runs_with_only_the_clients_libraries(command: str, status: int, says: str) -> None:

@@ -71,7 +71,7 @@ def test_a_serving_command_names_the_extra_that_is_not_installed(
     without(monkeypatch, absent)
     result = CliRunner().invoke(app, [command])
     assert result.exit_code == 2
-    assert f"tariff-model-registry[{extra}]" in result.output
+    assert f"pip install -e '.[{extra}]'" in result.output
     assert became == []
 
 
