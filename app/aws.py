@@ -77,6 +77,10 @@ class CloudNotFound(CloudError):
     """What the call named does not exist."""
 
 
+class InvalidRequest(CloudError):
+    """botocore refused to send the call: a parameter or a setting of ours is wrong, and stays wrong."""
+
+
 class PreconditionFailed(CloudError):
     """The object changed, or was there already."""
 
@@ -93,11 +97,14 @@ _KINDS: dict[str, type[CloudError]] = {
     "AuthFailure": CloudAuthError,
     "AccessDenied": CloudAuthError,
     "AccessDeniedException": CloudAuthError,
-    "ExpiredToken": CloudAuthError,
-    "ExpiredTokenException": CloudAuthError,
+    # Credentials rotate, and clocks jump after a pause: the next try may have newer ones.
+    "ExpiredToken": CloudUnavailable,
+    "ExpiredTokenException": CloudUnavailable,
     "InvalidClientTokenId": CloudAuthError,
     "InvalidAccessKeyId": CloudAuthError,
     "SignatureDoesNotMatch": CloudAuthError,
+    "RequestTimeTooSkewed": CloudUnavailable,
+    "RequestExpired": CloudUnavailable,
     "403": CloudAuthError,
     "RequestTimeout": CloudUnavailable,
     "RequestThrottled": CloudUnavailable,
@@ -158,8 +165,7 @@ def translated() -> Iterator[None]:
     except _PASSING as exc:
         raise CloudUnavailable(type(exc).__name__, str(exc)) from exc
     except BotoCoreError as exc:
-        # What botocore refused to send: a parameter or a setting of ours is wrong, and stays wrong.
-        raise CloudError(type(exc).__name__, str(exc)) from exc
+        raise InvalidRequest(type(exc).__name__, str(exc)) from exc
 
 
 def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":

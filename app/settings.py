@@ -130,13 +130,21 @@ class Settings(BaseSettings):
         default="private", description="which address of an instance the worker connects to"
     )
     instance_lifetime: timedelta = Field(
-        default=timedelta(hours=8),
-        description="dead-man's switch: an instance shuts itself down, and so ends, this long after its boot",
+        default=timedelta(hours=36),
+        ge=timedelta(hours=1),
+        description="dead-man's switch: an instance shuts itself down, and so ends, this long after its "
+        "launch; longer than the deadlines of all steps on it together, which include a day for the bucket",
     )
     code_repository: str | None = Field(
         default=None,
         description="a git checkout on the worker's machine to bring the code from; "
         "unset, the instance fetches from its clone's own origin",
+    )
+
+    job_silence: timedelta = Field(
+        default=timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        description="a training that writes neither log nor progress for this long has failed",
     )
 
     worker_concurrency: int = Field(

@@ -66,17 +66,18 @@ def _terminate_orphans(database: Database, cloud: Cloud, grace: timedelta, now: 
     return ended
 
 
-def sweep_staging(database: Database, clouds: Clouds) -> int:
-    """Delete what ended builds had staged; returns how many objects. Raises CloudError."""
+def sweep_unpublished(database: Database, clouds: Clouds) -> int:
+    """Delete the unpublished files of builds that have ended. Returns how many. Raises CloudError."""
     deleted = 0
-    for key, _ in list(clouds.bucket.list(keys.STAGING)):
-        try:
-            build_id = UUID(key.removeprefix(keys.STAGING).partition("/")[0])
-        except ValueError:
-            continue
-        with database.transaction() as session:
-            state = state_of(session, build_id)
-        if state is not None and not state.active:
-            clouds.bucket.delete(key)
-            deleted += 1
+    for folder in (keys.UNPUBLISHED, keys.FORMER_UNPUBLISHED):
+        for key, _ in list(clouds.bucket.list(folder)):
+            try:
+                build_id = UUID(key.removeprefix(folder).partition("/")[0])
+            except ValueError:
+                continue
+            with database.transaction() as session:
+                state = state_of(session, build_id)
+            if state is not None and not state.active:
+                clouds.bucket.delete(key)
+                deleted += 1
     return deleted

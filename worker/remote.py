@@ -1,7 +1,8 @@
-"""A build's instance over SSH: commands and files. Every loss of the connection is a RemoteLost."""
+"""A build's instance over SSH: commands and files. Whatever breaks the connection is a RemoteLost."""
 
 import base64
 import contextlib
+import errno
 import io
 import socket
 import stat
@@ -14,10 +15,21 @@ from typing import Self
 
 import paramiko
 
+from app.words import FailureCode
+
 _CONNECT_S = 15
 # Keepalive alone does not notice a dead peer; the kernel's own time-out on unacknowledged data does.
 _DEAD_PEER_MS = 10_000
 _BLOCK = 1 << 16
+_OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_OF_THE_NETWORK = {
+    errno.EBADF,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    errno.EPIPE,
+    errno.ENOTCONN,
+}
 
 
 class RemoteLost(Exception):
@@ -26,6 +38,17 @@ class RemoteLost(Exception):
 
 class RemoteRefused(Exception):
     """The machine answered, and refused the key or shows another host key."""
+
+
+class RemoteFault(Exception):
+    """The machine cannot do it: its disk is full or read-only, a permission is missing, a file is not whole.
+
+    It is worth a few tries, but will most likely stay.
+    """
+
+    def __init__(self, message: str, code: FailureCode = FailureCode.INSTANCE_FAULT) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class CommandFailed(Exception):
@@ -142,28 +165,38 @@ class Remote:
 
     def put_file(self, source: Path, target: str) -> None:
         """Write the file beside its place, then rename: a file that is there is complete."""
-        with _lost():
+        with _lost(target):
             sftp = self._open_sftp()
             beside = f"{target}.partial"
             sftp.put(str(source), beside, confirm=True)
             sftp.posix_rename(beside, target)
 
     def put_text(self, text: str, target: str) -> None:
-        with _lost():
+        with _lost(target):
             sftp = self._open_sftp()
             beside = f"{target}.partial"
             with sftp.open(beside, "wb") as file:
                 file.write(text.encode())
             sftp.posix_rename(beside, target)
 
-    def get_file(self, source: str, target: Path) -> None:
-        """Raises FileNotFoundError."""
-        with _lost():
-            self._open_sftp().get(source, str(target))
+    def get_file(self, source: str, target: Path, *, limit_bytes: int) -> None:
+        """Raises FileNotFoundError, also for what is not a regular file, and RemoteFault for a larger one."""
+        with _lost(source):
+            sftp = self._open_sftp()
+            found = sftp.lstat(source)
+            if not stat.S_ISREG(found.st_mode or 0):
+                message = f"{source} is not a regular file"
+                raise FileNotFoundError(message)
+            if (found.st_size or 0) > limit_bytes:
+                message = (
+                    f"{source} has {found.st_size:,} bytes, and no more than {limit_bytes:,} are fetched"
+                )
+                raise RemoteFault(message, FailureCode.INVALID_RESULT)
+            sftp.get(source, str(target))
 
     def read(self, source: str, offset: int = 0, limit: int = 4 << 20) -> bytes | None:
         """Up to `limit` bytes from `offset` on; None when there is no such file."""
-        with _lost():
+        with _lost(source):
             sftp = self._open_sftp()
             try:
                 size = sftp.stat(source).st_size or 0
@@ -172,8 +205,18 @@ class Remote:
                 with sftp.open(source, "rb") as file:
                     file.seek(offset)
                     wanted = min(limit, size - offset)
-                    file.prefetch(size) if wanted > _BLOCK else None
+                    if wanted > _BLOCK:
+                        # Of what is wanted alone: by itself it fetches ahead to the end of the file.
+                        file.prefetch(offset + wanted)
                     return file.read(wanted)
+            except FileNotFoundError:
+                return None
+
+    def size(self, path: str) -> int | None:
+        """In bytes; None when there is no such file."""
+        with _lost(path):
+            try:
+                return self._open_sftp().stat(path).st_size
             except FileNotFoundError:
                 return None
 
@@ -213,13 +256,24 @@ class Remote:
 
 
 @contextlib.contextmanager
-def _lost() -> Iterator[None]:
+def _lost(path: str | None = None) -> Iterator[None]:
+    """Tell a connection that broke from a machine that answered with an error about the path."""
     try:
         yield
     except FileNotFoundError:
         raise
-    except (paramiko.SSHException, OSError, EOFError) as exc:
+    except (paramiko.SSHException, EOFError, ConnectionError, TimeoutError) as exc:
         raise RemoteLost(str(exc) or type(exc).__name__) from exc
+    except OSError as exc:
+        if exc.errno in _OF_THIS_DISK:
+            # SFTP has no such numbers: it is the worker's own disk that is full.
+            message = f"on the worker's own disk: {exc}"
+            raise RemoteLost(message) from exc
+        if path is None or exc.errno in _OF_THE_NETWORK:
+            raise RemoteLost(str(exc) or type(exc).__name__) from exc
+        # SFTP has no word for a full disk: it says "Failure".
+        message = f"{path}: {exc}. Is the disk full or read-only?"
+        raise RemoteFault(message) from exc
 
 
 def _open_socket(endpoint: Endpoint) -> socket.socket:

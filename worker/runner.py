@@ -3,6 +3,7 @@
 import logging
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,8 +19,7 @@ from worker.clouds import Clouds
 from worker.errors import Busy, HandOver, StepFailed
 from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
-from worker.remote import CommandFailed, RemoteLost, RemoteRefused
-from worker.retry import WAITS_S, reason_to_wait
+from worker.retry import AT_LEAST, RETRIED, WAITS_S, reason_to_wait
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
 
@@ -100,33 +100,37 @@ class Runner:
             message = f"{type(exc).__name__}: {exc}. The build's log has more."
             failure = Failure(step.name, FailureCode.INTERNAL_ERROR, message)
         else:
-            self._tidy(step, build, work)
+            self._clean_up(step.tidy, build, work)
             return True
         work.log(f"failed: {failure.code}: {failure.message}")
         with self.database.transaction() as session:
             steps.fail(session, work.lease, failure)
         return False
 
-    def _tidy(self, step: Step[Output], build: BuildView, work: Workbench) -> None:
+    def _clean_up(
+        self, part: Callable[[BuildView, Workbench], None], build: BuildView, work: Workbench
+    ) -> None:
         try:
-            step.tidy(build, work)
+            part(build, work)
         except CloudError as exc:
-            # The janitor comes by later.
-            _log.warning("build_id=%s step=%s not tidied: %s", build.id, step.name, exc)
+            # The janitor, or the next build of the prefix, comes by later.
+            _log.warning("build_id=%s not cleaned up: %s", build.id, exc)
 
     def _try(self, step: Step[Output], build: BuildView, work: Workbench) -> Output:
         """Act until it works. What the step has the patience for is waited out until the deadline."""
         with self.database.transaction() as session:
-            elapsed = steps.start(session, work.lease, step.name)
-        work.begin(step.name, None if step.deadline is None else step.deadline - elapsed)
+            worked = steps.start(session, work.lease, step.name)
+        # Whoever takes the build tries at least once: what was paid for is not thrown away unseen.
+        remaining = None if step.deadline is None else max(step.deadline - worked, AT_LEAST)
+        work.begin(step.name, remaining)
         work.log("started")
         tries = 0
         while True:
             work.check()
             try:
                 return step.act(build, work)
-            except (CloudError, RemoteLost, RemoteRefused, CommandFailed) as exc:
-                reason = reason_to_wait(exc, step.patience)
+            except RETRIED as exc:
+                reason = reason_to_wait(exc, step.patience, tries)
                 work.drop_remote()
             wait_s = WAITS_S[min(tries, len(WAITS_S) - 1)]
             tries += 1
@@ -142,6 +146,9 @@ class Runner:
             output = self._try(terminate, build, work)
             with self.database.transaction() as session:
                 terminate.apply(session, work.lease, output)
+        for step in FLOWS[build.kind]:
+            if step.name in build.started:
+                self._clean_up(step.undo, build, work)
         work.log(f"build failed: {failure.code}: {failure.message}")
         with self.database.transaction() as session:
             ending.end(session, work.lease, BuildState.FAILED)

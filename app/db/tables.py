@@ -15,14 +15,13 @@ from sqlalchemy import (
     Identity,
     Index,
     MetaData,
-    Text,
     UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from app.db.storable import MESSAGE_LIMIT, StorableJson, StorableText
 from app.words import (
     BuildKind,
     BuildState,
@@ -56,8 +55,8 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
         datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-        str: Text,
+        dict[str, Any]: StorableJson,
+        str: StorableText,
     }
 
 
@@ -87,7 +86,7 @@ class Build(Base):
     # Set when a step failed, before the instance is gone: the build ends only after that.
     failure_step: Mapped[str | None]
     failure_code: Mapped[str | None]
-    failure_message: Mapped[str | None]
+    failure_message: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
 
     # Fencing: every write of a worker checks the epoch that it took the build with.
     lease_epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
@@ -133,11 +132,14 @@ class BuildStep(Base):
     state: Mapped[str]
     attempts: Mapped[int]
     started_at: Mapped[datetime]
+    # For the deadline: seconds that workers have worked on it, and since when the present one does.
+    worked_s: Mapped[float] = mapped_column(server_default=text("0"))
+    resumed_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     # How far a step that is under way has got; what it found or made when it ended.
     checkpoint: Mapped[dict[str, Any] | None]
     output: Mapped[dict[str, Any] | None]
-    message: Mapped[str | None]
+    message: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
 
     __table_args__ = (CheckConstraint(_one_of("state", StepState.stored()), name="state"),)
 
@@ -173,7 +175,7 @@ class Launch(Base):
     state: Mapped[str]
     instance_id: Mapped[str | None]
     refusal_code: Mapped[str | None]
-    refusal_message: Mapped[str | None]
+    refusal_message: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
     requested_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     launched_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
@@ -36,6 +37,7 @@ class Request:
 
     id: int
     client_token: str
+    requested_at: datetime
 
 
 def token_of(build_id: UUID, attempt: int, place: Place, instance_type: str, market: Market) -> str:
@@ -63,7 +65,7 @@ def request(
             market,
         )
         if launch.state == LaunchState.REQUESTED and same:
-            return Request(launch.id, launch.client_token)
+            return Request(launch.id, launch.client_token, launch.requested_at)
     if sum(launch.state != LaunchState.REFUSED for launch in earlier) >= MAX_LAUNCHES:
         message = f"build {lease.build_id} has had {MAX_LAUNCHES} instances"
         raise TooManyLaunches(message)
@@ -81,7 +83,8 @@ def request(
     )
     session.add(launch)
     session.flush()
-    return Request(launch.id, launch.client_token)
+    session.refresh(launch)
+    return Request(launch.id, launch.client_token, launch.requested_at)
 
 
 def launched(session: Session, lease: Lease, launch_id: int, instance_id: str) -> None:

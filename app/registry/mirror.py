@@ -70,7 +70,7 @@ def _of_model(session: Session, model: Model, name: str) -> Wanted:
     artifact = session.get(Artifact, (model.id, name))
     if artifact is None:
         return NotOurs(f"it is not an artifact of {model.prefix}")
-    return CopyOf(keys.staged_key(model.build_id, name), artifact.sha256, artifact.size_bytes)
+    return CopyOf(keys.unpublished_key(model.build_id, artifact.sha256), artifact.sha256, artifact.size_bytes)
 
 
 def _is_being_built(session: Session, prefix: str) -> bool:

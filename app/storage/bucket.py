@@ -158,12 +158,6 @@ class Bucket:
                 raise KeyTaken(key, there.build_id if there else None) from None
             return False
 
-    def replace(
-        self, key: str, source: Path, content: FileDigest, *, content_type: str, build_id: str = ""
-    ) -> None:
-        """Write the object whatever is there."""
-        self._put(key, source, content, content_type, build_id, {})
-
     def _put(
         self,
         key: str,

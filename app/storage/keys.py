@@ -8,7 +8,9 @@ from app.words import Stage, Verdict
 RAW_SOURCE_DATA = "raw_source_data.zip"
 BENCHMARKING_DATA = "benchmarking_data.zip"
 
-STAGING = "staging/"
+UNPUBLISHED = "unpublished/"
+# Where builds kept what they had collected before it was called unpublished.
+FORMER_UNPUBLISHED = "staging/"
 
 MODEL_ZIP = "model.zip"
 SEARCH_CONFIG = "search-config.toml"
@@ -27,6 +29,9 @@ CONTENT_TYPES = {
 }
 
 
+_OUTSIDE = (UNPUBLISHED, FORMER_UNPUBLISHED, "inputs/")
+
+
 @dataclass(frozen=True)
 class Place:
     """A key below a prefix: an artifact, or a marker."""
@@ -41,7 +46,7 @@ def parse(key: str) -> Place | None:
     Only the form is judged: whether such a prefix exists is for the database to say.
     """
     prefix, slash, name = key.partition("/")
-    if not slash or not name or "/" in name or f"{prefix}/" == STAGING:
+    if not slash or not name or "/" in name or f"{prefix}/" in _OUTSIDE:
         return None
     return Place(prefix, name)
 
@@ -62,6 +67,20 @@ def input_key(sha256: str) -> str:
     return f"inputs/sha256/{sha256}"
 
 
-def staged_key(build_id: UUID, name: str) -> str:
-    """Where a build keeps what it collected until it is published; empty again soon afterwards."""
-    return f"{STAGING}{build_id}/{name}"
+def unpublished_key(build_id: UUID, sha256: str) -> str:
+    """Where a build keeps a file until it is published; empty again soon afterwards.
+
+    By content, so that no try and no worker ever writes over another's. No name here ends in model.zip,
+    because existing tools take every key that does for a model.
+    """
+    return f"{UNPUBLISHED}{build_id}/{sha256}"
+
+
+def unpublished_folders(build_id: UUID) -> tuple[str, str]:
+    """Where all of a build's unpublished files are, in this release and in the one before."""
+    return f"{UNPUBLISHED}{build_id}/", f"{FORMER_UNPUBLISHED}{build_id}/"
+
+
+def former_unpublished_key(build_id: UUID, name: str) -> str:
+    """Where a build of the release before kept a file until it was published."""
+    return f"{FORMER_UNPUBLISHED}{build_id}/{name}"

@@ -86,7 +86,7 @@ class Tour:
                 there = self._bucket.head(path.name)
                 same = there is not None and there.sha256 == content.sha256
                 if not same:
-                    self._bucket.replace(path.name, path, content, content_type="application/zip")
+                    self._bucket.write(path.name, path.read_bytes(), over=there)
                 word = "was there already" if same else "uploaded"
                 self._console.print(
                     f"  {path.name:<24} {content.size_bytes:>12,} bytes  {word}", highlight=False

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
+from uuid import UUID
 
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
@@ -10,7 +11,8 @@ from app.storage import keys
 from app.storage.bucket import FileDigest, digest_of
 from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
-from worker.remote import Remote
+from worker.remote import Remote, RemoteFault
+from worker.retry import Patience
 from worker.steps.connection import ValidateConnection, connect
 from worker.steps.inputs import keep_input
 from worker.steps.job import Benchmark, FileRef, JobInput, Train
@@ -21,20 +23,35 @@ from worker.workbench import Workbench
 REQUIRED = (keys.MODEL_ZIP, keys.BENCHMARK_XML, keys.BENCHMARK_ZIP)
 
 
-class Collected(Output):
-    """The files, by name, under the build's staging prefix."""
+# S3 takes no more in one request, and copies no more.
+_LIMIT_BYTES = 5 << 30
 
-    files: dict[str, FileRef]
+
+class CollectedFile(FileRef):
+    """Where the bucket keeps the file until it is published. Builds of the release before did not say."""
+
+    key: str | None = None
+
+    def lies_at(self, build_id: UUID, name: str) -> str:
+        return self.key or keys.former_unpublished_key(build_id, name)
+
+
+class Collected(Output):
+    """The files of the model, by name."""
+
+    files: dict[str, CollectedFile]
 
 
 class Collect(Step[Collected]):
-    """Fetch the files, compare them with the digests that the machine reported, and stage them.
+    """Fetch the files, compare them with the digests that the machine reported, and keep them in the bucket.
 
     Snapshots of additional sources are kept with the other inputs.
     """
 
     name: ClassVar = StepName.COLLECT
-    deadline: ClassVar = timedelta(hours=1)
+    # The bucket may be out of reach for hours, and the instance holds the only copy of the model.
+    deadline: ClassVar = timedelta(days=1)
+    patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = Collected
 
     def act(self, build: BuildView, work: Workbench) -> Collected:
@@ -52,15 +69,9 @@ class Collect(Step[Collected]):
                 )
                 raise StepFailed(FailureCode.MISSING_OUTPUT, message)
             local, content = self._fetch(work, remote, f"{output}/{name}", reported[name].sha256)
-            work.clouds.bucket.replace(
-                keys.staged_key(build.id, name),
-                local,
-                content,
-                content_type=keys.CONTENT_TYPES[name],
-                build_id=str(build.id),
-            )
+            key = keep_unpublished(build, work, name, local, content)
             local.unlink()
-            files[name] = FileRef(sha256=content.sha256, size_bytes=content.size_bytes)
+            files[name] = CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
         return Collected(files=files)
 
     def _keep(
@@ -78,12 +89,22 @@ class Collect(Step[Collected]):
         work.check()
         local = work.scratch / Path(path).name
         try:
-            remote.get_file(path, local)
+            remote.get_file(path, local, limit_bytes=_LIMIT_BYTES)
         except FileNotFoundError as exc:
             message = f"{path} is not on the instance, though training reported it."
             raise StepFailed(FailureCode.MISSING_OUTPUT, message) from exc
         content = digest_of(local)
         if content.sha256 != sha256:
-            message = f"{path} has the sha256 {content.sha256}, and training reported {sha256}."
-            raise StepFailed(FailureCode.CORRUPT_TRANSFER, message)
+            message = f"{path} has the sha256 {content.sha256}, and training reported {sha256}"
+            raise RemoteFault(message, FailureCode.CORRUPT_TRANSFER)
         return local, content
+
+
+def keep_unpublished(build: BuildView, work: Workbench, name: str, local: Path, content: FileDigest) -> str:
+    """Put a file of the model where it waits for its publication; returns its key. Raises CloudError."""
+    key = keys.unpublished_key(build.id, content.sha256)
+    work.check()
+    work.clouds.bucket.put_once(
+        key, local, content, content_type=keys.CONTENT_TYPES[name], build_id=str(build.id)
+    )
+    return key

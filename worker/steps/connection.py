@@ -3,18 +3,17 @@
 from datetime import timedelta
 from typing import ClassVar
 
-import paramiko
-
-from app.aws import CloudNotFound, translated
 from app.registry.builds.steps import BuildView
-from app.words import FailureCode, StepName
+from app.words import StepName
 from worker import ec2
-from worker.clouds import Cloud
 from worker.errors import StepFailed
-from worker.remote import Endpoint, Remote, RemoteLost, load_key
+from worker.launch_key import launch_key
+from worker.remote import Endpoint, Remote, RemoteLost
 from worker.steps.instance import AwaitAddress, LaunchInstance, cloud_of
+from worker.steps.machine import Machine
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
+from worker.workspace import Workspace
 
 
 class Key(Output):
@@ -32,41 +31,33 @@ class Connection(Output):
     home: str
 
 
-def fetch_key(work: Workbench, cloud: Cloud) -> tuple[paramiko.PKey, str]:
-    """The launch's private key, and the version of its secret. Raises StepFailed, CloudError."""
-    name = work.settings.ssh_key_secret
-    try:
-        with translated():
-            secret = cloud.secrets.get_secret_value(SecretId=name)
-    except CloudNotFound as exc:
-        message = f"Secrets Manager has no secret {name!r} in {cloud.region}. Set REGISTRY_SSH_KEY_SECRET."
-        raise StepFailed(FailureCode.NO_KEY, message) from exc
-    try:
-        return load_key(secret["SecretString"]), secret["VersionId"]
-    except (KeyError, ValueError) as exc:
-        message = f"The secret {name!r} holds no private key: {exc}."
-        raise StepFailed(FailureCode.NO_KEY, message) from exc
-
-
 class FetchKey(Step[Key]):
     name: ClassVar = StepName.FETCH_KEY
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Key
 
     def act(self, build: BuildView, work: Workbench) -> Key:
-        key, version = fetch_key(work, cloud_of(build, work))
-        return Key(secret=work.settings.ssh_key_secret, secret_version=version, fingerprint=key.fingerprint)
+        found = launch_key(work, cloud_of(build, work))
+        return Key(
+            secret=work.settings.ssh_key_secret,
+            secret_version=found.version,
+            fingerprint=found.key.fingerprint,
+        )
 
 
 class ValidateConnection(Step[Connection]):
-    """The first connection: remembers the host key, and that commands and files work."""
+    """The first connection: that the instance shows its host key, and that commands and files work.
+
+    An instance of the release before made its own host key, which is remembered here.
+    """
 
     name: ClassVar = StepName.VALIDATE_CONNECTION
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Connection
 
     def act(self, build: BuildView, work: Workbench) -> Connection:
-        remote = work.remote(lambda: _connect(build, work, None))
+        launched = output_of(build, LaunchInstance)
+        remote = work.remote(lambda: _connect(build, work, launched.host_key))
         remote.run("true", timeout_s=30)
         return Connection(host_key=remote.host_key, home=remote.home())
 
@@ -76,9 +67,22 @@ def connect(build: BuildView, work: Workbench) -> Remote:
     return work.remote(lambda: _connect(build, work, output_of(build, ValidateConnection).host_key))
 
 
+def workspace(build: BuildView, work: Workbench) -> Workspace:
+    """The build's folder on its instance, for commands and files of this worker's lease alone.
+
+    Raises RemoteLost, RemoteRefused, StepFailed.
+    """
+    folder = Machine(output_of(build, ValidateConnection).home).build(build.id)
+    return Workspace(connect(build, work), folder.path, build.lease.epoch)
+
+
 def _connect(build: BuildView, work: Workbench, host_key: str | None) -> Remote:
     settings = work.settings
-    key, _ = fetch_key(work, cloud_of(build, work))
+    try:
+        key = launch_key(work, cloud_of(build, work)).key
+    except StepFailed as exc:
+        # It was there when the step before fetched it. The instance is worth waiting for its return.
+        raise RemoteLost(exc.message) from exc
     address = output_of(build, AwaitAddress).address
     try:
         return Remote(Endpoint(address, settings.ssh_port, settings.ssh_user, host_key), key)

@@ -1,5 +1,6 @@
 """The data: pinned by digest in the bucket, and brought to the instance."""
 
+import shlex
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -12,8 +13,8 @@ from app.storage import keys
 from app.storage.bucket import FileDigest, KeyTaken, digest_of
 from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
-from worker.remote import Remote
-from worker.steps.connection import ValidateConnection, connect
+from worker.remote import Remote, RemoteFault
+from worker.steps.connection import ValidateConnection, workspace
 from worker.steps.machine import Machine
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
@@ -47,7 +48,7 @@ class LoadInputs(Step[Loaded]):
     output: ClassVar = Loaded
 
     def act(self, build: BuildView, work: Workbench) -> Loaded:
-        remote = connect(build, work)
+        space = workspace(build, work)
         folder = Machine(output_of(build, ValidateConnection).home).build(build.id)
         pinned: dict[str, PinnedInput] = {}
         for name, kind in _KINDS.items():
@@ -55,15 +56,15 @@ class LoadInputs(Step[Loaded]):
             content = pin(build, work, name, kind, local)
             work.check()
             target = folder.input(name)
-            remote.put_file(local, target)
-            self._verify(remote, target, content)
+            space.put_file(local, target)
+            self._verify(space.remote, target, content)
             local.unlink()
             pinned[name] = PinnedInput(
                 key=keys.input_key(content.sha256), sha256=content.sha256, size_bytes=content.size_bytes
             )
         config = work.scratch / keys.SEARCH_CONFIG
         config.write_text(build.search_config, encoding="utf-8")
-        remote.put_file(config, folder.config)
+        space.put_file(config, folder.config)
         digest = digest_of(config)
         used = InputRecord(InputKind.CONFIG, keys.SEARCH_CONFIG, digest.sha256, digest.size_bytes)
         with work.transaction() as session:
@@ -71,12 +72,12 @@ class LoadInputs(Step[Loaded]):
         return Loaded(inputs=pinned, config_sha256=digest.sha256)
 
     def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
-        found = remote.run(f"sha256sum '{path}'", timeout_s=300).split()[0]
-        if found != content.sha256:
+        said = remote.run(f"sha256sum {shlex.quote(path)}", timeout_s=300)
+        if content.sha256 not in said.split():
             message = (
-                f"{path} has the sha256 {found} on the instance, {content.sha256} in the bucket. Post again."
+                f"{path} does not have the sha256 {content.sha256} that it was sent with: {said.strip()}"
             )
-            raise StepFailed(FailureCode.CORRUPT_TRANSFER, message)
+            raise RemoteFault(message, FailureCode.CORRUPT_TRANSFER)
 
 
 def pin(build: BuildView, work: Workbench, name: str, kind: InputKind, local: Path) -> FileDigest:

@@ -1,5 +1,6 @@
 """The build's EC2 instance: launched, waited for, and always terminated."""
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +15,8 @@ from app.words import FailureCode, StepName
 from worker import ec2
 from worker.clouds import Cloud
 from worker.errors import StepFailed
+from worker.hostkey import HostKey, derive
+from worker.launch_key import launch_key
 from worker.retry import Patience
 from worker.steps.image import FindImage
 from worker.steps.network import FindNetwork
@@ -26,19 +29,32 @@ if TYPE_CHECKING:
 _POLL_S = 2.0
 
 # The dead-man's switch: whatever becomes of the registry, the machine ends itself, and ending is terminating.
-_USER_DATA = """#!/bin/sh
-shutdown -h +{minutes}
-"""
+# It is set at every boot, to the same moment: a reboot neither removes it nor gives the machine more time.
+_SWITCH = "left=$(( ({ends_at} - $(date +%s)) / 60 )); shutdown -h +$(( left > 0 ? left : 0 ))"
+
+
+def user_data(host_key: HostKey, ends_at: int) -> str:
+    """What cloud-init does on the instance: its host key, and its end at `ends_at` (seconds since 1970)."""
+    config = {
+        "ssh_keys": {"ed25519_private": host_key.private, "ed25519_public": host_key.public},
+        "bootcmd": [["sh", "-c", _SWITCH.format(ends_at=ends_at)]],
+    }
+    # JSON is YAML.
+    return f"#cloud-config\n{json.dumps(config, sort_keys=True)}\n"
 
 
 class Launched(Output):
-    """`launch_id` is None for an instance that was launched before launches were recorded."""
+    """`launch_id` and `host_key` are None for an instance that the release before launched.
+
+    `host_key` is `type base64`, and what the instance must show at every connection.
+    """
 
     instance_id: str
     instance_type: str
     region: str
     zone: str
     launch_id: int | None = None
+    host_key: str | None = None
 
 
 class Address(Output):
@@ -78,15 +94,18 @@ class LaunchInstance(Step[Launched]):
         except TooManyLaunches as exc:
             code = FailureCode.TOO_MANY_LAUNCHES
             raise StepFailed(code, f"The {exc}, and lost each of them. {code.advice}") from exc
+        host_key = derive(launch_key(work, cloud).pem, request.client_token)
         # A death after RunInstances and before the id was stored left an instance with our tags.
         adopted = ec2.instances_of(cloud, build.id)
-        found = adopted[0] if adopted else self._launch(build, work, cloud, request)
+        found = adopted[0] if adopted else self._launch(build, work, cloud, request, host_key)
+        ours = found.get("ClientToken") == request.client_token
         return Launched(
             instance_id=found["InstanceId"],
             instance_type=found["InstanceType"],
             region=cloud.region,
             zone=found["Placement"]["AvailabilityZone"],
             launch_id=request.id,
+            host_key=host_key.public if ours else None,
         )
 
     def apply(self, session: Session, lease: Lease, output: Launched) -> None:
@@ -95,10 +114,15 @@ class LaunchInstance(Step[Launched]):
         super().apply(session, lease, output)
 
     def _launch(
-        self, build: BuildView, work: Workbench, cloud: Cloud, request: launches.Request
+        self,
+        build: BuildView,
+        work: Workbench,
+        cloud: Cloud,
+        request: launches.Request,
+        host_key: HostKey,
     ) -> "InstanceTypeDef":
         try:
-            return self._run_instances(build, work, cloud, request.client_token)
+            return self._run_instances(build, work, cloud, request, host_key)
         except CloudUnavailable:
             # Whether EC2 has launched it is not known: the same request is sent again.
             raise
@@ -108,10 +132,17 @@ class LaunchInstance(Step[Launched]):
             raise
 
     def _run_instances(
-        self, build: BuildView, work: Workbench, cloud: Cloud, client_token: str
+        self,
+        build: BuildView,
+        work: Workbench,
+        cloud: Cloud,
+        request: launches.Request,
+        host_key: HostKey,
     ) -> "InstanceTypeDef":
         settings = work.settings
         image, network = output_of(build, FindImage), output_of(build, FindNetwork)
+        # From the record of the launch, so that a repeated request is the same to the letter.
+        ends_at = int((request.requested_at + settings.instance_lifetime).timestamp())
         tags: list[TagTypeDef] = [
             {"Key": "Name", "Value": f"{ec2.MANAGED_BY} {build.prefix}"},
             {"Key": "managed-by", "Value": ec2.MANAGED_BY},
@@ -121,7 +152,7 @@ class LaunchInstance(Step[Launched]):
         with translated():
             answer = cloud.ec2_launch.run_instances(
                 # Tags may be seen late: the token keeps a second try from making a second instance.
-                ClientToken=client_token,
+                ClientToken=request.client_token,
                 ImageId=image.image_id,
                 InstanceType=settings.instance_type,  # type: ignore[arg-type]
                 KeyName=settings.key_name,
@@ -130,7 +161,7 @@ class LaunchInstance(Step[Launched]):
                 SubnetId=network.subnet_id,
                 SecurityGroupIds=[network.security_group_id],
                 InstanceInitiatedShutdownBehavior="terminate",
-                UserData=_USER_DATA.format(minutes=int(settings.instance_lifetime.total_seconds() // 60)),
+                UserData=user_data(host_key, ends_at),
                 TagSpecifications=[
                     {"ResourceType": "instance", "Tags": tags},
                     {"ResourceType": "volume", "Tags": tags},
@@ -197,7 +228,7 @@ class TerminateInstance(Step[Terminated]):
     name: ClassVar = StepName.TERMINATE_INSTANCE
     # A machine that may still cost money is never given up on.
     deadline: ClassVar = None
-    patience: ClassVar = Patience.ANY_ANSWER_OF_AWS
+    patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = Terminated
 
     def act(self, build: BuildView, work: Workbench) -> Terminated:

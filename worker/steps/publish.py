@@ -1,4 +1,4 @@
-"""The model comes to exist: its files into their place, then its record, in one transaction."""
+"""The model comes to exist: its files are made once, then put in their place, then recorded."""
 
 import gzip
 import json
@@ -9,17 +9,19 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.aws import PreconditionFailed
 from app.registry import provenance
-from app.registry.builds import listing, log
+from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease, state_of
 from app.registry.builds.steps import BuildView
 from app.registry.models import ArtifactRef
 from app.registry.publication import Publication, publish
 from app.storage import keys
-from app.storage.bucket import FileDigest, KeyTaken, digest_of
+from app.storage.bucket import ObjectInfo, digest_of
 from app.words import BuildState, FailureCode, StepName, Verdict
 from worker.errors import StepFailed
-from worker.steps.collect import Collect
+from worker.retry import Patience
+from worker.steps.collect import Collect, CollectedFile, keep_unpublished
 from worker.steps.job import Benchmark, FileRef
 from worker.steps.step import Output, Step, output_of
 from worker.steps.validation import Validate
@@ -35,27 +37,35 @@ class Published(Output):
     verdict_reason: str
 
 
+class Frozen(Output):
+    """The model's files, made once: whoever publishes puts exactly these bytes."""
+
+    files: dict[str, CollectedFile]
+
+
 class Publish(Step[Published]):
-    """Every artifact first, its digest checked; the record last: its presence says that all are there."""
+    """Publishing is repeatable to the byte, and never replaces a published object.
+
+    First every file of the model is made and kept as unpublished, and their digests are stored under the
+    lease. Then exactly these files are put under the prefix, each only where nothing is. The record comes
+    last: its presence says that all files are there.
+    """
 
     name: ClassVar = StepName.PUBLISH
-    deadline: ClassVar = timedelta(hours=1)
+    # The bucket may be out of reach for hours, and a trained model is at stake.
+    deadline: ClassVar = timedelta(days=1)
+    patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = Published
 
     def act(self, build: BuildView, work: Workbench) -> Published:
         verdict = output_of(build, Validate)
-        files = self._files(build, work)
-        for name, (local, content) in files.items():
+        files = self._freeze(build, work).files
+        for name, file in files.items():
             work.check()
-            self._put(build, work, name, local, content)
-            there = work.clouds.bucket.head(keys.artifact_key(build.prefix, name))
-            if there is None or (there.sha256, there.size_bytes) != (content.sha256, content.size_bytes):
-                message = f"{name} is not in the bucket as it was written. Look into who else writes to it."
-                raise StepFailed(FailureCode.CORRUPT_ARTIFACT, message)
+            self._put(build, work, name, file)
         return Published(
             artifacts={
-                name: FileRef(sha256=content.sha256, size_bytes=content.size_bytes)
-                for name, (_, content) in files.items()
+                name: FileRef(sha256=file.sha256, size_bytes=file.size_bytes) for name, file in files.items()
             },
             metrics=output_of(build, Benchmark).metrics,
             verdict=verdict.verdict,
@@ -68,76 +78,103 @@ class Publish(Step[Published]):
             ArtifactRef(name, keys.artifact_key(prefix, name), file.sha256, file.size_bytes)
             for name, file in output.artifacts.items()
         )
-        publication = Publication(artifacts, output.metrics, output.verdict, output.verdict_reason)
-        publish(session, lease, publication)
+        publish(
+            session,
+            lease,
+            Publication(artifacts, output.metrics, output.verdict, output.verdict_reason),
+        )
         super().apply(session, lease, output)
 
     def tidy(self, build: BuildView, work: Workbench) -> None:
-        for name in output_of(build, Collect).files:
-            work.clouds.bucket.delete(keys.staged_key(build.id, name))
+        for folder in keys.unpublished_folders(build.id):
+            for key, _ in list(work.clouds.bucket.list(folder)):
+                work.clouds.bucket.delete(key)
 
-    def _files(self, build: BuildView, work: Workbench) -> dict[str, tuple[Path, FileDigest]]:
-        """Every artifact on disk, with its digest."""
-        files: dict[str, tuple[Path, FileDigest]] = {}
-        collected = output_of(build, Collect).files
-        for name, expected in collected.items():
-            work.check()
-            local = work.scratch / name
-            content = work.clouds.bucket.download(keys.staged_key(build.id, name), local)
-            if content.sha256 != expected.sha256:
-                message = f"The staged {name} has the sha256 {content.sha256} instead of {expected.sha256}."
-                raise StepFailed(FailureCode.CORRUPT_TRANSFER, message)
-            files[name] = (local, content)
-        config = work.scratch / keys.SEARCH_CONFIG
-        config.write_text(build.search_config)
-        local_statement = work.scratch / keys.PROVENANCE
+    def undo(self, build: BuildView, work: Workbench) -> None:
+        """A model that will not exist leaves nothing under its prefix."""
+        bucket = work.clouds.bucket
+        for name in keys.CONTENT_TYPES:
+            there = bucket.head(keys.artifact_key(build.prefix, name))
+            if there is not None and there.build_id == str(build.id):
+                work.check()
+                bucket.delete(there.key, only=there)
+
+    def _freeze(self, build: BuildView, work: Workbench) -> Frozen:
+        """The files to publish: those that were stored before, or else made now and stored."""
         with work.transaction() as session:
-            made = {name: content.sha256 for name, (_, content) in files.items()}
-            statement = provenance.statement(session, build.id, made)
-        local_statement.write_text(json.dumps(statement, indent=2, sort_keys=True) + "\n")
-        packed_log = work.scratch / keys.BUILD_LOG
-        self._write_log(build, work, packed_log)
-        for local in (config, local_statement, packed_log):
-            files[local.name] = (local, digest_of(local))
-        return files
+            stored = steps.view(session, build.lease).checkpoints.get(self.name)
+        if stored is not None:
+            return Frozen.model_validate(stored)
+        files = dict(output_of(build, Collect).files)
+        made = {name: file.sha256 for name, file in files.items()}
+        for local in (
+            self._write_config(build, work),
+            self._write_log(build, work),
+            self._write_provenance(build, work, made),
+        ):
+            content = digest_of(local)
+            key = keep_unpublished(build, work, local.name, local, content)
+            files[local.name] = CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
+        frozen = Frozen(files=files)
+        with work.transaction() as session:
+            steps.checkpoint(session, build.lease, self.name, frozen.model_dump(mode="json"))
+        return frozen
 
-    def _write_log(self, build: BuildView, work: Workbench, to: Path) -> None:
-        offset = 0
+    def _write_config(self, build: BuildView, work: Workbench) -> Path:
+        local = work.scratch / keys.SEARCH_CONFIG
+        local.write_text(build.search_config, encoding="utf-8")
+        return local
+
+    def _write_provenance(self, build: BuildView, work: Workbench, made: dict[str, str]) -> Path:
+        local = work.scratch / keys.PROVENANCE
+        with work.transaction() as session:
+            statement = provenance.statement(session, build.id, made)
+        local.write_text(json.dumps(statement, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return local
+
+    def _write_log(self, build: BuildView, work: Workbench) -> Path:
+        local, offset = work.scratch / keys.BUILD_LOG, 0
         # No time in the header: the same log gives the same bytes.
-        with to.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
+        with local.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
             while True:
                 with work.transaction() as session:
                     block, _ = log.read(session, build.id, offset, _LOG_BLOCK)
                 if not block:
-                    return
+                    return local
                 packed.write(block)
                 offset += len(block)
 
-    def _put(self, build: BuildView, work: Workbench, name: str, local: Path, content: FileDigest) -> None:
-        """Into the prefix's place, over nothing but what an unpublished try left there."""
+    def _put(self, build: BuildView, work: Workbench, name: str, file: CollectedFile) -> None:
+        """Into the prefix's place, only where nothing is. What an ended build left there is removed first."""
         bucket, key = work.clouds.bucket, keys.artifact_key(build.prefix, name)
-        content_type = keys.CONTENT_TYPES[name]
-        try:
-            bucket.put_once(key, local, content, content_type=content_type, build_id=str(build.id))
-        except KeyTaken as taken:
-            if not self._is_leftover(build, work, taken.owner):
-                message = (
-                    f"The bucket has another {key}, which this registry did not publish. "
-                    "Raise the version in search-config.toml, or move the object away."
-                )
-                raise StepFailed(FailureCode.PREFIX_TAKEN, message) from taken
-            bucket.replace(key, local, content, content_type=content_type, build_id=str(build.id))
+        source = bucket.head(file.lies_at(build.id, name))
+        if source is None or source.sha256 != file.sha256:
+            code = FailureCode.CORRUPT_ARTIFACT
+            message = f"The unpublished {name} is not in the bucket as it was put there. {code.advice}"
+            raise StepFailed(code, message)
+        there = bucket.head(key)
+        if there is not None and there.sha256 != file.sha256 and self._is_leftover(build, work, there):
+            work.check()
+            bucket.delete(key, only=there)
+            there = None
+        if there is None:
+            work.check()
+            try:
+                bucket.copy(source, key, over=None)
+            except PreconditionFailed:
+                # Ours, from a request whose answer was lost, or of another worker that publishes the same.
+                work.log(f"{key} was put there by another request")
+            there = bucket.head(key)
+        if there is None or (there.sha256, there.size_bytes) != (file.sha256, file.size_bytes):
+            code = FailureCode.PREFIX_TAKEN
+            raise StepFailed(code, f"The bucket has another {key}. {code.advice}")
 
-    def _is_leftover(self, build: BuildView, work: Workbench, owner: str | None) -> bool:
-        """Whether the object is of this build, or of one of the same prefix that ended unpublished."""
-        if owner is None:
-            return False
-        if owner == str(build.id):
-            return True
+    def _is_leftover(self, build: BuildView, work: Workbench, there: ObjectInfo) -> bool:
+        """Whether a build that ended without a model put it there. Nothing else is ever removed."""
         try:
-            build_id = UUID(owner)
+            owner = UUID(there.build_id or "")
         except ValueError:
             return False
         with work.transaction() as session:
-            state = state_of(session, build_id)
-        return state in (BuildState.FAILED, BuildState.CANCELLED)
+            state = state_of(session, owner)
+        return owner != build.id and state in (BuildState.FAILED, BuildState.CANCELLED)

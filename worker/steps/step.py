@@ -37,7 +37,7 @@ class Step(ABC, Generic[StepOutput]):
     name: ClassVar[StepName]
     # From its first start on, over all tries and workers; None for what is never given up on.
     deadline: ClassVar[timedelta | None]
-    patience: ClassVar[Patience] = Patience.KNOWN_TEMPORARY
+    patience: ClassVar[Patience] = Patience.BEFORE_THE_TRAINING
     output: ClassVar[type[Output]]
 
     @abstractmethod
@@ -47,6 +47,9 @@ class Step(ABC, Generic[StepOutput]):
     def apply(self, session: Session, lease: Lease, output: StepOutput) -> None:
         """Store the output. Raises LeaseLost."""
         steps.finish(session, lease, self.name, output.model_dump(mode="json"))
+
+    def undo(self, build: BuildView, work: Workbench) -> None:
+        """The build fails: remove what the step made outside the database, and nobody needs. It may fail."""
 
     def tidy(self, build: BuildView, work: Workbench) -> None:
         """After the output is stored, remove what only the step's own tries needed. It may fail."""

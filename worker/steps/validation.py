@@ -6,6 +6,7 @@ from typing import ClassVar
 from app.registry import stages, validation
 from app.registry.builds.steps import BuildView
 from app.words import Stage, StepName, Verdict
+from worker.retry import Patience
 from worker.steps.job import Benchmark
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
@@ -21,6 +22,7 @@ class Validated(Output):
 class Validate(Step[Validated]):
     name: ClassVar = StepName.VALIDATE
     deadline: ClassVar = timedelta(minutes=10)
+    patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = Validated
 
     def act(self, build: BuildView, work: Workbench) -> Validated:

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.db.storable import MESSAGE_LIMIT, text_of
 from app.db.tables import BuildEvent
 from app.words import EventType
 
@@ -21,8 +22,12 @@ def add(session: Session, build_id: UUID, kind: EventType, data: Mapping[str, ob
     The caller holds the build's row lock, or has just inserted the row: so the ids of a build's events are in
     the order in which their transactions commit, and a reader who has seen one has missed none before it.
     """
+    cut = {
+        name: text_of(value, MESSAGE_LIMIT) if isinstance(value, str) else value
+        for name, value in data.items()
+    }
     event_id = session.execute(
-        insert(BuildEvent).values(build_id=build_id, type=kind, data=dict(data)).returning(BuildEvent.id)
+        insert(BuildEvent).values(build_id=build_id, type=kind, data=cut).returning(BuildEvent.id)
     ).scalar_one()
     notify(session, build_id, event_id)
     return event_id

@@ -7,17 +7,17 @@ over, changes nothing any more.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import Build
+from app.db.tables import Build, BuildStep
 from app.queue import has_job
 from app.registry.builds.clock import now
 from app.registry.builds.state import switch
-from app.words import BuildKind, BuildState
+from app.words import BuildKind, BuildState, StepState
 
 ACTIVE = tuple(state for state in BuildState if state.active)
 
@@ -61,9 +61,13 @@ def take(
     )
     if build is None:
         return None
+    at = now(session)
+    if build.lease_expires_at is not None:
+        # The worker before may have died at any moment up to the end of its lease.
+        _count_time(session, build, build.lease_expires_at)
     build.lease_epoch += 1
     build.lease_owner = owner
-    build.lease_expires_at = now(session) + duration
+    build.lease_expires_at = at + duration
     if build.state == BuildState.QUEUED:
         switch(session, build, BuildState.RUNNING)
     return Lease(build_id, build.lease_epoch)
@@ -77,6 +81,7 @@ def renew(session: Session, lease: Lease, duration: timedelta) -> None:
 def release(session: Session, lease: Lease) -> None:
     """Let another worker take the build at once. Raises LeaseLost."""
     build = fence(session, lease)
+    _count_time(session, build, now(session))
     build.lease_owner = None
     build.lease_expires_at = None
 
@@ -87,6 +92,21 @@ def release_all_of(session: Session, owner: str) -> None:
         select(Build.id, Build.lease_epoch).where(Build.lease_owner == owner, Build.state.in_(ACTIVE))
     ):
         release(session, Lease(build_id, epoch))
+
+
+def _count_time(session: Session, build: Build, until: datetime) -> None:
+    """Add the time that a worker has worked on the running step to what its deadline counts."""
+    worked = func.extract("epoch", literal(until) - BuildStep.resumed_at)
+    session.execute(
+        update(BuildStep)
+        .where(
+            BuildStep.build_id == build.id,
+            BuildStep.state == StepState.RUNNING,
+            BuildStep.resumed_at.is_not(None),
+        )
+        .values(worked_s=BuildStep.worked_s + func.greatest(0, worked), resumed_at=None)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def fence(session: Session, lease: Lease) -> Build:

@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.db.storable import text_of
 from app.db.tables import BuildLogChunk
 from app.registry.builds import events
 from app.registry.builds.lease import Lease, fence
@@ -15,8 +16,8 @@ def append(session: Session, lease: Lease, content: str) -> None:
     if not content:
         return
     fence(session, lease)
-    # Postgres text holds every character but this one.
-    content = content.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    # Before its size is taken: some characters are replaced by longer ones.
+    content = text_of(content)
     start = size_of(session, lease.build_id)
     size = len(content.encode())
     session.add(BuildLogChunk(build_id=lease.build_id, start=start, size_bytes=size, content=content))

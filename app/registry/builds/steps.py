@@ -40,6 +40,7 @@ class BuildView:
     search_config: str
     promote_to: Stage | None
     failure: Failure | None
+    started: frozenset[str]
     done: frozenset[str]
     outputs: dict[str, dict[str, Any]] = field(repr=False)
     checkpoints: dict[str, dict[str, Any]] = field(repr=False)
@@ -80,6 +81,7 @@ def view(session: Session, lease: Lease) -> BuildView:
         search_config=build.search_config,
         promote_to=Stage(build.promote_to) if build.promote_to else None,
         failure=failure,
+        started=frozenset(row.name for row in rows),
         done=frozenset(row.name for row in rows if row.state == StepState.SUCCEEDED),
         outputs={row.name: row.output for row in rows if row.output is not None},
         checkpoints={row.name: row.checkpoint for row in rows if row.checkpoint is not None},
@@ -87,20 +89,21 @@ def view(session: Session, lease: Lease) -> BuildView:
 
 
 def start(session: Session, lease: Lease, name: StepName) -> timedelta:
-    """Returns how long ago the step was first started, by whichever worker. Raises LeaseLost."""
+    """Returns how long workers have worked on the step before. Raises LeaseLost."""
     fence(session, lease)
     at = now(session)
     step = session.get(BuildStep, (lease.build_id, name))
     if step is None:
-        step = BuildStep(build_id=lease.build_id, name=name, attempts=0, started_at=at)
+        step = BuildStep(build_id=lease.build_id, name=name, attempts=0, started_at=at, worked_s=0.0)
         session.add(step)
     step.state = StepState.RUNNING
     step.attempts += 1
+    step.resumed_at = at
     step.finished_at = None
     step.message = None
     session.flush()
     events.add(session, lease.build_id, EventType.STEP_STARTED, {"step": name, "attempt": step.attempts})
-    return at - step.started_at
+    return timedelta(seconds=step.worked_s)
 
 
 def finish(session: Session, lease: Lease, name: StepName, output: dict[str, Any]) -> None:
@@ -130,7 +133,7 @@ def fail(session: Session, lease: Lease, failure: Failure) -> None:
     step = session.get(BuildStep, (lease.build_id, failure.step))
     at = now(session)
     if step is None:
-        step = BuildStep(build_id=lease.build_id, name=failure.step, attempts=0, started_at=at)
+        step = BuildStep(build_id=lease.build_id, name=failure.step, attempts=0, started_at=at, worked_s=0.0)
         session.add(step)
     step.state = StepState.FAILED
     step.message = failure.message

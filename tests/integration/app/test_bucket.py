@@ -61,7 +61,7 @@ def test_other_content_is_not_overwritten(bucket: Bucket, file: Path) -> None:
         put(bucket, file, build_id="b2")
     assert (taken.value.key, taken.value.owner) == (KEY, "b1")
     assert bucket.head(KEY) == before
-    bucket.replace(KEY, file, digest_of(file), content_type="application/zip")
+    bucket.write(KEY, file.read_bytes(), over=before)
     after = bucket.head(KEY)
     assert after is not None
     assert after.size_bytes == len(b"another model")

@@ -1,25 +1,32 @@
 """From the machine's output to the published model: collect, validate, publish, and deaths between."""
 
 import hashlib
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 
 from app.registry import inputs, models
 from app.registry.builds import ending, listing, steps
+from app.registry.builds.lease import LeaseLost, release, take
 from app.registry.errors import NotFound
+from app.settings import Settings
 from app.storage import keys
-from app.storage.bucket import digest_of
 from app.words import BuildState, StepName, Verdict
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
 from worker.clouds import Clouds
 from worker.errors import StepFailed
+from worker.heartbeat import Heartbeat
+from worker.remote import RemoteFault
 from worker.runner import Runner
 from worker.steps.job import FileRef, JobInput, JobState
+from worker.workbench import Workbench
 
 OUTPUT = {keys.MODEL_ZIP: b"weights", keys.BENCHMARK_XML: b"<testsuites/>", keys.BENCHMARK_ZIP: b"figures"}
 SNAPSHOT = b'{"data": []}'
@@ -69,17 +76,17 @@ def prefix_of(flow: Flow) -> str:
     return flow.view().prefix
 
 
-def test_what_was_collected_is_staged_and_snapshots_stay(trained: Flow) -> None:
+def test_what_was_collected_waits_for_its_publication_and_snapshots_stay(trained: Flow) -> None:
     first = trained.act(StepName.COLLECT)
     assert trained.do(StepName.COLLECT) == first
     bucket = trained.clouds.bucket
-    staged = {key.rpartition("/")[2]: size for key, size in bucket.list("staging/")}
-    assert staged == {name: len(content) for name, content in OUTPUT.items()}
+    unpublished = {key.rpartition("/")[2]: size for key, size in bucket.list("unpublished/")}
+    assert unpublished == {sha256(content): len(content) for content in OUTPUT.values()}
+    # Existing tools take every key that ends in model.zip for a model.
+    assert not [key for key, _ in bucket.list() if key.endswith("model.zip")]
     kept = bucket.head(keys.input_key(sha256(SNAPSHOT)))
     assert kept is not None
     assert kept.size_bytes == len(SNAPSHOT)
-    # Nothing under the prefix yet: a reader of the bucket sees no model.
-    assert list(bucket.list(prefix_of(trained))) == []
 
 
 @pytest.mark.parametrize(
@@ -96,9 +103,28 @@ def test_a_file_that_is_not_what_training_reported_is_not_collected(
 ) -> None:
     [instance] = cloud.instances()
     damage(instance.home / "builds" / str(trained.build_id) / "output" / name)
-    with pytest.raises(StepFailed) as failed:
+    with pytest.raises((StepFailed, RemoteFault)) as failed:
         trained.act(StepName.COLLECT)
+    assert isinstance(failed.value, StepFailed | RemoteFault)
     assert failed.value.code == code
+
+
+@pytest.mark.parametrize("file", ["../../../../etc/passwd", "/etc/passwd", "", "a\x00b", "a/../../b"])
+def test_a_snapshot_outside_the_output_folder_is_refused(file: str) -> None:
+    with pytest.raises(ValidationError, match="inside the output folder"):
+        JobInput(kind="additional_source", name="x", sha256="a" * 64, file=file)
+
+
+def test_a_snapshot_that_links_out_of_the_output_folder_is_not_fetched(
+    trained: Flow, cloud: SimCloud, tmp_path: Path
+) -> None:
+    [instance] = cloud.instances()
+    snapshot = instance.home / "builds" / str(trained.build_id) / "output" / "snapshots" / "references.json"
+    snapshot.unlink()
+    (tmp_path / "secret").write_bytes(SNAPSHOT)
+    snapshot.symlink_to(tmp_path / "secret")
+    with pytest.raises(StepFailed, match="not on the instance"):
+        trained.act(StepName.COLLECT)
 
 
 def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: SimCloud) -> None:
@@ -109,7 +135,8 @@ def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: Si
     trained.act(StepName.PUBLISH)
     with trained.database.transaction() as session, pytest.raises(NotFound):
         models.get(session, prefix)
-    # The log has grown meanwhile; the next try brings its own, over what it left itself.
+    # The log has grown meanwhile: what was made once is published, and not made again.
+    written = {key: bucket_digest(trained, key) for key, _ in trained.clouds.bucket.list(f"{prefix}/")}
     trained.work.log("once more")
     publish(trained)
     with trained.database.transaction() as session:
@@ -121,53 +148,124 @@ def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: Si
         assert found is not None
         assert (found.sha256, found.size_bytes) == (artifact.sha256, artifact.size_bytes)
     assert {artifact.name for artifact in model.artifacts} == set(keys.CONTENT_TYPES)
+    assert {key: bucket_digest(trained, key) for key in written} == written
     # What it was made from, the additional source included.
     with trained.database.transaction() as session:
         recorded = {item.kind for item in inputs.of_build(session, trained.build_id)}
     assert {"code", "config", "raw_data", "benchmark_data", "machine_image"} <= recorded
 
 
-def test_another_builds_leftover_is_replaced_and_a_strangers_object_is_not(
-    trained: Flow, tmp_path: Path, post: Callable[..., UUID], new_runner: Callable[[], Runner]
+def bucket_digest(flow: Flow, key: str) -> str:
+    return flow.clouds.bucket.digest(key).sha256
+
+
+def put_as(flow: Flow, key: str, owner: str) -> None:
+    """An object of another build, put there by hand."""
+    flow.clouds.bucket._client.put_object(
+        Bucket=flow.clouds.bucket.name, Key=key, Body=b"of somebody else", Metadata={"build-id": owner}
+    )
+
+
+def test_another_builds_leftover_is_removed_and_a_strangers_object_is_not(
+    trained: Flow, post: Callable[..., UUID], new_runner: Callable[[], Runner]
 ) -> None:
     trained.do_until(StepName.PUBLISH)
-    bucket, key = trained.clouds.bucket, keys.artifact_key(prefix_of(trained), keys.MODEL_ZIP)
-    source = tmp_path / "other"
-    source.write_bytes(b"of somebody else")
-
-    def put(owner: str) -> None:
-        bucket.replace(key, source, digest_of(source), content_type="application/zip", build_id=owner)
-
-    # Of a build that is still under way, or that nobody knows: not ours to replace.
-    for owner in (str(post("0.0.9")), str(UUID(int=7)), "somebody", ""):
-        put(owner)
+    key = keys.artifact_key(prefix_of(trained), keys.MODEL_ZIP)
+    # Of a build that is active, or that nobody knows, or of this one but with other bytes: never replaced.
+    for owner in (str(post("0.0.9")), str(UUID(int=7)), "somebody", "", str(trained.build_id)):
+        put_as(trained, key, owner)
         with pytest.raises(StepFailed) as failed:
             trained.act(StepName.PUBLISH)
         assert failed.value.code == "prefix_taken"
-        found = bucket.head(key)
-        assert found is not None
-        assert found.sha256 == sha256(b"of somebody else")
+        assert bucket_digest(trained, key) == sha256(b"of somebody else")
     ended = post("0.0.8", "f" * 40)
     new_runner().carry(ended)
-    put(str(ended))
+    put_as(trained, key, str(ended))
     publish(trained)
-    found = bucket.head(key)
-    assert found is not None
-    assert found.sha256 == sha256(OUTPUT[keys.MODEL_ZIP])
+    assert bucket_digest(trained, key) == sha256(OUTPUT[keys.MODEL_ZIP])
 
 
-def test_a_staged_file_that_changed_is_not_published(trained: Flow) -> None:
+def test_an_unpublished_file_that_changed_is_not_published(trained: Flow) -> None:
     trained.do_until(StepName.PUBLISH)
-    overwrite(trained.clouds.bucket, keys.staged_key(trained.build_id, keys.MODEL_ZIP))
+    overwrite(trained.clouds.bucket, keys.unpublished_key(trained.build_id, sha256(OUTPUT[keys.MODEL_ZIP])))
     with pytest.raises(StepFailed) as failed:
         trained.act(StepName.PUBLISH)
-    assert failed.value.code == "corrupt_transfer"
+    assert failed.value.code == "corrupt_artifact"
+
+
+def test_files_that_the_release_before_collected_are_published(trained: Flow) -> None:
+    trained.do_until(StepName.COLLECT)
+    files = {}
+    for name, content in OUTPUT.items():
+        overwrite_whole(trained, keys.former_unpublished_key(trained.build_id, name), content)
+        files[name] = {"sha256": sha256(content), "size_bytes": len(content)}
+    with trained.database.transaction() as session:
+        steps.start(session, trained.lease, StepName.COLLECT)
+        steps.finish(session, trained.lease, StepName.COLLECT, {"files": files})
+    trained.do_until(StepName.PUBLISH)
+    publish(trained)
+    key = keys.artifact_key(prefix_after(trained), keys.MODEL_ZIP)
+    assert bucket_digest(trained, key) == sha256(OUTPUT[keys.MODEL_ZIP])
+
+
+def overwrite_whole(flow: Flow, key: str, content: bytes) -> None:
+    """As the registry writes: with the checksum that S3 verifies and keeps."""
+    flow.clouds.bucket._client.put_object(
+        Bucket=flow.clouds.bucket.name, Key=key, Body=content, ChecksumAlgorithm="SHA256"
+    )
+
+
+def prefix_after(flow: Flow) -> str:
+    with flow.database.transaction() as session:
+        return listing.get(session, flow.build_id).prefix
+
+
+def test_a_stale_worker_changes_nothing_of_what_its_successor_published(
+    trained: Flow, settings: Settings
+) -> None:
+    trained.do_until(StepName.PUBLISH)
+    stale_view, stale_step = trained.view(), trained.begin(StepName.PUBLISH)
+    # The successor takes the build while the stale worker is paused, and publishes it.
+    with trained.database.transaction() as session:
+        release(session, trained.lease)
+        taken = take(session, trained.build_id, "the successor", settings.lease)
+    assert taken is not None
+    with Heartbeat(trained.database, taken, settings.lease) as heartbeat:
+        work = Workbench(settings, trained.database, trained.clouds, taken, heartbeat, threading.Event())
+        publish(replace(trained, lease=taken, work=work))
+        work.close()
+    prefix = prefix_after(trained)
+    published = {key: bucket_digest(trained, key) for key, _ in trained.clouds.bucket.list(f"{prefix}/")}
+    with pytest.raises((LeaseLost, StepFailed)):
+        stale_step.act(stale_view, trained.work)
+    assert {key: bucket_digest(trained, key) for key in published} == published
+    with trained.database.transaction() as session:
+        recorded = {one.key: one.sha256 for one in models.get(session, prefix).artifacts}
+    assert recorded.items() <= published.items()
+
+
+def test_a_build_that_fails_while_it_publishes_leaves_nothing_under_its_prefix(
+    trained: Flow, new_runner: Callable[[], Runner]
+) -> None:
+    trained.do_until(StepName.PUBLISH)
+    prefix = prefix_of(trained)
+    # The last file that is put meets a stranger's object.
+    last = keys.artifact_key(prefix, keys.PROVENANCE)
+    overwrite(trained.clouds.bucket, last, b"of somebody else")
+    with trained.database.transaction() as session:
+        release(session, trained.lease)
+    new_runner().carry(trained.build_id)
+    with trained.database.transaction() as session:
+        build = listing.get(session, trained.build_id)
+    assert (build.state, build.failure_code) == ("failed", "prefix_taken")
+    assert [key for key, _ in trained.clouds.bucket.list(f"{prefix}/")] == [last]
 
 
 def test_a_lost_answer_of_s3_neither_loses_nor_doubles_anything(trained: Flow, cloud: SimCloud) -> None:
     trained.do_until(StepName.PUBLISH)
     prefix = prefix_of(trained)
     cloud.faults.add("s3", "PutObject", lose="answer", times=2)
+    cloud.faults.add("s3", "CopyObject", lose="answer", times=2)
     publish(trained)
     with trained.database.transaction() as session:
         assert len(models.get(session, prefix).artifacts) == len(keys.CONTENT_TYPES)

@@ -139,7 +139,7 @@ def test_files_travel_both_ways_and_are_whole_when_they_are_there(machine: Machi
         try:
             remote.put_file(source, f"{folder}/target")
             remote.put_file(source, f"{folder}/target")
-            remote.get_file(f"{folder}/target", tmp_path / "back")
+            remote.get_file(f"{folder}/target", tmp_path / "back", limit_bytes=10 << 20)
             assert (tmp_path / "back").read_bytes() == source.read_bytes()
             assert remote.read(f"{folder}/target", offset=2_999_990) == source.read_bytes()[-10:]
             assert remote.read(f"{folder}/target", offset=3_000_000) == b""
@@ -149,7 +149,7 @@ def test_files_travel_both_ways_and_are_whole_when_they_are_there(machine: Machi
             assert remote.is_folder(folder)
             assert not remote.is_folder(f"{folder}/text")
             with pytest.raises(FileNotFoundError):
-                remote.get_file(f"{folder}/absent", tmp_path / "absent")
+                remote.get_file(f"{folder}/absent", tmp_path / "absent", limit_bytes=1)
             assert remote.run(f"ls {folder}", timeout_s=10).split() == ["target", "text"]
         finally:
             remote.run(f"rm -r {folder}", timeout_s=10)

@@ -62,7 +62,7 @@ def test_throttling_is_waited_out(
 def test_a_machine_whose_end_cannot_be_confirmed_keeps_the_build_running(
     database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner
 ) -> None:
-    cloud.faults.add("secretsmanager", "GetSecretValue", code="AccessDeniedException", times=None)
+    cloud.faults.add("ec2", "DescribeInstanceStatus", code="UnauthorizedOperation", status=403, times=None)
     refusing = cloud.faults.add(
         "ec2", "TerminateInstances", code="UnauthorizedOperation", status=403, times=None
     )

@@ -1,11 +1,11 @@
 """An upgrade in the middle of a build: stop the workers, migrate, start the new ones."""
 
-import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,16 +13,15 @@ from sqlalchemy import text
 
 from app.db import migrate
 from app.db.session import Database
-from app.queue import BUILDS, UPKEEP
 from app.settings import Settings
 from local.fake_training import Control, Repository
 from local.simcloud.server import SimCloud
 from local.simcloud.settings import Settings as CloudSettings
 from tests.integration.worker.conftest import CONFIG
 from tests.integration.worker.release_before import STEPS, ReleaseBefore
+from worker import mirror
 from worker.clouds import Clouds
 from worker.runner import Runner
-from worker.tasks import make_queue
 
 BEFORE = "0005"
 VERSION = "0.0.2"
@@ -104,15 +103,17 @@ def work(settings: Settings, database: Database, filled_bucket: Clouds) -> Itera
     """What a worker of today does with the jobs that wait, until none is left."""
     stopping = threading.Event()
 
-    async def until_nothing_waits() -> None:
-        runner = Runner(settings, database, filled_bucket, "the new worker", stopping)
-        queue = make_queue(runner, stalled_after_s=30, upkeep_cron="0 0 1 1 * 0")
-        async with queue.open_async():
-            await queue.run_worker_async(
-                queues=[BUILDS, UPKEEP], wait=False, install_signal_handlers=False, delete_jobs="successful"
-            )
+    runner = Runner(settings, database, filled_bucket, "the new worker", stopping)
 
-    yield lambda: asyncio.run(until_nothing_waits())
+    def do_what_waits() -> None:
+        waiting = text("SELECT args->>'build_id' FROM procrastinate_jobs WHERE task_name = 'run_build'")
+        with database.engine.connect() as connection:
+            builds = list(connection.execute(waiting).scalars())
+        for build_id in builds:
+            runner.carry(UUID(build_id))
+        mirror.drain(database, filled_bucket.bucket)
+
+    yield do_what_waits
     stopping.set()
 
 

@@ -74,23 +74,25 @@ def test_an_active_builds_instance_and_a_strangers_are_left_alone(flow: Flow, cl
     assert len(cloud.instances()) == 5
 
 
-def test_what_ended_builds_had_staged_is_removed_and_nothing_else(
+def test_unpublished_files_of_ended_builds_are_removed_and_nothing_else(
     database: Database, filled_bucket: Clouds, post: Post, new_runner: Callable[[], Runner], cloud: SimCloud
 ) -> None:
     bucket = filled_bucket.bucket
     running, ended, unknown = post("0.0.2"), post("0.0.3", "f" * 40), uuid4()
     new_runner().carry(ended)
     for build_id in (running, ended, unknown):
-        overwrite(bucket, keys.staged_key(build_id, "model.zip"))
-    overwrite(bucket, "staging/notes.txt")
-    assert janitor.sweep_staging(database, filled_bucket) == 1
-    assert sorted(key for key, _ in bucket.list("staging/")) == sorted(
-        [
-            keys.staged_key(running, "model.zip"),
-            keys.staged_key(unknown, "model.zip"),
-            "staging/notes.txt",
-        ]
-    )
+        overwrite(bucket, keys.unpublished_key(build_id, "a" * 64))
+        overwrite(bucket, keys.former_unpublished_key(build_id, "model.zip"))
+    overwrite(bucket, "unpublished/notes.txt")
+    assert janitor.sweep_unpublished(database, filled_bucket) == 2
+    left = {key for folder in ("unpublished/", "staging/") for key, _ in bucket.list(folder)}
+    assert left == {
+        keys.unpublished_key(running, "a" * 64),
+        keys.unpublished_key(unknown, "a" * 64),
+        keys.former_unpublished_key(running, "model.zip"),
+        keys.former_unpublished_key(unknown, "model.zip"),
+        "unpublished/notes.txt",
+    }
 
 
 def test_upkeep_reports_what_aws_refuses(flow: Flow, cloud: SimCloud) -> None:

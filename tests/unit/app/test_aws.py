@@ -8,6 +8,7 @@ from app.aws import (
     CloudError,
     CloudNotFound,
     CloudUnavailable,
+    InvalidRequest,
     NoCapacity,
     PreconditionFailed,
     QuotaExceeded,
@@ -48,7 +49,7 @@ def test_a_code_becomes_what_to_do_about_it(code: str, kind: type[CloudError]) -
         (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), CloudUnavailable),
         (boto.NoCredentialsError(), CloudAuthError),
         (boto.PartialCredentialsError(provider="env", cred_var="secret"), CloudAuthError),
-        (boto.ParamValidationError(report="a defect of ours"), CloudError),
+        (boto.ParamValidationError(report="a defect of ours"), InvalidRequest),
     ],
 )
 def test_trouble_before_an_answer_is_retried_only_when_it_can_pass(

@@ -1,0 +1,232 @@
+"""A job on the instance: started once, detached, and followed to its end.
+
+docs/training-machine.md has the contract of its files.
+"""
+
+import json
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worker.remote import CommandFailed, Remote
+from worker.workspace import Workspace
+
+_BLOCK = 4 << 20
+# A build's log may grow to this size. Of what comes later, only the last part is kept.
+LOG_LIMIT_BYTES = 64 << 20
+_TAIL_BYTES = 64 << 10
+
+# flock: two starts of a job, by whomever, run one, and a lock that is free tells that the job is dead.
+# On a line of its own: behind `&&`, a shell that waits for it would keep our channel open until it ends.
+_START = """\
+cd {job} || exit 1
+setsid nohup flock --nonblock lock sh run.sh >/dev/null 2>&1 </dev/null 9>&- &
+"""
+# `started` holds the machine's boot id. A job that has it is not started again: what it left half-written is
+# neither trusted nor written over.
+_RUN = """\
+[ -e exit ] || [ -e started ] && exit 0
+cat /proc/sys/kernel/random/boot_id >started.partial && mv started.partial started || exit 1
+cd {repository} || exit 1
+{python} -m training {command} --job {job}/job.json >>{job}/log 2>&1 </dev/null
+echo $? >{job}/exit.partial && mv {job}/exit.partial {job}/exit
+"""
+# Exits with 0 when no process of the job lives, and none has said how it ended.
+_DEAD = "cd {job} && flock --nonblock lock test ! -e exit"
+_REBOOTED = """\
+cd {job} && [ -e started ] && ! cmp -s started /proc/sys/kernel/random/boot_id
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the running phase is. `percent` is in [0, 100]; `eta_seconds` is None when unknown."""
+
+    phase: str
+    percent: float
+    eta_seconds: float | None
+
+
+class JobDied(Exception):
+    """No process of the job lives, and none has left an exit status."""
+
+    def __init__(self, *, rebooted: bool) -> None:
+        super().__init__("the instance rebooted" if rebooted else "the job was killed")
+        self.rebooted = rebooted
+
+
+class JobSilent(Exception):
+    """The job lives, but has written neither log nor progress for too long."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `python -m training <command>`, in a folder of its own."""
+
+    workspace: Workspace
+    folder: str
+    command: str
+
+    @property
+    def remote(self) -> Remote:
+        return self.workspace.remote
+
+    def start(self, order: dict[str, Any], repository: str, python: str) -> None:
+        """Start the job, unless it has been started. Raises RemoteLost, CommandFailed, LeaseLost."""
+        if any(self.remote.read(f"{self.folder}/{name}", limit=1) for name in ("exit", "started", "log")):
+            return
+        quoted = {
+            "job": shlex.quote(self.folder),
+            "repository": shlex.quote(repository),
+            "python": shlex.quote(python),
+            "command": self.command,
+        }
+        self.workspace.run(f"mkdir -p {quoted['job']}", timeout_s=60)
+        self.workspace.put_text(json.dumps(order, indent=2), f"{self.folder}/job.json")
+        self.workspace.put_text(_RUN.format(**quoted), f"{self.folder}/run.sh")
+        self.workspace.run(_START.format(**quoted), timeout_s=60)
+
+    def require_alive(self) -> None:
+        """Raises JobDied when no process of the job lives and none of them said how it ended."""
+        job = shlex.quote(self.folder)
+        try:
+            self.remote.run(_DEAD.format(job=job), timeout_s=60)
+        except CommandFailed:
+            return
+        try:
+            self.remote.run(_REBOOTED.format(job=job), timeout_s=60)
+        except CommandFailed:
+            raise JobDied(rebooted=False) from None
+        raise JobDied(rebooted=True)
+
+    def exit_status(self) -> int | None:
+        """None while the job has not ended."""
+        content = self.remote.read(f"{self.folder}/exit", limit=32)
+        if content is None:
+            return None
+        text = content.decode("ascii", "replace").strip()
+        return int(text) if text.isdecimal() else 1
+
+    def result(self) -> bytes | None:
+        """`result.json`, as far as it is of a sensible size."""
+        return self.remote.read(f"{self.folder}/result.json", limit=_BLOCK)
+
+    def log_from(self, offset: int, *, ended: bool) -> bytes:
+        """A piece of the log: whole lines while the job runs, and all there is once it has ended.
+
+        A progress bar ends its lines with a carriage return. A line that is longer than a piece is cut.
+        """
+        found = self.remote.read(f"{self.folder}/log", offset, _BLOCK) or b""
+        if ended or len(found) == _BLOCK:
+            return _whole_characters(found) if len(found) == _BLOCK else found
+        return found[: max(found.rfind(b"\n"), found.rfind(b"\r")) + 1]
+
+    def skip_to_tail(self, offset: int) -> int:
+        """Where the last part of the log begins, and not before `offset`."""
+        return max(offset, (self.remote.size(f"{self.folder}/log") or 0) - _TAIL_BYTES)
+
+
+@dataclass
+class Follower:
+    """Follows a running job: takes its log and progress over until it ends."""
+
+    job: Job
+    sleep: Callable[[float], None]
+    log: Callable[[str, int], None]
+    """Is given text of the log, and how many bytes of it have been read by then."""
+    progress: Callable[[Progress], None]
+    note: Callable[[str], None]
+    silent_after_s: float
+    poll_s: float = 1.0
+    # How many polls without news until we ask whether the job still lives.
+    quiet_polls: int = 15
+
+    def follow(self, log_bytes: int) -> tuple[int, int]:
+        """Returns the job's exit status, and how many bytes of its log were read.
+
+        Raises JobDied and JobSilent.
+        """
+        progress_bytes, quiet, last_news = 0, 0, time.monotonic()
+        full = log_bytes >= LOG_LIMIT_BYTES
+        while True:
+            # The exit first: what was logged before it is then read below.
+            status = self.job.exit_status()
+            if full and status is not None:
+                log_bytes = self.job.skip_to_tail(log_bytes)
+            read = b"" if full and status is None else self.job.log_from(log_bytes, ended=status is not None)
+            if read:
+                log_bytes += len(read)
+                last = status is not None and len(read) < _BLOCK
+                self.log(_text(read, last=last), log_bytes)
+                if log_bytes >= LOG_LIMIT_BYTES and not full:
+                    full = True
+                    limit = f"{LOG_LIMIT_BYTES >> 20} MiB"
+                    self.note(f"the job's log is longer than {limit}: only its end will follow")
+            news, progress_bytes = self._progress_from(progress_bytes)
+            if status is not None and not read:
+                return status, log_bytes
+            if read or news:
+                quiet, last_news = 0, time.monotonic()
+            elif time.monotonic() - last_news > self.silent_after_s and not full:
+                raise JobSilent
+            else:
+                quiet += 1
+            if quiet >= self.quiet_polls:
+                quiet = 0
+                self.job.require_alive()
+            if status is None:
+                self.sleep(self.poll_s)
+
+    def _progress_from(self, offset: int) -> tuple[bool, int]:
+        """Show the newest line of `progress.jsonl`. Returns whether there was news, and the new offset."""
+        path = f"{self.job.folder}/progress.jsonl"
+        read = self.job.remote.read(path, offset, _BLOCK) or b""
+        whole = read if len(read) == _BLOCK else read[: read.rfind(b"\n") + 1]
+        for line in reversed(whole.splitlines()[-20:]):
+            found = progress_of(line)
+            if found is not None:
+                self.progress(found)
+                break
+        return bool(whole), offset + len(whole)
+
+
+def progress_of(line: bytes) -> Progress | None:
+    """None for a line that says nothing usable: progress is only for display, and must do no harm."""
+    try:
+        fields = json.loads(line)
+        phase, done, total = str(fields["phase"]), float(fields["done"]), float(fields["total"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    if not (math.isfinite(done) and math.isfinite(total) and total > 0):
+        return None
+    percent = round(100 * min(1.0, max(0.0, done / total)), 1)
+    return Progress(phase[:100], percent, _eta(fields.get("eta_seconds")))
+
+
+def _eta(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _text(read: bytes, *, last: bool) -> str:
+    text = read.decode(errors="replace")
+    # The next step's first line must not be glued to the job's last one.
+    return text if text.endswith(("\n", "\r")) or not last else f"{text}\n"
+
+
+def _whole_characters(text: bytes) -> bytes:
+    """The bytes, less a character at their end that is cut in two."""
+    end = len(text)
+    while end > len(text) - 4 and text[end - 1] & 0xC0 == 0x80:
+        end -= 1
+    if text[end - 1] >= 0xC0:
+        return text[: end - 1]
+    return text
