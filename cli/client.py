@@ -61,6 +61,15 @@ class RegistryClient:
     def text(self, path: str, **params: str | int) -> str:
         return self._send("GET", path, repeatable=True, params=params).text
 
+    def end_of_log(self, path: str, size_bytes: int = 1 << 16) -> str:
+        """The end of a log. One answer holds only a part of a long log, and says how long the whole is."""
+        response = self._send("GET", path, repeatable=True)
+        size, next_offset = (response.headers.get(f"X-Log-{name}", "") for name in ("Size", "Next-Offset"))
+        if size.isdecimal() and next_offset.isdecimal() and int(size) > int(next_offset):
+            offset = max(0, int(size) - size_bytes)
+            response = self._send("GET", path, repeatable=True, params={"offset": offset})
+        return response.text
+
     def _send(self, method: str, path: str, *, repeatable: bool, **arguments: Any) -> httpx.Response:
         waited_s, attempt = 0.0, 0
         while True:

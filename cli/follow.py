@@ -48,7 +48,7 @@ def show_failure(client: RegistryClient, build: Build, console: Console) -> None
     console.print(Text.assemble((what, "red"), f" ({plain(failure.get('code'))})"))
     console.print(Text(lines(failure.get("message", ""))))
     try:
-        log = client.text(path("builds", build.id, "log")).splitlines()
+        log = client.end_of_log(path("builds", build.id, "log")).splitlines()
     except ApiError as exc:
         # The build failed, whether or not its log can be had.
         console.print(Text(f"Its log cannot be shown. {plain(exc)}"))

@@ -168,6 +168,8 @@ def build(
         base = optional(base, "--base")
         checkout = Checkout.at(Path.cwd(), optional(branch, "--branch", "REGISTRY_BRANCH"))
         base_config = checkout.config_of_base(base) if base is not None else None
+        if checkout.branch == "HEAD":
+            _say("git does not know the branch of this checkout, so HEAD is recorded. Name it with --branch.")
         if checkout.changed:
             _say("The checkout has changes that are not committed. They are not part of the build.")
         with _client(url, token) as client:

@@ -68,7 +68,7 @@ def test_it_comes_back_after_its_postmaster_was_killed(server: EmbeddedPostgres,
     assert 2 in read(server.start())
 
 
-def test_another_process_takes_over_after_its_owner_and_it_were_killed(
+def test_another_process_takes_over_when_server_and_owner_were_killed(
     server: EmbeddedPostgres, folder: Path
 ) -> None:
     script = (
@@ -112,7 +112,7 @@ def test_stopping_twice_or_before_a_start_does_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", ["none", "usable", "unusable"])
-def test_its_lock_is_nobody_elses(tmp_path: Path, preset: str) -> None:
+def test_its_lock_is_not_shared_with_other_users(tmp_path: Path, preset: str) -> None:
     """A fresh process, as the wheel decides once: not in /tmp, where another user's file may lie."""
     (tmp_path / "unusable").write_text("a file, where a folder should be")
     environment = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}

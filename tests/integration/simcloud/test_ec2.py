@@ -22,7 +22,7 @@ StateOf = Callable[[str], str]
 Eventually = Callable[[Callable[[], object]], None]
 
 
-def test_the_newest_image_is_the_one_that_is_ours_available_and_so_named(ec2: "EC2Client") -> None:
+def test_only_one_image_is_the_newest_that_is_ours_and_available(ec2: "EC2Client") -> None:
     every = ec2.describe_images()["Images"]
     assert len({image["CreationDate"] for image in every}) == len(every)
     ours = ec2.describe_images(
@@ -177,7 +177,7 @@ def test_two_launches_without_a_token_make_two_instances(cloud: SimCloud, launch
         ({"ClientToken": "x" * 65}, "InvalidParameterValue"),
     ],
 )
-def test_a_launch_from_what_does_not_exist_is_refused_and_leaves_nothing(
+def test_a_launch_that_names_something_unknown_is_refused_and_leaves_nothing(
     change: dict[str, Any], code: str, ec2: "EC2Client", cloud: SimCloud, request_of: Request
 ) -> None:
     with pytest.raises(ClientError) as refused:
@@ -193,7 +193,7 @@ def test_a_dry_run_makes_nothing(ec2: "EC2Client", cloud: SimCloud, request_of: 
     assert cloud.instances() == []
 
 
-def test_terminating_twice_is_no_error_and_an_unknown_one_is(
+def test_terminating_twice_succeeds_and_an_unknown_instance_is_an_error(
     ec2: "EC2Client", launch: Launch, state_of: StateOf, eventually: Eventually
 ) -> None:
     made = launch()
@@ -268,7 +268,7 @@ def test_another_region_has_nothing_unless_it_is_seeded(cloud: SimCloud) -> None
     assert elsewhere.describe_instances()["Reservations"] == []
 
 
-def test_what_the_python_side_says_of_an_instance(cloud: SimCloud, launch: Launch) -> None:
+def test_a_test_can_inspect_an_instance(cloud: SimCloud, launch: Launch) -> None:
     tags = [{"Key": "build-id", "Value": "7"}]
     made = launch(TagSpecifications=[{"ResourceType": "instance", "Tags": tags}])
     (instance,) = cloud.instances()

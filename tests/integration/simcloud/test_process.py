@@ -99,7 +99,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         process.stdout.close()
 
 
-def test_a_signal_ends_it_with_everything_in_its_instances_and_nothing_else(
+def test_a_signal_ends_the_cloud_with_the_programs_of_its_own_instances(
     start: Callable[..., Running], tmp_path: Path
 ) -> None:
     running, other = start(), start(state=tmp_path / "other")

@@ -28,7 +28,7 @@ def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
     return error.value.response["Error"]["Code"]
 
 
-def test_objects_go_in_and_come_out(s3: "S3Client") -> None:
+def test_objects_can_be_written_copied_read_and_deleted(s3: "S3Client") -> None:
     s3.put_object(
         Bucket=BUCKET,
         Key="0.0.2-aff1242/model.zip",
@@ -183,7 +183,7 @@ def test_content_is_compared_with_its_checksum(
     assert [each["Key"] for each in s3.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["right"]
 
 
-def test_a_checksum_is_kept_and_told(s3: "S3Client") -> None:
+def test_a_checksum_is_kept_and_returned(s3: "S3Client") -> None:
     checksum = encoded(hashlib.sha256(b"content").digest())
     s3.put_object(Bucket=BUCKET, Key="key", Body=b"content", ChecksumSHA256=checksum)
     assert s3.head_object(Bucket=BUCKET, Key="key", ChecksumMode="ENABLED")["ChecksumSHA256"] == checksum

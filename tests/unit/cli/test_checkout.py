@@ -28,7 +28,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_commits_configuration_counts_not_the_working_trees(repository: Path) -> None:
+def test_the_configuration_comes_from_the_commit_not_from_the_working_tree(repository: Path) -> None:
     (repository / "search-config.toml").write_text('version = "9.9.9"\n')
     (repository / "below").mkdir()
     checkout = Checkout.at(repository / "below")
@@ -39,7 +39,7 @@ def test_the_commits_configuration_counts_not_the_working_trees(repository: Path
     assert config_at(repository, "main") == 'version = "0.0.1"\n'
 
 
-def test_ci_names_the_branch_that_its_detached_checkout_does_not_know(repository: Path) -> None:
+def test_ci_can_name_the_branch_of_a_detached_checkout(repository: Path) -> None:
     git(repository, "checkout", "--detach")
     assert Checkout.at(repository).branch == "HEAD"
     assert Checkout.at(repository, "feature/x").branch == "feature/x"

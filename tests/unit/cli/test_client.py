@@ -162,7 +162,7 @@ def test_what_is_not_the_apis_answer_is_an_error_that_names_the_address(
 @pytest.mark.parametrize(
     "call", [lambda client: client.text("/builds/1/log"), lambda client: client.post("/builds", {})]
 )
-def test_a_redirect_is_followed_by_no_call(call: Callable[[RegistryClient], object]) -> None:
+def test_redirects_are_not_followed(call: Callable[[RegistryClient], object]) -> None:
     script = Script(httpx.Response(307, headers={"Location": "https://elsewhere.example.org/"}))
     with pytest.raises(ApiError, match="redirected"):
         call(script.client())

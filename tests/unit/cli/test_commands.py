@@ -140,7 +140,9 @@ def test_the_exit_status_says_how_the_build_ended(
         ({"outcome": "exists", "prefix": "p", "build": None}, "is there already"),
     ],
 )
-def test_nothing_to_do_is_done(answer: dict[str, Any], says: str, api: Api, checkout: Path) -> None:
+def test_the_status_is_success_when_there_is_nothing_to_do(
+    answer: dict[str, Any], says: str, api: Api, checkout: Path
+) -> None:
     api.answer("POST /builds", answer)
     result = run("build")
     assert result.exit_code == 0
@@ -241,6 +243,17 @@ def test_a_failed_build_is_a_failed_build_even_if_its_log_cannot_be_had(api: Api
     result = run("build")
     assert result.exit_code == 1
     assert "More memory." in result.output
+
+
+def test_of_a_long_log_its_end_is_shown(api: Api, checkout: Path) -> None:
+    queued(api, build(state="failed", failure={"step": "train", "code": "oom", "message": "More memory."}))
+    sizes = {"X-Log-Size": "5000000", "X-Log-Next-Offset": "4194304"}
+    first = httpx.Response(200, text="the first line\n", headers=sizes)
+    api.answer("GET /builds/7/log", first, httpx.Response(200, text="the last line\n"))
+    result = run("build")
+    assert "the last line" in result.output
+    assert "the first line" not in result.output
+    assert api.requests[-1].url.params["offset"] == str(5_000_000 - 65536)
 
 
 NASTY = "[/x] [bold]\\[ \x1b]0;title\x07\x1b[2J\u202e"

@@ -75,7 +75,7 @@ def test_a_serving_command_names_the_extra_that_is_not_installed(
     assert became == []
 
 
-def test_every_extra_is_declared_with_the_libraries_that_tell_of_it() -> None:
+def test_every_extra_declares_the_libraries_that_are_looked_for() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for extra, modules in serve.EXTRAS.items():
         declared = " ".join(extras[extra]).replace("-", "_")
