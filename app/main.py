@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app.api import builds, errors, health, models
+from app.api.edge import Edge
 from app.api.probe import BucketProbe
 from app.api.strict import PublicRoute
 from app.db.session import Database
@@ -57,7 +58,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         lifespan=lifespan,
         separate_input_output_schemas=False,
+        # A redirect would be to an absolute URL that is made from the Host header: behind TLS, to plain HTTP.
+        redirect_slashes=False,
     )
+    app.add_middleware(Edge)
     app.router.route_class = PublicRoute
     app.state.settings = settings
     app.state.database = database

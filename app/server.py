@@ -1,16 +1,23 @@
 """Serves the API: who may reach it, and the server that it runs in."""
 
+import asyncio
 import ipaddress
 import logging
+from http import HTTPStatus
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.api.edge import MAX_HEADER_BYTES
+from app.api.errors import OF_STATUS, respond
 from app.main import create_app
 from app.registry.access import AccessPolicy
 from app.settings import Settings, SettingsError
 from app.words import Access
 
 _log = logging.getLogger(__name__)
+
+HEAD_WITHIN_S = 20.0
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
@@ -19,9 +26,15 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     policy = AccessPolicy(settings.access, settings.api_tokens)
     _log.log(logging.WARNING if policy.is_surprising else logging.INFO, "access is %s", policy.summary)
-    # Not uvicorn's own asyncio loop: it leaves Nagle's algorithm on, and keep-alive requests wait 44 ms each.
     uvicorn.run(
-        create_app(settings), host=host, port=port, loop="uvloop", http="httptools", log_level="warning"
+        create_app(settings),
+        host=host,
+        port=port,
+        # uvicorn's own asyncio loop leaves Nagle's algorithm on: keep-alive requests wait 44 ms each.
+        loop="uvloop",
+        http=LimitedProtocol,
+        ws="none",
+        log_level="warning",
     )
 
 
@@ -42,3 +55,78 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         # Any other name may mean any address.
         return host == "localhost"
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with a limit on how long, and how large, the head of a request may get.
+
+    By itself uvicorn waits for ever for the rest of a head, and keeps whatever has come of it.
+    The body is limited by the application (app/api/edge.py).
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    # Whether a head is awaited or is arriving, and how much of it is there.
+    _in_head = True
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * MAX_HEADER_BYTES:
+                self._refuse(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large."
+                )
+        if self._timer is None and (self._in_head or self.cycle.response_complete):
+            # Whatever came, such as an empty line, ended uvicorn's own wait for the next request.
+            self._start_timer()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(HTTPStatus.BAD_REQUEST, f"{msg} Send HTTP/1.1.")
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_WITHIN_S, self._too_late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_late(self) -> None:
+        self._timer = None
+        if self._head_bytes:
+            self._refuse(
+                HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not arrive in time. Send it again."
+            )
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        answer = respond(
+            OF_STATUS[status], detail, {"Connection": "close", "X-Content-Type-Options": "nosniff"}
+        )
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(answer.body))
+        self.transport.close()

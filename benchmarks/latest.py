@@ -3,7 +3,7 @@
     python -m benchmarks.latest [--seconds 5] [--promotions 10000] [--connections 1 8]
 
 Starts an embedded Postgres in a temporary folder with that many promotions, and the API as
-`tariff-registry api` runs it: a uvicorn process of its own, on uvloop and httptools. Each endpoint is asked
+`tariff-registry api` runs it: a uvicorn process of its own, with the same protocol. Each endpoint is asked
 in turn over keep-alive connections. The yardstick, an endpoint that returns one constant, tells what server,
 framework and client cost on this machine: read the ratio, not the rates.
 """
@@ -28,6 +28,7 @@ from sqlalchemy import text
 from app.db import migrate
 from app.db.session import Database
 from app.main import create_app
+from app.server import LimitedProtocol
 from app.settings import Settings
 from local.postgres import EmbeddedPostgres
 
@@ -85,7 +86,9 @@ def serve(port: int) -> None:
     async def do_nothing() -> dict[str, bool]:
         return {"ok": True}
 
-    uvicorn.run(app, host=_HOST, port=port, loop="uvloop", http="httptools", log_level="warning")
+    uvicorn.run(
+        app, host=_HOST, port=port, loop="uvloop", http=LimitedProtocol, ws="none", log_level="warning"
+    )
 
 
 async def ask(port: int, path: str, until: float) -> list[float]:

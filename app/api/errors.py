@@ -1,7 +1,10 @@
 """Every error as `application/problem+json` (RFC 9457): one table, and the handlers that answer with it."""
 
 import logging
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -69,6 +72,11 @@ OF_STATUS: dict[int, ProblemKind] = {
         ProblemKind(HTTPStatus.NOT_FOUND, "path-not-found", "The API has no such path"),
         ProblemKind(
             HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method"
+        ),
+        ProblemKind(HTTPStatus.REQUEST_TIMEOUT, "request-timeout", "The request did not arrive in time"),
+        ProblemKind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large"),
+        ProblemKind(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large"
         ),
         INTERNAL,
     )
@@ -157,8 +165,28 @@ def document(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+def _methods(app: FastAPI) -> Callable[[str], set[str]]:
+    """Tells the methods of a path. The framework names only those of the first endpoint that has the path."""
+
+    @lru_cache(maxsize=1)
+    def patterns() -> list[tuple[re.Pattern[str], set[str]]]:
+        # Not at the start: the document is made when it is first asked for.
+        return [
+            (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), {method.upper() for method in of})
+            for path, of in app.openapi()["paths"].items()
+        ]
+
+    def methods_of(path: str) -> set[str]:
+        found = {method for pattern, of in patterns() if pattern.fullmatch(path) for method in of}
+        # HEAD is answered wherever GET is.
+        return found | {"HEAD"} if "GET" in found else found
+
+    return methods_of
+
+
 def install(app: FastAPI) -> None:
     document(app)
+    methods_of = _methods(app)
 
     @app.exception_handler(RegistryError)
     def registry_error(request: Request, exc: RegistryError) -> JSONResponse:
@@ -180,13 +208,14 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, exc: HTTPException) -> JSONResponse:
-        detail = exc.detail
+        detail, headers = exc.detail, dict(exc.headers or {})
         if exc.status_code == HTTPStatus.NOT_FOUND:
             detail = f"The API has no path {request.url.path}. GET /docs lists what it has."
         elif exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (exc.headers or {}).get("Allow", "other methods")
-            detail = f"{request.url.path} does not take {request.method}; it takes {allowed}. See GET /docs."
-        return respond(OF_STATUS[exc.status_code], detail, dict(exc.headers or {}))
+            allowed = methods_of(request.url.path)
+            headers["Allow"] = ", ".join(sorted(allowed)) or headers.get("Allow", "GET")
+            detail = f"{request.url.path} takes only {headers['Allow']}. See GET /docs."
+        return respond(OF_STATUS[exc.status_code], detail, headers)
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)

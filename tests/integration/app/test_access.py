@@ -254,8 +254,8 @@ def test_where_access_is_open_everybody_may_do_everything(
 JSON = {"Content-Type": "application/json"}
 PROBLEMS: list[tuple[str, str, dict[str, Any], int, str, str]] = [
     ("GET", "/nowhere", {}, 404, "path-not-found", "GET /docs"),
-    ("DELETE", "/builds", {}, 405, "method-not-allowed", "does not take DELETE"),
-    ("PUT", "/models/1.0.0-abcdef1", {}, 405, "method-not-allowed", "it takes GET"),
+    ("DELETE", "/builds", {}, 405, "method-not-allowed", "takes only GET, HEAD, POST"),
+    ("PUT", "/models/1.0.0-abcdef1", {}, 405, "method-not-allowed", "takes only GET, HEAD"),
     ("POST", "/builds", {"content": "{}"}, 422, "invalid-request", "Content-Type: application/json"),
     ("POST", "/builds", {"content": "{", "headers": JSON}, 422, "invalid-request", "is not readable JSON"),
     ("POST", "/builds", {"content": b"\xff\xfe", "headers": JSON}, 422, "invalid-request", "body"),

@@ -68,13 +68,25 @@ def test_an_unknown_stage_is_refused_with_the_ones_there_are(api: TestClient) ->
 def test_what_is_known_already_is_not_sent_again(api: TestClient, registry: Registry) -> None:
     registry.model(stages=(DEVELOPMENT,))
     tag = api.get("/models/development/latest").headers["etag"]
-    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+    assert tag.startswith("W/")
+    strong = tag.removeprefix("W/")
+    number = strong.strip('"')
+    marked = (f'"{number}-gzip"', f'W/"{number}-br"', f'"{number};gzip"')
+    for known in (tag, strong, *marked, f'"other", {tag}', "*"):
         same = api.get("/models/development/latest", headers={"If-None-Match": known})
         assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    for other in (f'"{number}1"', f'"0{number}"', number, '""', "", "x" * 100):
+        assert api.get("/models/development/latest", headers={"If-None-Match": other}).status_code == 200
     registry.model(stages=(DEVELOPMENT,))
     changed = api.get("/models/development/latest", headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != tag
+
+
+def test_no_cache_may_keep_an_answer_whose_urls_run_out(api: TestClient, registry: Registry) -> None:
+    prefix = registry.model(stages=(DEVELOPMENT,))
+    for path in ("/models/development/latest", f"/models/{prefix}/artifacts/model.zip"):
+        assert api.get(path, follow_redirects=False).headers["cache-control"] == "no-store"
 
 
 def test_its_urls_really_download_the_files(

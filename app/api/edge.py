@@ -1,0 +1,106 @@
+"""What holds for every request and answer, whichever endpoint they belong to."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from app.api.errors import OF_STATUS, respond
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Two configurations of 1 MiB each, escaped as JSON.
+MAX_BODY_BYTES = 4 << 20
+MAX_HEADER_BYTES = 32 << 10
+BODY_WITHIN_S = 60.0
+
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_CLOSE = {"Connection": "close"}
+
+
+class Edge:
+    """Limits what comes in, answers HEAD like GET without the body, keeps browsers from guessing types."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_head = scope["method"] == "HEAD"
+        if is_head:
+            # A copy, because the server looks at its own to know that no body may follow.
+            scope = {**scope, "method": "GET"}
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), _NO_SNIFFING]
+            elif is_head:
+                message["body"] = b""
+            await send(message)
+
+        if (status := _too_large(scope)) is not None:
+            await respond(OF_STATUS[status], _DETAILS[status], _CLOSE)(scope, receive, answer)
+            return
+        await self._app(scope, _Body(receive).receive, answer)
+
+
+_DETAILS = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"The body is larger than {MAX_BODY_BYTES:,} bytes. Send less.",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"The headers and the URL together are larger than "
+    f"{MAX_HEADER_BYTES:,} bytes. Send less.",
+    HTTPStatus.REQUEST_TIMEOUT: "The body did not arrive in time. Send the request again.",
+}
+
+
+def _too_large(scope: Scope) -> HTTPStatus | None:
+    """What is too large before the body has arrived, as the status that says so."""
+    size, announced = len(scope.get("raw_path") or b"") + len(scope["query_string"]), b""
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        if name == b"content-length":
+            announced = value
+    if size > MAX_HEADER_BYTES:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return None
+
+
+class _Body:
+    """The body of one request, as it arrives: no larger than allowed, and whole in time."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ends: float | None = None
+        self._size = 0
+        self._whole = False
+
+    async def receive(self) -> Message:
+        """Raises HTTPException, which the application answers as any other."""
+        if self._whole:
+            # What is waited for now is the end of the connection.
+            return await self._receive()
+        if self._ends is None:
+            self._ends = asyncio.get_running_loop().time() + BODY_WITHIN_S
+        try:
+            async with asyncio.timeout_at(self._ends):
+                message = await self._receive()
+        except TimeoutError:
+            raise _refused(HTTPStatus.REQUEST_TIMEOUT) from None
+        self._size += len(message.get("body", b""))
+        if self._size > MAX_BODY_BYTES:
+            raise _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self._whole = not message.get("more_body", False)
+        return message
+
+
+def _refused(status: HTTPStatus) -> HTTPException:
+    return HTTPException(status, _DETAILS[status], headers=_CLOSE)
