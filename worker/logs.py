@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 from procrastinate.exceptions import ConnectorException
@@ -23,6 +24,16 @@ def in_one_line(error: BaseException) -> str:
     """The error's type and its first line: database errors go on with the statement and its values."""
     lines = str(error.__cause__ or error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+# Control characters but the line's end: they would move a terminal's cursor, or begin a line of their own.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def entry(text: str) -> str:
+    """The text as one entry of a log, whatever it quotes: nothing in it can look like an entry of its own."""
+    shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shown.replace("\n", "\n    ")
 
 
 def is_expected(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from worker import scratch
 from worker.clouds import Clouds
 from worker.errors import HandOver, StepFailed
 from worker.heartbeat import Heartbeat
+from worker.logs import entry
 from worker.remote import Remote
 
 _log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Workbench:
 
     def log(self, line: str) -> None:
         """A line of the worker's own into the build's log."""
+        line = entry(line)
         _log.info("build_id=%s step=%s %s", self.lease.build_id, self._step, line)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with self.transaction() as session:
