@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from training import pipeline
 from training.errors import FailureCode, TrainingError
@@ -20,6 +21,7 @@ from training.job.supervisor import DEFAULT_OUTPUT
 from training.network.distributed import is_leader, leave
 from training.processes import end_with_parent, why_ended
 from training.progress import Progress
+from training.storable import one_line
 
 app = typer.Typer(
     name="training",
@@ -98,6 +100,10 @@ def train(
     output: OutputOption = DEFAULT_OUTPUT,
     embedding_cache: CacheOption = None,
     snapshots: SnapshotsOption = None,
+    benchmarking_data: Annotated[
+        Path | None,
+        typer.Option("--benchmarking-data", help="Check first that these benchmarks can be read later."),
+    ] = None,
     limit: LimitOption = None,
     epochs: EpochsOption = None,
     device: DeviceOption = None,
@@ -110,12 +116,20 @@ def train(
 
     def work(job: Job, progress: Progress) -> pipeline.Outcome:
         raw = _needed(job.raw_source_data, "raw_source_data")
-        places = pipeline.Places(job.embedding_cache or embedding_cache, job.snapshots or snapshots)
+        places = pipeline.Places(
+            job.embedding_cache or embedding_cache, job.snapshots or snapshots, job.benchmarking_data
+        )
         outcome = do(pipeline.read_config(job.config, overrides), raw, job.output, progress, places)
         leave()
         return outcome
 
-    by_hand = Job(schema_=1, config=config, raw_source_data=raw_source_data, output=output)
+    by_hand = Job(
+        schema_=1,
+        config=config,
+        raw_source_data=raw_source_data,
+        benchmarking_data=benchmarking_data,
+        output=output,
+    )
     processes = _processes(job, by_hand)
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_torchrun("train", processes, folder_of(job, output)))
@@ -179,9 +193,12 @@ def classify(
         raise typer.Exit(exc.reason.exit_status) from exc
     table = Table("description", "code", "score")
     for description, results in zip(descriptions, found, strict=True):
-        table.add_row(
-            description, *(("", "too vague") if not results else (results[0].code, f"{results[0].score:.1%}"))
-        )
+        # As Text, because rich would take a part such as [/x] for markup.
+        shown = Text(one_line(description))
+        if not results:
+            table.add_row(shown, "", "too vague")
+        else:
+            table.add_row(shown, results[0].code, f"{results[0].score:.1%}")
         for result in results[1:]:
             table.add_row("", result.code, f"{result.score:.1%}")
     console.print(table)

@@ -1,19 +1,26 @@
 """Files: unpacking zips safely, finding the files that a configuration names, writing results atomically."""
 
 import errno
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from training.errors import FailureCode, TrainingError
 
+TEMPORARY: Final = ".temporary-"
+
+_TEMPORARY_FILE: Final = re.compile(r"\..*\.[0-9a-f]{16}\.tmp")
 _CHUNK = 1 << 20
 # The earliest time that a zip can hold.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -37,6 +44,7 @@ def sha256_of_folder(folder: Path) -> str:
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Write a file atomically: the block writes to the yielded path, which replaces `path` if it succeeds."""
+    # Named so that `output_folder` knows it.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield beside
@@ -106,15 +114,23 @@ def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Finds the files that a configuration names: first in the unpacked raw data, then in the checkout."""
+    """Finds the files that a configuration names: first in the unpacked raw data, then in the checkout.
+
+    What is found lies within one of the two, also after links have been followed, and is not hidden there. A
+    configuration must not be able to read other files of the machine into a model that many may download.
+    """
 
     unpacked: Path
     checkout: Path
 
     def find(self, name: str, *, what: str) -> Path:
-        """`what` names the key or source that asks for the file, for the error. Raises `missing_source`."""
-        for candidate in self._candidates(name):
+        """`what` names the key or source that asks for the file, for the error.
+
+        Raises `missing_source` if there is nothing, and `invalid_config` if it is not within the two folders.
+        """
+        for root, candidate in self._candidates(name):
             if candidate.exists():
+                self._require_within(root, candidate, what)
                 return candidate
         raise TrainingError(
             FailureCode.MISSING_SOURCE,
@@ -122,17 +138,96 @@ class Lookup:
             "Add it to raw_source_data.zip, or remove its key from search-config.toml.",
         )
 
-    def _candidates(self, name: str) -> Iterator[Path]:
+    def find_file(self, name: str, *, what: str) -> Path:
+        """Like `find`. Raises `invalid_config` for anything but a regular file."""
+        path = self.find(name, what=what)
+        if path.is_dir():
+            raise TrainingError(FailureCode.INVALID_CONFIG, f"{what}: {name} is a folder. Name a file.")
+        _require_regular(path, what)
+        return path
+
+    def find_csv_files(self, folder: str, *, what: str) -> list[Path]:
+        """The `*.csv` files of a folder, sorted. Raises `invalid_config` for anything but regular files."""
+        path = self.find(folder, what=what)
+        if not path.is_dir():
+            raise TrainingError(
+                FailureCode.INVALID_CONFIG, f"{what}: {folder} is not a folder. Name a folder."
+            )
+        root = self.unpacked if path.is_relative_to(self.unpacked) else self.checkout
+        files = sorted(file for file in path.glob("*.csv") if not file.name.startswith("."))
+        for file in files:
+            self._require_within(root, file, what)
+            _require_regular(file, what)
+        return files
+
+    def _candidates(self, name: str) -> Iterator[tuple[Path, Path]]:
+        """Each with the folder that it must lie in."""
         path = Path(name)
-        yield self.unpacked / path
+        yield self.unpacked, self.unpacked / path
         # Depending on how the zip was made, its paths have one folder more or one folder less.
         if not path.is_absolute():
             for folder in sorted(self.unpacked.iterdir()):
                 if folder.is_dir():
-                    yield folder / path
+                    yield self.unpacked, folder / path
             if len(path.parts) > 1:
-                yield self.unpacked.joinpath(*path.parts[1:])
-        yield self.checkout / path
+                yield self.unpacked, self.unpacked.joinpath(*path.parts[1:])
+        yield self.checkout, self.checkout / path
+
+    @staticmethod
+    def _require_within(root: Path, path: Path, what: str) -> None:
+        root, real = root.resolve(), path.resolve()
+        if real.is_relative_to(root):
+            parts = real.relative_to(root).parts
+            if not any(part.startswith(".") for part in parts):
+                return
+        raise TrainingError(
+            FailureCode.INVALID_CONFIG,
+            f"{what}: {path.name} is hidden, or leads outside the raw source data and the checkout. "
+            "Name a file within them.",
+        )
+
+
+def _require_regular(path: Path, what: str) -> None:
+    """Reading a pipe would wait for ever, and a device may never end."""
+    if not path.is_file():
+        raise TrainingError(
+            FailureCode.INVALID_CONFIG, f"{what}: {path.name} is not a regular file. Name a regular file."
+        )
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Make the folder, keep other runs out of it, and remove what a run that was killed has left in it.
+
+    Results are written atomically, so only temporary files and folders can be incomplete: all of them start
+    with a dot. Raises `invalid_job` if another run is using the folder.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            # The lock is on the folder itself, so that no file is left, and it ends with the process.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise TrainingError(
+                FailureCode.INVALID_JOB,
+                f"another run is writing to {path}. Wait for its end, or name another output folder.",
+            ) from exc
+        for left in [*path.iterdir(), *path.glob("*/.*.tmp")]:
+            if left.name.startswith(TEMPORARY) and left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            elif _TEMPORARY_FILE.fullmatch(left.name):
+                left.unlink()
+        yield path
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def temporary_folder(output: Path, content: str) -> Iterator[Path]:
+    """A folder in the output for the unpacked `content`, removed at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{content}-", dir=output) as folder:
+        yield Path(folder)
 
 
 def disk_is_full(error: OSError) -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 import platform
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,9 +17,9 @@ from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer, find_transformer
 from training.errors import FailureCode, TrainingError
-from training.evaluation.benchmark import measure, read_benchmarks, write_results
+from training.evaluation.benchmark import Benchmark, measure, read_benchmarks, write_results
 from training.evaluation.classify import Classifier, Limits, Result
-from training.files import Lookup, sha256_of_file, unpack
+from training.files import Lookup, output_folder, sha256_of_file, temporary_folder, unpack
 from training.network.distributed import is_leader, join
 from training.network.head import choose_bfloat16, choose_device
 from training.network.package import Answers, read_model, write_model
@@ -42,10 +41,11 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run finds embeddings and snapshots of additional sources that earlier runs left."""
+    """Where a run finds embeddings and snapshots that earlier runs left, and data that it only checks."""
 
     embedding_cache: str | None = None
     snapshots: Path | None = None
+    benchmarking_data: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,21 +94,34 @@ def read_config(path: Path, overrides: Overrides) -> SearchConfig:
 def train(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> Outcome:
-    """Read and clean the data, embed it, train the network, and write `model.zip`.
+    """Check all inputs, read and clean the data, embed it, train the network, and write `model.zip`.
 
     Under torchrun every process runs this function; only the leader reads the data and writes files.
     """
+    if not is_leader():
+        return _train(config, raw_source_data, output, progress, places)
+    with output_folder(output):
+        return _train(config, raw_source_data, output, progress, places)
+
+
+def _train(
+    config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
+) -> Outcome:
     # Before the embeddings, because they are the first to use the GPU, unless all of them are cached.
     fix_cublas_workspace()
     chosen = _device(config)
     group = join(chosen)
     devices = group.devices(chosen)
     device = devices[group.rank]
+    transformer = find_transformer(config.transformer)
+    if group.leads and places.benchmarking_data is not None:
+        # A benchmark that cannot be read is noticed now, and not when the model has been trained.
+        benchmarks = read_benchmarking_data(places.benchmarking_data, output, config.digits)
+        progress.say(f"benchmarks: {', '.join(one.name for one in benchmarks)} can be read")
     data = group.share(prepare(config, raw_source_data, output, progress, places) if group.leads else None)
     dataset = data.dataset
     progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
 
-    transformer = find_transformer(config.transformer)
     bfloat16 = choose_bfloat16(config.precision, device)
     pool = devices if group.size > 1 else ()
     encoder = Encoder(transformer, device, config.embedding_batch_size, bfloat16=bfloat16, pool=pool)
@@ -149,13 +162,12 @@ def prepare(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> Prepared:
     """Unpack the raw data, take snapshots, read and clean the sources, and merge them."""
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
-        unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
+    with temporary_folder(output, "raw-source-data") as folder:
+        unpacked = unpack(raw_source_data, folder, missing=FailureCode.MISSING_SOURCE)
         lookup = Lookup(unpacked, Path.cwd())
+        patterns = read_patterns(config, lookup)
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
         sources = read_and_clean(config, lookup, snapshots, progress)
-        patterns = read_patterns(config, lookup)
     dataset = merge(sources, config.seed)
     vague, references = _known_answers(sources, set(dataset.classes))
     return Prepared(dataset, vague, patterns, references, snapshots)
@@ -170,9 +182,9 @@ def verify(
     """
     outcome = train(config, raw_source_data, output, progress, places)
     taken = output / "snapshots"
-    with tempfile.TemporaryDirectory(prefix=".verify-", dir=output) as folder:
+    with temporary_folder(output, "verify") as folder:
         again = Places(snapshots=taken if taken.is_dir() else places.snapshots)
-        second = train(config, raw_source_data, Path(folder), progress, again)
+        second = train(config, raw_source_data, folder, progress, again)
         if not is_leader():
             return outcome
         digests = [sha256_of_file(path) for path in (*outcome.files, *second.files)]
@@ -196,36 +208,43 @@ def benchmark(
 ) -> Outcome:
     """Measure every benchmark of the zip; write `benchmark_results.xml` and `benchmark_results.zip`."""
     classifier = load_classifier(config, model)
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".benchmarking-data-", dir=output) as folder:
-        unpacked = unpack(benchmarking_data, Path(folder), missing=FailureCode.MISSING_BENCHMARK)
-        benchmarks = read_benchmarks(unpacked, config.digits, limit)
-    measured = []
-    with progress.phase("benchmark", sum(len(one.descriptions) for one in benchmarks)) as phase:
-        for one in benchmarks:
-            measured.append(measure(one, classifier, progress))
-            phase.advance(len(one.descriptions))
-            figures = ", ".join(f"{name} {share:.1%}" for name, share in measured[-1].figures.items())
-            progress.say(f"{one.name} ({len(one.descriptions)}): {figures}")
-    return Outcome(
-        files=write_results(output, measured, config),
-        inputs=[python_environment()],
-        metrics={one.benchmark.name: one.metrics for one in measured},
-        counts={one.benchmark.name: len(one.results) for one in measured},
-    )
+    with output_folder(output):
+        benchmarks = read_benchmarking_data(benchmarking_data, output, config.digits, limit)
+        measured = []
+        with progress.phase("benchmark", sum(len(one.descriptions) for one in benchmarks)) as phase:
+            for one in benchmarks:
+                measured.append(measure(one, classifier, progress))
+                phase.advance(len(one.descriptions))
+                figures = ", ".join(f"{name} {share:.1%}" for name, share in measured[-1].figures.items())
+                progress.say(f"{one.name} ({len(one.descriptions)}): {figures}")
+        return Outcome(
+            files=write_results(output, measured, config),
+            inputs=[python_environment()],
+            metrics={one.benchmark.name: one.metrics for one in measured},
+            counts={one.benchmark.name: len(one.results) for one in measured},
+        )
+
+
+def read_benchmarking_data(
+    benchmarking_data: Path, output: Path, digits: int, limit: int | None = None
+) -> list[Benchmark]:
+    """Unpack and read all benchmarks. Raises `missing_benchmark` or `unreadable_source`."""
+    with temporary_folder(output, "benchmarking-data") as folder:
+        unpacked = unpack(benchmarking_data, folder, missing=FailureCode.MISSING_BENCHMARK)
+        return read_benchmarks(unpacked, digits, limit)
 
 
 def clean_report(
     config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
 ) -> list[Path]:
     """Report what cleaning does to each source: `cleaning_report.csv` and `cleaning_report.html`."""
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".raw-source-data-", dir=output) as folder:
-        unpacked = unpack(raw_source_data, Path(folder), missing=FailureCode.MISSING_SOURCE)
-        snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
-        sources = read_and_clean(config, Lookup(unpacked, Path.cwd()), snapshots, progress)
-    title = f"Cleaning report of {config.name} {config.version}, {config.digits} digits"
-    return write_report(output, report(sources, merge(sources, config.seed)), title)
+    with output_folder(output):
+        with temporary_folder(output, "raw-source-data") as folder:
+            unpacked = unpack(raw_source_data, folder, missing=FailureCode.MISSING_SOURCE)
+            snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
+            sources = read_and_clean(config, Lookup(unpacked, Path.cwd()), snapshots, progress)
+        title = f"Cleaning report of {config.name} {config.version}, {config.digits} digits"
+        return write_report(output, report(sources, merge(sources, config.seed)), title)
 
 
 def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list[list[Result]]:
@@ -293,7 +312,7 @@ def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:
     """The patterns of vague descriptions. Lines that start with # are comments."""
     if config.vague_terms_regex_file is None:
         return ()
-    path = lookup.find(config.vague_terms_regex_file, what="vague_terms_regex_file")
+    path = lookup.find_file(config.vague_terms_regex_file, what="vague_terms_regex_file")
     patterns = tuple(line for line in read_lines(path) if not line.startswith("#"))
     for pattern in patterns:
         try:

@@ -1,6 +1,8 @@
 """Progress of long work: `progress.jsonl` for the worker, bars on a terminal, plain lines in a log."""
 
 import json
+import math
+import os
 import sys
 import threading
 import time
@@ -21,6 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+
+from training.storable import LONGEST_MESSAGE, one_line, storable, without_secrets
 
 SECONDS_BETWEEN_LINES = 1.0
 
@@ -58,7 +62,7 @@ class Phase:
             "done": self.done,
             "total": self.total,
             "rate": round(rate, 1),
-            "eta_seconds": None if eta is None else round(max(eta, 0.0), 1),
+            "eta_seconds": None if eta is None or not math.isfinite(eta) else round(max(eta, 0.0), 1),
             "metrics": {name: round(value, 6) for name, value in self.metrics.items()},
         }
 
@@ -75,7 +79,7 @@ class Progress:
     ) -> None:
         self.clock = clock
         self._log = log or sys.stdout
-        self._file = path.open("a", encoding="utf-8") if path else None
+        self._file = _open_for_lines(path) if path else None
         self._last_line = float("-inf")
         self._bars: Bars | None = None
         if self._log.isatty():
@@ -112,10 +116,11 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Print a line for people: counts, warnings, and where the results are."""
+        line = one_line(without_secrets(message), LONGEST_MESSAGE)
         if self._bars:
-            self._bars.console.print(message, markup=False, highlight=False)
+            self._bars.console.print(line, markup=False, highlight=False)
         else:
-            print(message, file=self._log, flush=True)
+            print(line, file=self._log, flush=True)
 
     def add_bar(self, phase: Phase) -> TaskID | None:
         return self._bars.add_task(phase.name, total=phase.total, metrics="") if self._bars else None
@@ -131,10 +136,20 @@ class Progress:
         self._last_line = now
         line = phase.line(now)
         if self._file:
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(json.dumps(storable(line), allow_nan=False) + "\n")
             self._file.flush()
         if last and not self._bars:
             self.say(f"{phase.name}: {phase.done} of {phase.total}, {line['rate']}/s {_short(phase.metrics)}")
+
+
+def _open_for_lines(path: Path) -> TextIO:
+    """Open the file to append to it. An earlier run that was killed may have left half a line."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
+    return path.open("a", encoding="utf-8")
 
 
 def _short(metrics: Mapping[str, float]) -> str:

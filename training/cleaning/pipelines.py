@@ -60,7 +60,7 @@ def read_lists(config: SearchConfig, lookup: Lookup) -> CleaningLists:
         name: str | None = getattr(config, key)
         if name is None:
             return ()
-        return tuple(sorted({line.lower() for line in read_lines(lookup.find(name, what=key))}))
+        return tuple(sorted({line.lower() for line in read_lines(lookup.find_file(name, what=key))}))
 
     phrases = terms("phrases_to_remove_file")
     return CleaningLists(
@@ -82,7 +82,7 @@ def _pairs(config: SearchConfig, lookup: Lookup, phrases: tuple[str, ...]) -> It
     key = "incorrect_description_pairs_file"
     if config.incorrect_description_pairs_file is None:
         return
-    path = lookup.find(config.incorrect_description_pairs_file, what=key)
+    path = lookup.find_file(config.incorrect_description_pairs_file, what=key)
     rows = [row for _, row in read_csv(path, "utf-8", columns=3, header="auto", code_column=2).rows]
     descriptions = pl.DataFrame({"code": "", "description": [row[0] for row in rows]})
     cleaned = clean(descriptions, [LOWER, remove_phrases(phrases), STRIP]).kept["description"]

@@ -6,31 +6,24 @@ refused when it is posted, before a machine has been paid for.
 """
 
 import re
-import unicodedata
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
 from training.config_parts.problems import shown
+from training.storable import LONGEST_NAME, is_printable
 
 URL_PLACEHOLDERS: Final = ("{year}", "{month}", "{day}")
-LONGEST_NAME: Final = 200
 LONGEST_PATH: Final = 1000
 LONGEST_PART: Final = 255
 LONGEST_URL: Final = 2000
 
-# Control characters, lone surrogates, and the characters that start a new line.
-_UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TRANSFORMER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION: Final = re.compile(r"[0-9a-f]{40}")
 _SOURCE_NAME: Final = re.compile(r"[a-z0-9_]{1,64}")
 _DEVICE: Final = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
-
-
-def is_printable(text: str) -> bool:
-    return not any(unicodedata.category(character) in _UNPRINTABLE for character in text)
 
 
 def at_most(count: int) -> BeforeValidator:
@@ -107,38 +100,50 @@ def _file_path(value: str) -> str:
     return value
 
 
-def _url(value: str) -> str:
-    """Messages do not repeat the URL, because it may hold a secret."""
-    if len(value) > LONGEST_URL:
-        raise ValueError(f"has {len(value):,} characters. A URL has at most {LONGEST_URL:,}.")
-    if not is_printable(value) or any(character.isspace() for character in value):
-        raise ValueError("has a space or a control character. Write %20 for a space.")
-    if not value.isascii() or "\\" in value:
-        raise ValueError(
-            "has a character that a URL cannot have. Write it percent-encoded, such as %C3%A9 for é."
-        )
+def url_problem(value: str) -> str | None:
+    """What is wrong with a source's URL, or None. It does not repeat the URL, which may hold a secret."""
     bare = value
     for placeholder in URL_PLACEHOLDERS:
         bare = bare.replace(placeholder, "0")
-    if "{" in bare or "}" in bare:
-        raise ValueError(
-            f"has a brace that is not part of {', '.join(URL_PLACEHOLDERS)}. Only these are replaced."
-        )
+    checks = (
+        (len(value) > LONGEST_URL, f"has more than {LONGEST_URL:,} characters. Shorten it."),
+        (
+            not is_printable(value) or any(character.isspace() for character in value),
+            "has a space or a control character. Write %20 for a space.",
+        ),
+        (
+            not value.isascii() or "\\" in value,
+            "has a character that URLs cannot have. Write it percent-encoded, as %C3%A9 for é.",
+        ),
+        (
+            "{" in bare or "}" in bare,
+            f"has a brace that is not part of {', '.join(URL_PLACEHOLDERS)}. Only these are replaced.",
+        ),
+    )
+    return next((problem for is_wrong, problem in checks if is_wrong), None) or _problem_of_parts(bare)
+
+
+def _problem_of_parts(url: str) -> str | None:
     try:
-        parts = urlsplit(bare)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError as exc:
-        raise ValueError("is not a valid URL. Check its host and port.") from exc
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "is not a valid URL. Check its host and port."
     if parts.scheme not in {"http", "https"}:
-        raise ValueError("is not an http or https URL. Write https://…, or set a path to a file instead.")
+        return "is not an http or https URL. Write https://…, or set a path to a file instead."
     if not host:
-        raise ValueError("has no host. Write https://host/path.")
+        return "has no host. Write https://host/path."
     if "@" in parts.netloc:
-        raise ValueError(
+        return (
             "has a user or a password. A configuration is published with its model, so it must not hold a "
             "secret. Put the file into the raw data instead."
         )
+    return None
+
+
+def _url(value: str) -> str:
+    if problem := url_problem(value):
+        raise ValueError(problem)
     return value
 
 

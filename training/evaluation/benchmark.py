@@ -18,6 +18,7 @@ from training.evaluation.classify import Classifier, Result
 from training.files import write_zip, written_whole
 from training.progress import Progress
 from training.sources.rows import read_csv
+from training.storable import one_line
 
 SHORTEST_DROPPED: Final = 2
 RANKS: Final = 5
@@ -88,9 +89,12 @@ def read_benchmarks(folder: Path, digits: int, limit: int | None = None) -> list
     return [
         read_benchmark(
             path,
-            path.stem
-            if stems.count(path.stem) == 1
-            else "-".join(path.relative_to(folder).with_suffix("").parts),
+            # Names go into JSON and XML, which have no control characters.
+            one_line(
+                path.stem
+                if stems.count(path.stem) == 1
+                else "-".join(path.relative_to(folder).with_suffix("").parts)
+            ),
             digits,
             limit,
         )

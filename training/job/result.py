@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from training.errors import FailureCode
 from training.files import written_whole
+from training.storable import several_lines, storable, without_secrets
 
 RESULT: Final = "result.json"
 
@@ -18,14 +19,18 @@ def folder_of(job: Path | None, output: Path) -> Path:
 def write_result(folder: Path, command: str, content: dict[str, Any]) -> None:
     """Write `result.json` atomically. `content` holds the outcome and what belongs to it."""
     folder.mkdir(parents=True, exist_ok=True)
+    whole = storable({"schema": 1, "command": command, **content})
+    if "message" in content:
+        # The only text with several lines.
+        whole["message"] = several_lines(content["message"])
     with written_whole(folder / RESULT) as beside:
-        whole = {"schema": 1, "command": command, **content}
-        beside.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
+        beside.write_text(json.dumps(whole, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 def write_failure(folder: Path, command: str, reason: FailureCode, message: str) -> int:
     """Write a failure, and return the exit status that belongs to the reason."""
-    write_result(folder, command, {"outcome": "failed", "code": reason.code, "message": message})
+    content = {"outcome": "failed", "code": reason.code, "message": without_secrets(message)}
+    write_result(folder, command, content)
     return reason.exit_status
 
 

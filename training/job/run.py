@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -14,6 +14,9 @@ from training.files import disk_is_full
 from training.job.request import Command
 from training.job.result import write_failure, write_result
 from training.pipeline import Outcome, describe_files
+from training.storable import several_lines, without_secrets
+
+_LONGEST_TRACEBACK: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
     except Exception as exc:
         failure = failure_of(exc)
         if failure.reason is FailureCode.CRASHED:
-            traceback.print_exc()
-        sys.stderr.write(f"{failure.reason.code}: {failure.message}\n")
+            _log(traceback.format_exc())
+        _log(f"{failure.reason.code}: {failure.message}\n")
         return write_failure(folder, command, failure.reason, failure.message)
     write_result(folder, command, result)
     return 0
@@ -52,9 +55,13 @@ def follow(work: Callable[[], Outcome]) -> int:
         work()
     except Exception as exc:
         failure = failure_of(exc)
-        sys.stderr.write(f"{failure.reason.code}: {failure.message}\n")
+        _log(f"{failure.reason.code}: {failure.message}\n")
         return failure.reason.exit_status
     return 0
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(several_lines(without_secrets(text), _LONGEST_TRACEBACK))
 
 
 def failure_of(error: Exception) -> Failure:

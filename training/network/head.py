@@ -71,7 +71,9 @@ def choose_device(wanted: str) -> str:
     """`auto` means the first GPU, if there is one. Raises ValueError for a GPU that does not exist."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    missing_gpu = wanted.startswith("cuda") and not torch.cuda.is_available()
+    missing_mps = wanted == "mps" and not torch.backends.mps.is_available()
+    if missing_gpu or missing_mps:
         raise ValueError(
             f'device is "{wanted}", but this machine has no such GPU. Set it to "auto" or "cpu".'
         )

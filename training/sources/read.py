@@ -51,23 +51,15 @@ def read_source(source: SourceConfig, files: list[Path], limit: int | None = Non
 
 def files_of(source: SourceConfig, lookup: Lookup) -> list[Path]:
     """The file of a source, or every `*.csv` of its folder. Raises `missing_source`."""
+    what = f"source {source.name}"
     if source.file is not None:
-        path = lookup.find(source.file, what=f"source {source.name}")
-        if path.is_dir():
-            raise TrainingError(
-                FailureCode.MISSING_SOURCE,
-                f"source {source.name}: {source.file} is a folder, not a file. "
-                "Name a file, or set folder instead.",
-            )
-        return [path]
+        return [lookup.find_file(source.file, what=what)]
     if source.folder is not None:
-        folder = lookup.find(source.folder, what=f"source {source.name}")
-        files = sorted(folder.glob("*.csv"))
+        files = lookup.find_csv_files(source.folder, what=what)
         if not files:
             raise TrainingError(
                 FailureCode.MISSING_SOURCE,
-                f"source {source.name}: the folder {source.folder} has no *.csv file. "
-                "Add one, or remove the source.",
+                f"{what}: the folder {source.folder} has no *.csv file. Add one, or remove the source.",
             )
         return files
     raise AssertionError(f"source {source.name} has a URL, so a snapshot is read instead")

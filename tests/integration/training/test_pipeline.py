@@ -167,7 +167,7 @@ def test_the_output_folder_contains_only_the_results(build: Path) -> None:
     assert names == {"model.zip", "benchmark_results.xml", "benchmark_results.zip"}
 
 
-def test_a_second_run_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
+def test_a_run_after_a_killed_one_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
     build: Path, tmp_path: Path
 ) -> None:
     write_inputs(tmp_path)
@@ -176,8 +176,12 @@ def test_a_second_run_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
         with zipfile.ZipFile(tmp_path / "raw_source_data.zip", "w") as again:
             for name in names:
                 again.writestr(name, archive.read(name))
+    # What a training leaves that a reboot has ended.
+    (tmp_path / "output" / ".temporary-raw-source-data-1" / "reference_data").mkdir(parents=True)
+    (tmp_path / "output" / ".model.zip.0123456789abcdef.tmp").write_bytes(b"half")
     assert run(tmp_path, "train", PYTHONHASHSEED="7").returncode == 0
     assert result(tmp_path, "train")["files"] == result(build, "train")["files"]
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["model.zip"]
 
 
 def test_training_and_benchmark_with_8_digits(tmp_path: Path) -> None:
@@ -276,7 +280,8 @@ def test_out_of_memory_is_reported_when_one_of_several_processes_is_killed(
 
 
 def test_classify_by_hand(build: Path) -> None:
-    shown = run_here(build, "classify", "electric kettle", "goods", "brogues")
+    shown = run_here(build, "classify", "electric kettle", "goods", "brogues", "[/x] a\nb")
+    assert "[/x] a?b" in shown
     assert "851610" in shown
     assert "too vague" in shown
     assert "640399" in shown

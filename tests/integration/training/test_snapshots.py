@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from training.config import DEFAULT_SOURCES, SourceConfig
 from training.errors import FailureCode, TrainingError
 from training.progress import Progress
 from training.sources.read import read_source
-from training.sources.snapshot import take_snapshot
+from training.sources.snapshot import dated, take_snapshot
 
 QUIET = Progress(log=io.StringIO())
 ANSWER = {
@@ -107,7 +108,32 @@ def test_a_server_that_does_not_recover_is_a_missing_source(server: Server, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_kind_of_url_is_refused(server: Server, tmp_path: Path) -> None:
-    source = references(server).model_copy(update={"url": "file:///etc/passwd"})
-    with pytest.raises(TrainingError, match="not an http or https URL"):
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "https://user:s3cret@example.com/a", "https://h/{x}"])
+def test_a_url_that_was_not_checked_before_is_checked_on_the_machine(
+    server: Server, tmp_path: Path, url: str
+) -> None:
+    source = references(server).model_copy(update={"url": url})
+    with pytest.raises(TrainingError, match="source search_references: the URL") as caught:
         take_snapshot(source, None, tmp_path, QUIET)
+    assert caught.value.reason is FailureCode.INVALID_CONFIG
+    assert "s3cret" not in caught.value.message
+
+
+def test_a_signature_in_a_url_is_sent_but_neither_recorded_nor_logged(server: Server, tmp_path: Path) -> None:
+    log = io.StringIO()
+    source = references(server, "/references?sig=s3cret&day={day}")
+    taken = take_snapshot(source, None, tmp_path / "first", Progress(log=log))
+    assert "sig=s3cret" in server.paths[0]
+    again = take_snapshot(source, tmp_path / "first", tmp_path / "second", Progress(log=log))
+    server.failures = 9
+    with pytest.raises(TrainingError) as caught:
+        take_snapshot(source, None, tmp_path / "third", Progress(log=log), pause_s=0)
+    for shown in (taken.url, again.url, log.getvalue(), caught.value.message):
+        assert "s3cret" not in shown
+    assert taken.url == f"http://127.0.0.1:{server.server_port}/references"
+
+
+def test_only_the_placeholders_of_a_date_are_replaced() -> None:
+    day = datetime(2026, 1, 2, tzinfo=UTC)
+    url = "https://h/{year}-{month}-{day}/{year.__class__}/{day!r}/{{day}}/{nope}"
+    assert dated(url, day) == "https://h/2026-01-02/{year.__class__}/{day!r}/{02}/{nope}"

@@ -42,6 +42,7 @@ def worktree(tmp_path: Path) -> Path:
         "processes",
         "files",
         "errors",
+        "storable",
     ):
         copy = tmp_path / "training" / f"{name}.py"
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -185,6 +185,18 @@ def test_a_benchmark_with_one_column_measures_refusals(tmp_path: Path) -> None:
     assert measured.metrics == {"count": 3, "no_result": pytest.approx(1 / 3, abs=1e-6)}
 
 
+def test_the_name_of_a_benchmark_has_no_control_characters(tmp_path: Path) -> None:
+    benchmark_file(tmp_path, "a\x01\nb.csv", "goods\nhorse\n")
+    (found,) = read_benchmarks(tmp_path, 6)
+    assert found.name == "a??b"
+    write_results(
+        tmp_path,
+        [measure(found, classifier(["010121", "851610"], vague=frozenset({"goods", "horse"})), QUIET)],
+        parse_config('name = "m"\nversion = "0.1.0"\n'),
+    )
+    ET.parse(tmp_path / "benchmark_results.xml")
+
+
 def test_no_benchmark_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         read_benchmarks(tmp_path, 6)

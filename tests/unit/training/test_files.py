@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import FailureCode, TrainingError
-from training.files import sha256_of_file, sha256_of_folder, unpack, write_zip, written_whole
+from training.files import output_folder, sha256_of_file, sha256_of_folder, unpack, write_zip, written_whole
 
 
 def zipped(path: Path, *names: str) -> Path:
@@ -79,3 +79,29 @@ def test_a_folders_digest_depends_on_names_and_contents_but_not_on_hidden_files(
     assert sha256_of_folder(tmp_path) == first
     (tmp_path / "a").rename(tmp_path / "b")
     assert sha256_of_folder(tmp_path) != first
+
+
+def test_what_a_killed_run_left_in_the_output_is_removed_and_results_are_kept(tmp_path: Path) -> None:
+    (tmp_path / ".temporary-raw-source-data-x" / "deep").mkdir(parents=True)
+    (tmp_path / ".model.zip.0123456789abcdef.tmp").write_text("half")
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots" / ".a.csv.0123456789abcdef.tmp").write_text("half")
+    kept = ["model.zip", "snapshots/a.csv", ".of-a-person.tmp"]
+    for name in kept:
+        (tmp_path / name).write_text("whole")
+    with output_folder(tmp_path):
+        pass
+    assert sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()
+    ) == sorted(kept)
+
+
+def test_an_output_folder_is_used_by_one_run_at_a_time(tmp_path: Path) -> None:
+    def enter() -> None:
+        with output_folder(tmp_path / "output"):
+            pass
+
+    with output_folder(tmp_path / "output"), pytest.raises(TrainingError, match="another run"):
+        enter()
+    with output_folder(tmp_path / "output"):
+        pass

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,49 @@ def test_a_phase_that_fails_still_reports_how_far_it_got(tmp_path: Path) -> None
     with pytest.raises(RuntimeError):
         fail()
     assert json.loads((tmp_path / "p").read_text().splitlines()[-1])["done"] == 3
+
+
+def test_a_line_of_progress_can_always_be_read(tmp_path: Path) -> None:
+    with Progress(tmp_path / "p", log=io.StringIO()) as progress:
+        with progress.phase("a\x00\nb", 0) as phase:
+            phase.advance(5, loss=math.nan, accuracy=0.5, rate=math.inf)
+        with progress.phase("slow", 10) as phase:
+            phase.advance(0)
+    for line in (tmp_path / "p").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    first = json.loads((tmp_path / "p").read_text().splitlines()[0])
+    assert first["phase"] == "a??b"
+    assert first["metrics"] == {"accuracy": 0.5}
+
+
+def test_an_estimate_beyond_all_numbers_is_left_out(tmp_path: Path) -> None:
+    clock = Clock()
+    with (
+        Progress(tmp_path / "p", log=io.StringIO(), clock=clock) as progress,
+        progress.phase("train", 10**300) as phase,
+    ):
+        clock.now = 1e300
+        phase.advance(1)
+    line = json.loads((tmp_path / "p").read_text().splitlines()[0])
+    assert line["eta_seconds"] is None
+
+
+def test_half_a_line_that_a_killed_run_left_does_not_spoil_the_next_line(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text('{"phase": "clean"}\n{"phase": "emb')
+    with Progress(tmp_path / "p", log=io.StringIO()) as progress, progress.phase("embed", 1) as phase:
+        phase.advance(1)
+    lines = (tmp_path / "p").read_text().splitlines()
+    assert lines[:2] == ['{"phase": "clean"}', '{"phase": "emb']
+    assert json.loads(lines[2])["phase"] == "embed"
+
+
+def test_a_line_for_people_is_one_line_without_secrets() -> None:
+    log = io.StringIO()
+    with Progress(log=log) as progress:
+        progress.say("fetched https://u:s3cret@h/a?sig=s3cret\nerror: forged\x1b[2J" + "x" * 10_000)
+    (line,) = log.getvalue().splitlines()
+    assert line.startswith("fetched https://h/a?error: forged?[2J")
+    assert len(line) == 4000
 
 
 class Terminal(io.StringIO):
