@@ -1,4 +1,4 @@
-"""AWS clients, and the one place where their errors are translated into ones that say what to do."""
+"""AWS clients, and the one place that translates their errors into errors that say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,9 +40,9 @@ def _config(attempts: int, *, connect_s: float = 10, read_s: float = 60) -> Conf
 
 
 class CloudError(Exception):
-    """AWS refused or could not be asked; the code and AWS's own words are kept whole."""
+    """AWS refused a call or could not be reached. The code and the message of AWS are kept unchanged."""
 
-    # What a build fails with when the error ends it.
+    # The code with which a build fails when this error ends it.
     failure_code = FailureCode.CLOUD_ERROR
 
     def __init__(self, code: str, message: str) -> None:
@@ -52,17 +52,17 @@ class CloudError(Exception):
 
 
 class CloudUnavailable(CloudError):
-    """Throttled or out of reach, for longer than the client's own retries: the same call may work later."""
+    """AWS throttled the calls or could not be reached, in spite of the client's retries. Retry later."""
 
 
 class NoCapacity(CloudError):
-    """This place has no such machine now: go elsewhere, or wait."""
+    """This place has no such machine at the moment. Try another place, or wait."""
 
     failure_code = FailureCode.NO_CAPACITY
 
 
 class QuotaExceeded(CloudError):
-    """The account's limit is reached: go elsewhere, or raise it."""
+    """The account's limit is reached. Try another place, or raise the limit."""
 
     failure_code = FailureCode.QUOTA_EXCEEDED
 
@@ -74,15 +74,15 @@ class CloudAuthError(CloudError):
 
 
 class CloudNotFound(CloudError):
-    """What the call named does not exist."""
+    """The thing that the call named does not exist."""
 
 
 class InvalidRequest(CloudError):
-    """botocore refused to send the call: a parameter or a setting of ours is wrong, and stays wrong."""
+    """botocore refused to send the call: one of our parameters or settings is wrong. A retry cannot help."""
 
 
 class PreconditionFailed(CloudError):
-    """The object changed, or was there already."""
+    """The object has changed, or already exists."""
 
 
 _KINDS: dict[str, type[CloudError]] = {
@@ -122,7 +122,7 @@ _KINDS: dict[str, type[CloudError]] = {
     "ResourceNotFoundException": CloudNotFound,
     "NoSuchKey": CloudNotFound,
     "NoSuchBucket": CloudNotFound,
-    # The answer to a HEAD has no body, so no code: botocore gives its status instead.
+    # The answer to a HEAD request has no body and so no code. botocore gives its status instead.
     "404": CloudNotFound,
     "429": CloudUnavailable,
     "500": CloudUnavailable,
@@ -131,13 +131,13 @@ _KINDS: dict[str, type[CloudError]] = {
     "504": CloudUnavailable,
     "PreconditionFailed": PreconditionFailed,
     "412": PreconditionFailed,
-    # Somebody else is writing the key at this moment: who was first is known only later.
+    # Another client is writing the same key. Only a later try can tell which of the two was first.
     "ConditionalRequestConflict": CloudUnavailable,
     "OperationAborted": CloudUnavailable,
 }
 
 
-# Of botocore's own errors, those of the network and of a role's credentials that come over it.
+# botocore's own errors that may pass: those of the network, and of fetching a role's credentials over it.
 _PASSING = (
     NoConnection,
     HTTPClientError,
@@ -151,7 +151,7 @@ _PASSING = (
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn boto's errors into ours. Unknown codes stay whole, as plain CloudErrors."""
+    """Turn boto's errors into ours. An error with an unknown code becomes a plain CloudError."""
     try:
         yield
     except ClientError as exc:
@@ -169,9 +169,9 @@ def translated() -> Iterator[None]:
 
 
 def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
-    """Presigns with Signature V4; AWS's newer regions take nothing else.
+    """A client that presigns with Signature V4, because AWS's newer regions accept nothing else.
 
-    `probing`: one try and a few seconds, for who only asks whether S3 answers.
+    With `probing`, a call gets one try and a few seconds. This is for checking whether S3 answers.
     """
     signing = Config(
         signature_version="s3v4",
@@ -187,7 +187,7 @@ def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
 
 
 def ec2_client(settings: Settings, region: str, *, attempts: int = 5) -> "EC2Client":
-    """`attempts` 1 for RunInstances: its capacity errors are 500s, which botocore would repeat by itself."""
+    """Use one attempt for RunInstances: its capacity errors have status 500, which botocore would retry."""
     return boto3.session.Session().client(
         "ec2", region_name=region, endpoint_url=settings.aws_endpoint_url, config=_config(attempts)
     )

@@ -18,19 +18,19 @@ from app.settings import Settings
 from app.storage.bucket import Bucket
 
 DESCRIPTION = """
-Records which models were built from which commits, and which one runs where.
+The registry records which models were built from which commits, and which model runs in which stage.
 
-* **CI** asks for a model with `POST /builds` and follows it with `GET /builds/{id}`.
-* **The deploy job** asks `GET /models/{stage}/latest` what to deploy, and tells that it did with
+* **CI** requests a model with `POST /builds` and follows its build with `GET /builds/{id}`.
+* **The deploy job** asks `GET /models/{stage}/latest` what to deploy, and records the deployment with
   `POST /models/{prefix}/promotions`.
 
 Errors are `application/problem+json` with a stable `type`. Times are UTC.
-Lists are paged: pass `next` as `cursor`.
+Lists come in pages: to get the next page, pass `next` as `cursor`.
 """
 
 TAGS = [
     {"name": "builds", "description": "Attempts to produce the model of a prefix."},
-    {"name": "models", "description": "What builds published, and where it runs."},
+    {"name": "models", "description": "The models that builds published, and the stages in which they run."},
     {"name": "health", "description": "For load balancers and monitors."},
 ]
 
@@ -38,19 +38,19 @@ TAGS = [
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The API over one database and one bucket; settings come from the environment unless given."""
     settings = settings or Settings()
-    # As many connections as FastAPI has threads for blocking endpoints: none waits for another's.
+    # With its overflow, the pool has a connection for each of FastAPI's threads for blocking endpoints.
     database = Database(settings.database_url.get_secret_value(), pool_size=20)
 
     bucket = Bucket.of(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # So that the first to ask whether the service is ready finds an answer.
+        # Start asking the bucket now, so that the first request for /readyz finds an answer.
         app.state.bucket_probe.status()
         yield
         database.close()
 
-    # The pages bring their own scripts: behind a customs firewall no CDN answers.
+    # The pages contain their own scripts, because no CDN can be reached behind a customs firewall.
     app = FastAPIOffline(
         title="Tariff model registry",
         description=DESCRIPTION,

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-# Each queue has its own slots: builds that last hours and calls to AWS that hang keep nothing else waiting.
+# Each queue has its own slots, so that builds that last hours and calls to AWS that hang delay nothing else.
 BUILDS = "builds"
 MIRROR = "mirror"
 JANITOR = "janitor"
@@ -21,25 +21,25 @@ JANITOR = "janitor"
 RUN_BUILD = "run_build"
 DRAIN_OUTBOX = "drain_outbox"
 
-# The queue's library owns its tables; this is as much of them as we ask.
+# The queue's library owns its tables. We declare only the columns that we query.
 _jobs = table("procrastinate_jobs", column("task_name", Text), column("status"), column("args", JSONB))
 
-# Its own connector is never opened: every job goes in over the caller's connection.
+# Its own connector is never opened, because every job is inserted over the caller's connection.
 _sender = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
 
 def enqueue_build(session: Session, build_id: UUID) -> None:
     """Have a worker carry the build.
 
-    To be called once for each build; `lease.unattended` says when to do it again. The job has no lock of the
-    queue: a lock that a dead worker holds would keep every other worker from the build. The build's
-    own lease, which ends by itself, decides who carries it.
+    Call it once for each build; `lease.unattended` finds the builds for which it must be called again. The
+    job has no lock of the queue, because a lock that a dead worker holds would keep every other worker from
+    the build. The build's own lease, which ends by itself, decides which worker carries it.
     """
     _enqueue(session, RUN_BUILD, queue=BUILDS, once=None, build_id=str(build_id))
 
 
 def has_job(build_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
-    """SQL: whether a job waits for the build, or carries it."""
+    """An SQL condition: whether the build has a job that is waiting or running."""
     return (
         select(1)
         .select_from(_jobs)
@@ -69,7 +69,7 @@ def _enqueue(session: Session, task: str, *, queue: str, once: str | None, **arg
     except AlreadyEnqueued:
         return
     except ConnectorException as exc:
-        # The same trouble of the same connection must look the same to callers, whoever ran the statement.
+        # Callers must see the same error for a broken connection, whether the session or the queue used it.
         if isinstance(exc.__cause__, psycopg.OperationalError):
             raise OperationalError(f"enqueue {task}", None, exc.__cause__) from exc
         raise

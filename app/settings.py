@@ -1,4 +1,4 @@
-"""Every setting of the service, read from the environment once, at the start."""
+"""Every setting of the service. They are read from the environment once, at the start."""
 
 import re
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Token:
         """An entry of REGISTRY_API_TOKENS: `name=sha256` or `name=sha256:scope+scope`. Raises ValueError."""
         found = _TOKEN.fullmatch(entry)
         if found is None:
-            # The entry is not shown. Whoever put a token there by mistake must not find it in a log too.
+            # The entry is not shown: a token that was put there by mistake must not get into a log.
             message = (
                 "is not name=sha256 or name=sha256:scope+scope. "
                 "Get the sha256 with: printf %s TOKEN | sha256sum"
@@ -47,7 +47,9 @@ class Token:
         if found["scopes"] is not None:
             named = found["scopes"].split("+")
             if unknown := [word for word in named if known(Scope, word) is None]:
-                message = f"names the scopes {unknown}, which do not exist. There are: {', '.join(Scope)}"
+                message = (
+                    f"names the scopes {unknown}, which do not exist. The scopes are: {', '.join(Scope)}"
+                )
                 raise ValueError(message)
             scopes = frozenset(Scope(word) for word in named)
         return cls(found["name"], found["digest"].lower(), scopes)
@@ -71,10 +73,10 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """One frozen value, built at the start and passed down.
+    """All settings as one frozen value, which is built at the start and passed down.
 
-    Names in the environment are `REGISTRY_` + the field in capitals, but for the few that other tools
-    share (`DATABASE_URL`, `AWS_ENDPOINT_URL`, `AWS_REGION`).
+    The name of a setting in the environment is `REGISTRY_` and the field's name in capitals, except for the
+    few that other tools use too (`DATABASE_URL`, `AWS_ENDPOINT_URL`, `AWS_REGION`).
     """
 
     model_config = SettingsConfigDict(
@@ -95,8 +97,8 @@ class Settings(BaseSettings):
         default=timedelta(hours=1),
         ge=timedelta(minutes=1),
         le=timedelta(days=7),
-        description="how long an artifact's download URL is good for; "
-        "one that is signed with a role's credentials ends with these at the latest",
+        description="how long a download URL is valid, at most; "
+        "it also ends with the credentials of the role that it is signed with",
     )
     access: Access = Field(
         default=Access.READS,
@@ -105,7 +107,7 @@ class Settings(BaseSettings):
     )
     open_to_network: bool = Field(
         default=False,
-        description="with `open` access, listen on addresses that others can reach, too",
+        description="lets `open` access listen on addresses that others can reach",
     )
     api_tokens: Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)] = Field(
         default=(),
@@ -113,11 +115,14 @@ class Settings(BaseSettings):
         "without scopes a token may do everything but `admin`",
     )
 
-    image_name_pattern: str = Field(default="FPO Training *", description="name of the machine images to use")
-    image_owners: CommaSeparated = Field(default=("self",), description="owners of those images")
-    subnet_cidr: str = Field(default="10.0.1.0/24", description="the subnet that instances are launched into")
+    image_name_pattern: str = Field(
+        default="FPO Training *",
+        description="the name of the machine images; the newest available image is used",
+    )
+    image_owners: CommaSeparated = Field(default=("self",), description="the owners of the machine images")
+    subnet_cidr: str = Field(default="10.0.1.0/24", description="the subnet that instances are launched in")
     security_group: str = Field(default="fpo-training", description="the instances' security group, by name")
-    instance_type: str = Field(default="g5.xlarge", description="the instances' type")
+    instance_type: str = Field(default="g5.xlarge", description="the type of the instances")
     key_name: str = Field(
         default="fpo-training", description="the EC2 key pair that instances are launched with"
     )
@@ -132,46 +137,49 @@ class Settings(BaseSettings):
     instance_lifetime: timedelta = Field(
         default=timedelta(hours=36),
         ge=timedelta(hours=1),
-        description="dead-man's switch: an instance shuts itself down, and so ends, this long after its "
-        "launch; longer than the deadlines of all steps on it together, which include a day for the bucket",
+        description="an instance shuts itself down, and is thereby terminated, this long after its launch. "
+        "This must be longer than the deadlines of all steps that use the instance together; they include "
+        "a day in which the bucket cannot be reached",
     )
     code_repository: str | None = Field(
         default=None,
-        description="a git checkout on the worker's machine to bring the code from; "
-        "unset, the instance fetches from its clone's own origin",
+        description="a git checkout on the worker's machine from which it sends the code; "
+        "if this is not set, the instance fetches the code from the origin of its own clone",
     )
 
     job_silence: timedelta = Field(
         default=timedelta(hours=1),
         ge=timedelta(minutes=1),
-        description="a training that writes neither log nor progress for this long has failed",
+        description="a training that writes neither log lines nor progress for this long has failed",
     )
 
     worker_concurrency: int = Field(
-        default=20, ge=1, description="builds that one worker process carries at once"
+        default=20, ge=1, description="how many builds one worker process works on at the same time"
     )
     lease: timedelta = Field(
         default=timedelta(seconds=30),
-        description="how long a build stays with a worker that is not heard of",
+        description="how long a worker holds a build without renewing its lease",
     )
     heartbeat: timedelta = Field(
-        default=timedelta(seconds=10), description="how often a worker tells the queue that it lives"
+        default=timedelta(seconds=10), description="how often a worker tells the queue that it is alive"
     )
     stalled_after: timedelta = Field(
-        default=timedelta(seconds=30), description="how long a worker is silent until its jobs go to others"
+        default=timedelta(seconds=30),
+        description="how long a worker may be silent before other workers get its jobs",
     )
     upkeep_every_s: int = Field(
-        default=15, ge=1, le=59, description="seconds between two looks for what nobody looks after"
+        default=15, ge=1, le=59, description="how many seconds pass between two runs of the janitor"
     )
     orphan_grace: timedelta = Field(
         default=timedelta(minutes=10),
-        description="age from which an instance that no active build owns is terminated",
+        description="how old an instance that no active build owns must be before it is terminated",
     )
     accuracy_tolerance: float = Field(
         default=0.02,
         ge=0,
         le=1,
-        description="how far a benchmark's share may fall below production's until the verdict is `failed`",
+        description="how far the share of right answers in a benchmark may fall below that of production's "
+        "model before the verdict is `failed`",
     )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The engine and its transactions, and which of their errors pass by themselves."""
+"""The engine and its transactions, and which of their errors are temporary."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-# A database host that is gone is noticed within half a minute, not when TCP gives up.
+# A lost database host is noticed within half a minute. TCP alone would take much longer.
 CONNECTION = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -21,7 +21,7 @@ CONNECTION = {
     "tcp_user_timeout": 30_000,
 }
 
-# The beginnings of the SQLSTATE codes of trouble that is not the statement's own fault: the connection, a
+# The first characters of the SQLSTATE codes of errors that the statement did not cause: the connection, a
 # standby that cannot write, a transaction that Postgres ended because it was idle, a deadlock or another
 # conflict, missing resources, a lock that was not given in time, a shutdown, a failing disk.
 _TEMPORARY = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
@@ -60,16 +60,16 @@ class Database:
         idle_limit: timedelta = timedelta(seconds=60),
         lock_limit: timedelta = timedelta(0),
     ) -> None:
-        """`idle_limit` is how long a transaction may wait for its own process: a process that is paused in
-        the middle of one keeps its row locks no longer. `lock_limit` is how long a statement waits for a lock
-        that another process holds; zero means without limit.
+        """`idle_limit` is how long a transaction may be idle: a process that is paused in the middle of a
+        transaction loses its row locks after that. `lock_limit` is how long a statement waits for a lock that
+        another process holds; zero means that there is no limit.
         """
         self._idle_limit = idle_limit
         self._lock_limit = lock_limit
         self.url = make_url(url).set(drivername="postgresql+psycopg")
-        # A connection that a Postgres restart cut is replaced, not handed out.
+        # pool_pre_ping replaces a connection that a restart of Postgres has cut, instead of handing it out.
         self.engine: Engine = self._engine(pool_size, pool_pre_ping=True)
-        # For `read` alone; makes its first connection when it is first used.
+        # Only `read` uses this engine. It connects when it is first used.
         self._reader = self._engine(max(1, pool_size // 2), isolation_level="AUTOCOMMIT")
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
@@ -85,7 +85,7 @@ class Database:
         return engine
 
     def _prepare(self, connection: "psycopg.Connection[tuple[object, ...]]", _record: object) -> None:
-        # Times are read back in the session's zone, and the API promises UTC.
+        # Postgres returns times in the session's time zone, and the API promises UTC.
         idle_ms, lock_ms = (
             limit // timedelta(milliseconds=1) for limit in (self._idle_limit, self._lock_limit)
         )
@@ -100,19 +100,19 @@ class Database:
 
     @property
     def conninfo(self) -> str:
-        """The same database in libpq's words, for psycopg and procrastinate."""
+        """The database's URL in the form that libpq takes, for psycopg and procrastinate."""
         return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One transaction: committed when the block ends, rolled back whole when it raises."""
+        """One transaction. It is committed when the block ends, and rolled back when the block raises."""
         with self._sessions.begin() as session:
             yield session
 
     def read(self, query: Callable[[Connection], Result]) -> Result:
-        """The answer of a query that is one statement: one round trip, where a transaction takes four.
+        """The result of a query of a single statement, in one round trip; a transaction takes four.
 
-        `query` is called again when the connection turns out to be dead, so it must only read.
+        `query` is called again if the connection turns out to be dead, so it must only read.
         """
         for again in (True, False):
             try:

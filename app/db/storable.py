@@ -1,4 +1,4 @@
-"""The gate that every stored text and JSON value passes, so that Postgres never refuses its content.
+"""Column types for text and JSON that replace whatever Postgres would refuse to store.
 
 A build's failure quotes what a machine said, and a machine can say anything. Recording it must not fail
 because of that: otherwise the build never ends, and its instance keeps running.
@@ -13,7 +13,7 @@ from sqlalchemy import Dialect, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
 
-# Messages quote logs and answers; what is longer helps nobody and is sent with every list of builds.
+# Messages quote logs and answers. A longer message helps nobody, and every list of builds would contain it.
 MESSAGE_LIMIT = 4_000
 
 # U+0000 and half of a surrogate pair: the characters that Postgres refuses.
@@ -22,7 +22,7 @@ _MAX_BITS = 2_000
 
 
 def text_of(value: str, limit: int | None = None) -> str:
-    """The text with what Postgres refuses replaced, cut to `limit` characters."""
+    """The text without the characters that Postgres refuses, cut to `limit` characters."""
     value = _REFUSED.sub("\N{REPLACEMENT CHARACTER}", value)
     if limit is not None and len(value) > limit:
         left_out = f" … ({len(value) - limit:,} more characters)"
@@ -31,7 +31,7 @@ def text_of(value: str, limit: int | None = None) -> str:
 
 
 def json_of(value: Any) -> Any:
-    """The value with numbers that JSON does not have as null, and every text as `text_of` makes it."""
+    """The value as Postgres can store it: numbers that JSON lacks become null, and texts pass `text_of`."""
     found: Any
     match value:
         case None | bool():

@@ -1,4 +1,4 @@
-"""The tables. Rules that must hold are constraints here, not only code elsewhere."""
+"""The tables. Rules that must always hold are constraints here and not only checks in the code."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -39,7 +39,7 @@ def _one_of(column: str, words: Iterable[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
 
 
-# The condition of the partial unique index, written once: an upsert must repeat it to the letter.
+# The condition of the partial unique index. It is written once, because an upsert must repeat it exactly.
 HOLDS_PREFIX = text("builds.kind = 'train' AND builds.state IN ('queued', 'running', 'succeeded')")
 
 
@@ -71,7 +71,7 @@ class Build(Base):
     version: Mapped[str]
     sha: Mapped[str]
     branch: Mapped[str]
-    # A MiB each is allowed: they are read only where they are needed.
+    # Each may have up to 1 MiB, so they are loaded only where they are needed.
     search_config: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
     base_search_config: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
     promote_to: Mapped[str | None]
@@ -83,7 +83,7 @@ class Build(Base):
     finished_at: Mapped[datetime | None]
 
     progress: Mapped[dict[str, Any] | None]
-    # Set when a step failed, before the instance is gone: the build ends only after that.
+    # Set as soon as a step has failed. The build ends later, when its instance is terminated.
     failure_step: Mapped[str | None]
     failure_code: Mapped[str | None]
     failure_message: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
@@ -132,11 +132,11 @@ class BuildStep(Base):
     state: Mapped[str]
     attempts: Mapped[int]
     started_at: Mapped[datetime]
-    # For the deadline: seconds that workers have worked on it, and since when the present one does.
+    # For the deadline: the seconds that workers have worked on the step, and when the current one began.
     worked_s: Mapped[float] = mapped_column(server_default=text("0"))
     resumed_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    # How far a step that is under way has got; what it found or made when it ended.
+    # `checkpoint` is how far a running step has got; `output` is what a finished step found or made.
     checkpoint: Mapped[dict[str, Any] | None]
     output: Mapped[dict[str, Any] | None]
     message: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
@@ -204,14 +204,14 @@ class BuildLogChunk(Base):
 
 
 class Input(Base):
-    """A content that shaped models. What the bucket keeps of it lies under inputs/sha256/."""
+    """A piece of content that models were made from. If the bucket keeps it, it is under inputs/sha256/."""
 
     __tablename__ = "inputs"
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    # When the bucket was seen to hold it. Some inputs are known by their digest alone.
+    # When the bucket was first seen to hold the content. Of some inputs only the digest is known.
     stored_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -221,14 +221,14 @@ class Input(Base):
 
 
 class BuildInput(Base):
-    """Which build used which input, and as what."""
+    """The use of an input by a build, with the role that the input had."""
 
     __tablename__ = "build_inputs"
 
     build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
-    # A machine image and a git commit have no sha256 of their own: their origin names them for ever.
+    # A machine image and a git commit have no sha256. Their origin identifies them permanently.
     sha256: Mapped[str | None] = mapped_column(ForeignKey("inputs.sha256", ondelete="RESTRICT"))
     origin: Mapped[str | None]
 
@@ -240,7 +240,7 @@ class BuildInput(Base):
 
 
 class Model(Base):
-    """What a succeeded build published under its prefix."""
+    """The model that a succeeded build published under its prefix."""
 
     __tablename__ = "models"
 
@@ -286,7 +286,7 @@ class Artifact(Base):
 
 
 class Promotion(Base):
-    """The record that a model was deployed to a stage. Append-only: a trigger refuses anything else."""
+    """The record that a model was deployed to a stage. It is append-only: a trigger refuses other changes."""
 
     __tablename__ = "promotions"
 
@@ -294,7 +294,8 @@ class Promotion(Base):
     stage: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     model_id: Mapped[UUID]
-    # The model's own version, held equal by the foreign key: "latest of a version" walks one index.
+    # A copy of the model's version, which the foreign key keeps equal. It lets one index serve the query for
+    # the latest model of a version.
     version: Mapped[str]
     promoted_by: Mapped[str]
     note: Mapped[str | None]
@@ -312,12 +313,12 @@ class Promotion(Base):
 
 
 class Outbox(Base):
-    """A key of the bucket that a worker has to look at; the row goes when the bucket holds what it should."""
+    """A key of the bucket that a worker must check. The row is deleted once the bucket is right."""
 
     __tablename__ = "outbox"
 
     key: Mapped[str] = mapped_column(primary_key=True)
-    # Rises each time the key is asked for again, also when its row was gone meanwhile.
+    # Increases each time the key is asked for again, even if its row was deleted in the meantime.
     generation: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     asked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     attempts: Mapped[int] = mapped_column(server_default=text("0"))

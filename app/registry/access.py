@@ -1,4 +1,4 @@
-"""Who may call: what a token may do, and what a caller without one may do."""
+"""Who may call: what a caller with a token may do, and what a caller without a token may do."""
 
 import hashlib
 import hmac

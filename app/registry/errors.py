@@ -33,7 +33,7 @@ class RegistryError(Exception):
 
 
 class NotFound(RegistryError):
-    """What the request names does not exist."""
+    """The thing that the request names does not exist."""
 
 
 class NothingPromoted(NotFound):

@@ -1,4 +1,4 @@
-"""Inputs: what shapes a model. Each content has one row; each build's use of it has another."""
+"""Inputs: everything that a model is made from. Each content has one row, and so has each use by a build."""
 
 import re
 from collections.abc import Iterable
@@ -30,9 +30,9 @@ class InputRecord:
 
 
 def record(session: Session, lease: Lease, used: Iterable[InputRecord]) -> None:
-    """Record what shapes the model. Recording the same again changes nothing. Raises LeaseLost.
+    """Record the inputs of the model. Recording the same again changes nothing. Raises LeaseLost.
 
-    To be called before the content is put into the bucket: what lies there is then always known.
+    Call it before the content is put into the bucket, so that the database knows everything that lies there.
     """
     fence(session, lease)
     for item in used:
@@ -83,7 +83,7 @@ _SCP = re.compile(r"[^/@]+@(?=[^/@]+:)")
 
 
 def public_uri(uri: str) -> str:
-    """The URI without what may be secret in it: a user, a password, a query, a fragment.
+    """The URI without the parts that may be secret: user, password, query and fragment.
 
     `git+https://token@host/repository@commit` becomes `git+https://host/repository@commit`.
     """
@@ -92,7 +92,7 @@ def public_uri(uri: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError:
-        # Such as a bracket that is never closed. What cannot be read cannot be cleaned either.
+        # For example, a bracket is never closed. A URI that cannot be parsed cannot be cleaned either.
         return uri.partition("://")[0] + "://"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))

@@ -1,4 +1,4 @@
-"""Launches: each request for an instance, recorded before EC2 is asked, and what became of it."""
+"""Launches: each request for an instance, which is recorded before EC2 is asked, and its outcome."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MAX_LAUNCHES = 3
 
 
 class TooManyLaunches(Exception):
-    """The build has had as many instances as a build gets."""
+    """The build has had the highest number of instances that is allowed."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Request:
-    """A launch that EC2 is to be asked for."""
+    """A launch that is recorded and that EC2 will be asked for."""
 
     id: int
     client_token: str
@@ -88,7 +88,7 @@ def request(
 
 
 def launched(session: Session, lease: Lease, launch_id: int, instance_id: str) -> None:
-    """Record which instance came of the request. Raises LeaseLost."""
+    """Record the instance that EC2 launched for the request. Raises LeaseLost."""
     fence(session, lease)
     launch, at = session.get_one(Launch, launch_id), now(session)
     launch.state = LaunchState.LAUNCHED

@@ -1,7 +1,7 @@
 """The bucket mirrors the database: what it should hold for a key, and which keys to look at again.
 
-The outbox says only "look at this key again". Whoever looks asks `should_hold` what the key should hold at
-that moment, and makes the bucket match. So it does no harm to ask once too often, or in any order.
+The outbox says only "look at this key again". The worker that looks asks `should_hold` what the key should
+hold at that moment, and makes the bucket match. So it does no harm to ask too often, or in another order.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Exactly:
 
 @dataclass(frozen=True)
 class CopyOf:
-    """The key should hold an object with this digest. Where it is missing, `source` is where it was made."""
+    """The key should hold an object with this digest. A missing object is copied from `source`."""
 
     source: str
     sha256: str
@@ -49,7 +49,7 @@ Wanted = Exactly | CopyOf | Nothing | NotOurs
 
 
 def should_hold(session: Session, key: str) -> Wanted:
-    """What the bucket should hold for a key, as the database is now."""
+    """What the bucket should hold for a key according to the database."""
     place = keys.parse(key)
     if place is None:
         return NotOurs("it does not belong to a prefix")
@@ -93,10 +93,10 @@ class Entry:
 def ask(session: Session, *asked: str) -> None:
     """Have a worker look at these keys, once this transaction is committed.
 
-    Call it last in a transaction. It waits for whoever asks at the same moment, so a transaction that takes
+    Call it last in a transaction. It waits for others that ask at the same time, so a transaction that takes
     another lock afterwards (such as that of a promotion's stage) can deadlock with one that has it already.
     """
-    # In their order, because two transactions that ask for the same keys wait for each other's rows.
+    # Sorted, because two transactions that ask for the same keys in different orders could deadlock.
     rows = [{"key": key} for key in sorted(set(asked))]
     session.execute(
         insert(Outbox)
@@ -116,7 +116,7 @@ def ask(session: Session, *asked: str) -> None:
 
 
 def due(session: Session, limit: int = 100) -> list[Entry]:
-    """The keys to look at by now, the longest waiting first."""
+    """The keys that are due, the one that has waited longest first."""
     rows = session.execute(
         select(Outbox.key, Outbox.generation)
         .where(Outbox.next_attempt_at <= func.clock_timestamp())

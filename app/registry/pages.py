@@ -15,7 +15,7 @@ from app.registry.errors import Invalid
 
 @dataclass(frozen=True)
 class Cursor:
-    """The place behind the last item of a page."""
+    """The position after the last item of a page."""
 
     at: datetime
     id: UUID
@@ -25,18 +25,20 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises Invalid for a text that no page of ours gave out."""
+        """Raises Invalid for a text that did not come from a page of this registry."""
         try:
             padded = text + "=" * (-len(text) % 4)
             at, _, id_ = base64.urlsafe_b64decode(padded.encode("ascii")).decode().partition(" ")
             cursor = cls(datetime.fromisoformat(at), UUID(id_))
         except (ValueError, binascii.Error) as exc:
-            msg = f"cursor {text!r} is none of ours: pass the `next` of the page before, unchanged."
-            raise Invalid(msg) from exc
+            raise Invalid(_unknown(text)) from exc
         if cursor.at.tzinfo is None:
-            msg = f"cursor {text!r} is none of ours: pass the `next` of the page before, unchanged."
-            raise Invalid(msg)
+            raise Invalid(_unknown(text))
         return cursor
+
+
+def _unknown(text: str) -> str:
+    return f"{text!r} is not a cursor of this registry. Pass the `next` of the page before, unchanged."
 
 
 Item = TypeVar("Item")

@@ -11,7 +11,7 @@ from semver import Version
 from app.registry.errors import Invalid
 from training.config import SEMANTIC_VERSION
 
-# A prefix is also an S3 key, an index's key and an EC2 tag's value, and none of them is endless.
+# A prefix is also used in S3 keys, in an index and as the value of an EC2 tag, whose lengths are limited.
 MAX_VERSION = 100
 
 _SHA = re.compile(r"[0-9a-f]{7,40}")
@@ -26,7 +26,7 @@ class NotNeeded(StrEnum):
 
 @dataclass(frozen=True)
 class Prefix:
-    """`{version}-{sha7}`: names a model for ever."""
+    """The permanent name of a model: `{version}-{sha7}`."""
 
     version: str
     sha7: str
@@ -38,7 +38,7 @@ class Prefix:
     def of(cls, version: str, sha: str) -> Self:
         """The prefix of a version at a commit.
 
-        Raises Invalid when the version is no semantic version, or the sha no git commit.
+        Raises Invalid when the version is not a semantic version, or the sha is not a git commit.
         """
         parse_version(version)
         return cls(version, parse_sha(sha)[:7])
@@ -50,7 +50,8 @@ class Prefix:
         if dash and len(sha7) == 7 and _SHA.fullmatch(sha7) and _is_version(version):
             return cls(version, sha7)
         msg = (
-            f"{text!r} is no prefix: expected a version and 7 hex digits of a commit, such as 0.0.2-aff1242."
+            f"{text!r} is not a prefix. "
+            "Write a version and the first 7 hex digits of a commit, such as 0.0.2-aff1242."
         )
         raise Invalid(msg)
 
@@ -59,7 +60,10 @@ def parse_sha(text: str) -> str:
     """A git commit in lower case; raises Invalid unless it has 7 to 40 hex digits."""
     sha = text.strip().lower()
     if not _SHA.fullmatch(sha):
-        msg = f"sha {text!r} is no git commit: send 7 to 40 hex digits, best all 40 (git rev-parse HEAD)."
+        msg = (
+            f"sha {text!r} is not a git commit. "
+            "Send 7 to 40 hex digits, preferably all 40 (git rev-parse HEAD)."
+        )
         raise Invalid(msg)
     return sha
 
@@ -69,23 +73,23 @@ def parse_version(text: str) -> Version:
     if _is_version(text):
         return Version.parse(text)
     if len(text) > MAX_VERSION:
-        msg = f"version has {len(text)} characters: write no more than {MAX_VERSION}, such as 0.0.2."
+        msg = f"version has {len(text)} characters. Write at most {MAX_VERSION}, such as 0.0.2."
     else:
-        msg = f"version {text!r} is no semantic version: write MAJOR.MINOR.PATCH, such as 0.0.2."
+        msg = f"version {text!r} is not a semantic version. Write MAJOR.MINOR.PATCH, such as 0.0.2."
     raise Invalid(msg)
 
 
 def _is_version(text: str) -> bool:
-    # Build metadata is legal in semantic versions ("+…"), but not in a prefix: it is a URL segment, too.
+    # A semantic version may contain build metadata ("+…"). A prefix may not, because it is part of URLs.
     return len(text) <= MAX_VERSION and SEMANTIC_VERSION.fullmatch(text) is not None
 
 
 def decide(version: str, base_config: str | None) -> NotNeeded | None:
-    """Whether a commit gets a model: its version must be above the base branch's.
+    """Whether a commit needs a model: its version must be higher than the base branch's.
 
-    `base_config` is the base branch's search-config.toml as text; None, or one without a readable
-    version, compares as lower than anything: a base that is broken must not keep a repair from building.
-    Returns None when a model is needed. Precedence of versions: semver.org 2.0.0, section 11.
+    `base_config` is the base branch's search-config.toml as text. If it is None or has no readable version,
+    every version counts as higher, because a broken base branch must not prevent a repair from building.
+    Returns None when a model is needed. Versions are compared as in semver.org 2.0.0, section 11.
     """
     base = _version_of(base_config) if base_config is not None else None
     if base is None:
@@ -100,7 +104,7 @@ def _version_of(config: str) -> Version | None:
     try:
         version = tomli.loads(config).get("version")
     except (ValueError, RecursionError):
-        # No TOML, or TOML beyond what the parser takes: numbers without end, a thousand nested arrays.
+        # It is not TOML, or the parser cannot take it: endless numbers, or a thousand nested arrays.
         return None
     if not isinstance(version, str) or len(version) > MAX_VERSION or not Version.is_valid(version):
         return None

@@ -1,4 +1,4 @@
-"""The statement of what made a model, for auditors: an in-toto Statement v1 with SLSA Provenance v1 in it.
+"""The statement of what a model was made from, for auditors: an in-toto Statement v1 with SLSA Provenance v1.
 
 See https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1.
 """

@@ -1,4 +1,4 @@
-"""How a model comes to exist: its record, artifacts, markers and first promotion, in one transaction."""
+"""The publication of a model: its record, artifacts, markers and first promotion, in one transaction."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ class Publication:
 
 
 def publish(session: Session, lease: Lease, publication: Publication) -> None:
-    """Record the model of the build, whose artifacts are in place by now. Raises LeaseLost."""
+    """Record the model of the build. Its artifacts must already be in the bucket. Raises LeaseLost."""
     build = fence(session, lease)
     model = Model(
         prefix=build.prefix,

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-# Letters and symbols that are shown as nothing, though Unicode does not count them among the spaces.
+# Letters and symbols that are shown blank, although Unicode does not count them as spaces.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 # Separators, controls and other invisible characters, and marks that need a character to stand on.
 _INVISIBLE = ("Z", "C", "M")

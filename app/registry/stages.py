@@ -30,7 +30,7 @@ from app.words import Stage, Verdict
 
 _log = logging.getLogger(__name__)
 
-# The first half tells our locks from other users of advisory locks; the second half is the stage.
+# The first half of the lock's key distinguishes our locks from other advisory locks; the second is the stage.
 _LOCK_CLASS = 0x7A51
 
 
@@ -74,7 +74,7 @@ class Latest:
 
 
 def _latest(*, of_version: bool) -> Select[Any]:
-    """One statement with everything that the deploy job needs; the artifacts come along as arrays."""
+    """One statement with everything that the deploy job needs. The artifacts are returned as arrays."""
     version = bindparam("version", type_=String) if of_version else None
     newest = aliased(Promotion, newest_promotion(bindparam("stage", type_=String), version).subquery())
 

@@ -1,4 +1,4 @@
-"""The registry's bucket: reading, and writing without ever overwriting by accident."""
+"""The registry's bucket. Writes are conditional, so that nothing is overwritten by accident."""
 
 import base64
 import contextlib
@@ -49,14 +49,14 @@ class ObjectInfo:
     build_id: str | None
 
     def holds(self, content: bytes) -> bool:
-        """Whether the object is these bytes. Without a digest that is known only of nothing at all."""
+        """Whether the object has these bytes. Without a digest, only an empty object can be recognised."""
         if self.size_bytes != len(content):
             return False
         return not content or self.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def _sha256_of(checksum: str | None) -> str | None:
-    """S3's base64 as hex digits; None for an upload in parts, whose checksum is made from theirs."""
+    """S3's base64 as hex digits; None for an upload in parts, whose checksum is not the content's."""
     return base64.b64decode(checksum).hex() if checksum is not None and "-" not in checksum else None
 
 
@@ -78,12 +78,12 @@ def _digest(file: IO[bytes]) -> FileDigest:
 
 
 class Bucket:
-    """Every failure of AWS surfaces as a CloudError."""
+    """The bucket. Every failure of AWS is raised as a CloudError."""
 
     def __init__(
         self, client: "S3Client", name: str, make_probe: "Callable[[], S3Client] | None" = None
     ) -> None:
-        """`make_probe` makes the client of `check`, when it is first asked for; else `client` serves."""
+        """`make_probe` makes the client of `check` when it is first needed. Without it, `client` is used."""
         self._client = client
         self._make_probe = make_probe
         self.name = name
@@ -127,7 +127,7 @@ class Bucket:
             return self._read(key, file)
 
     def digest(self, key: str) -> FileDigest:
-        """Of the object's bytes as they are, whatever its metadata says. Raises CloudNotFound."""
+        """The digest of the object's bytes, which are read for it. Raises CloudNotFound."""
         return self._read(key, None)
 
     def _read(self, key: str, to: IO[bytes] | None) -> FileDigest:
@@ -152,7 +152,7 @@ class Bucket:
             self._put(key, source, content, content_type, build_id, {"IfNoneMatch": "*"})
             return True
         except PreconditionFailed:
-            # Ours from an earlier try, or from a request whose answer was lost, is as good as written.
+            # An earlier try, or a request whose answer was lost, may have written the same content.
             there = self.head(key)
             if there is None or there.sha256 != content.sha256 or there.size_bytes != content.size_bytes:
                 raise KeyTaken(key, there.build_id if there else None) from None
@@ -219,11 +219,11 @@ class Bucket:
                 self._client.delete_object(Bucket=self.name, Key=key, IfMatch=only.etag)
 
     def presign(self, key: str, lifetime_s: int) -> str:
-        """A URL that anybody can download the object from, good for at least half the lifetime."""
+        """A URL that anybody can download the object from. It is valid for at least half the lifetime."""
         return self._presign(key, lifetime_s, int(time.time() // max(1, lifetime_s // 2)))
 
     def _presign_in_period(self, key: str, lifetime_s: int, _period: int) -> str:
-        # Signing costs more than the query in front of it; within half a lifetime one signature serves all.
+        # Signing takes longer than the query before it, so one signature is used for half a lifetime.
         with translated():
             return self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=lifetime_s
@@ -235,5 +235,5 @@ class Bucket:
             with translated():
                 self._probe.head_bucket(Bucket=self.name)
         except CloudNotFound as exc:
-            message = f"there is no bucket {self.name!r}. Set REGISTRY_BUCKET, or make the bucket"
+            message = f"there is no bucket {self.name!r}. Set REGISTRY_BUCKET, or create the bucket"
             raise CloudError(exc.code, message) from exc

@@ -1,4 +1,4 @@
-"""The layout of the bucket: where everything lies. No other module puts a key together or takes one apart."""
+"""The layout of the bucket. No other module composes or parses a key."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,7 +9,7 @@ RAW_SOURCE_DATA = "raw_source_data.zip"
 BENCHMARKING_DATA = "benchmarking_data.zip"
 
 UNPUBLISHED = "unpublished/"
-# Where builds kept what they had collected before it was called unpublished.
+# The folder that builds of the release before used instead.
 FORMER_UNPUBLISHED = "staging/"
 
 MODEL_ZIP = "model.zip"
@@ -41,9 +41,9 @@ class Place:
 
 
 def parse(key: str) -> Place | None:
-    """Where a key lies; None for what lies outside every prefix: raw data, inputs, unpublished files.
+    """The prefix and the name of a key; None for a key outside all prefixes, such as that of an input.
 
-    Only the form is judged: whether such a prefix exists is for the database to say.
+    Only the form is checked. Whether such a prefix exists, only the database knows.
     """
     prefix, slash, name = key.partition("/")
     if not slash or not name or "/" in name or f"{prefix}/" in _OUTSIDE:
@@ -68,10 +68,10 @@ def input_key(sha256: str) -> str:
 
 
 def unpublished_key(build_id: UUID, sha256: str) -> str:
-    """Where a build keeps a file until it is published; empty again soon afterwards.
+    """The key under which a build keeps a file until it is published. The file is deleted soon afterwards.
 
-    By content, so that no try and no worker ever writes over another's. No name here ends in model.zip,
-    because existing tools take every key that does for a model.
+    The key contains the digest of the content, so that no try and no worker overwrites another's file. No key
+    here ends in model.zip, because existing tools take every key with that ending for a model.
     """
     return f"{UNPUBLISHED}{build_id}/{sha256}"
 

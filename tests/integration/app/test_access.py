@@ -264,7 +264,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], int, str, str]] = [
     ("POST", "/builds", {"data": {"sha": "x"}}, 422, "invalid-request", "body"),
     ("GET", "/builds?limit=0", {}, 422, "invalid-request", "query.limit"),
     ("GET", "/builds?limit=201", {}, 422, "invalid-request", "query.limit"),
-    ("GET", "/builds?cursor=me", {}, 422, "invalid-request", "pass the `next` of the page before"),
+    ("GET", "/builds?cursor=me", {}, 422, "invalid-request", "Pass the `next` of the page before"),
     ("GET", "/builds?state=done", {}, 422, "invalid-request", "'queued'"),
     ("GET", "/builds?branch=%00", {}, 422, "invalid-request", "U+0000"),
     ("GET", "/builds?prefix=%00", {}, 422, "invalid-request", "U+0000"),
@@ -272,7 +272,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], int, str, str]] = [
     ("GET", "/models?branch=%00", {}, 422, "invalid-request", "U+0000"),
     ("GET", "/models?stage=moon", {}, 422, "invalid-request", "'production'"),
     ("GET", "/models/development/latest?version=%00", {}, 422, "invalid-request", "U+0000"),
-    ("GET", "/models/%00", {}, 422, "invalid-request", "is no prefix"),
+    ("GET", "/models/%00", {}, 422, "invalid-request", "is not a prefix"),
     ("GET", "/models/1.0.0-abcdef1/artifacts/%00", {}, 404, "not-found", "There is no model"),
 ]
 

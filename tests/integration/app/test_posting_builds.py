@@ -164,7 +164,7 @@ def test_a_problem_of_the_configuration_names_key_and_line(api: TestClient, regi
 def test_a_text_that_is_not_a_configuration_is_refused_with_the_reason(
     unchanged_api: TestClient, unchanged: Registry, text: str, tail: str
 ) -> None:
-    """Whether it is no text that can be stored, not TOML, or TOML that lacks what a model needs."""
+    """Whether the text cannot be stored, is not TOML, or is TOML without what a model needs."""
     for content in (text, f'name = "x"\n{text}', f"{TOML}{tail}\n= ="):
         answer = unchanged_api.post("/builds", json=unchanged.body() | {"search_config": content})
         assert answer.status_code == 422

@@ -113,8 +113,8 @@ def test_promotions_have_their_markers_looked_at(api: TestClient, registry: Regi
     ("prefix", "status", "says"),
     [
         ("1.0.0-abcdef9", 404, "There is no model 1.0.0-abcdef9"),
-        ("nonsense", 422, "is no prefix"),
-        ("1.0.0-abcdef9%0A", 422, "is no prefix"),
+        ("nonsense", 422, "is not a prefix"),
+        ("1.0.0-abcdef9%0A", 422, "is not a prefix"),
     ],
 )
 def test_what_cannot_be_promoted_is_told(api: TestClient, prefix: str, status: int, says: str) -> None:

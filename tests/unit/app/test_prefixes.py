@@ -115,7 +115,7 @@ def test_a_broken_base_does_not_keep_a_repair_from_building(base: str | None) ->
     ],
 )
 def test_what_is_no_prefix_is_refused(prefix: str) -> None:
-    with pytest.raises(Invalid, match="is no prefix"):
+    with pytest.raises(Invalid, match="is not a prefix"):
         Prefix.parse(prefix)
 
 

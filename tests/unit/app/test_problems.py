@@ -55,7 +55,7 @@ def test_every_error_can_be_documented_with_a_whole_example(error: type[Exceptio
 
 
 def test_an_error_without_a_message_of_its_own_says_what_its_class_says() -> None:
-    assert str(NotFound()) == "What the request names does not exist."
+    assert str(NotFound()) == "The thing that the request names does not exist."
     assert str(NotFound("There is no model 1.0.0-abcdef1.")) == "There is no model 1.0.0-abcdef1."
 
 

@@ -24,7 +24,9 @@ def test_tokens_are_read_from_one_line() -> None:
 
 
 def test_a_scope_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ValidationError, match=r"entry 2 names the scopes .*promote.* There are: read, build"):
+    with pytest.raises(
+        ValidationError, match=r"entry 2 names the scopes .*promote.* The scopes are: read, build"
+    ):
         make(api_tokens=f"ci={DIGEST},deploy={DIGEST}:read+promote")
 
 
