@@ -1,4 +1,4 @@
-"""`python -m worker`: carry builds, until SIGTERM or SIGINT."""
+"""`python -m worker` carries builds until it gets SIGTERM or SIGINT."""
 
 import sys
 

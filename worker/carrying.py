@@ -1,4 +1,4 @@
-"""The builds that this process carries, whatever becomes of the queue's jobs for them."""
+"""The builds that this process carries, even when the queue's jobs for them have ended."""
 
 import logging
 from concurrent.futures import Future
@@ -19,7 +19,7 @@ class Carrying:
     """Carries each build in a thread of its own, and counts the threads.
 
     The queue's worker ends when Postgres restarts, and its jobs end with it. The threads go on, and their
-    leases are renewed once Postgres is back. The next job for such a build waits for the thread that it has.
+    leases are renewed once Postgres is back. The next job for such a build waits for its existing thread.
     """
 
     def __init__(self, runner: Runner, limit: int) -> None:

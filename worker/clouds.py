@@ -19,7 +19,7 @@ class Cloud:
 
     region: str
     ec2: "EC2Client"
-    # One try for each call: the registry itself decides what follows when there is no capacity.
+    # One try for each call, because the registry itself decides what to do when there is no capacity.
     ec2_launch: "EC2Client"
     secrets: "SecretsManagerClient"
 

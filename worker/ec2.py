@@ -1,4 +1,4 @@
-"""EC2 instances as the registry uses them: found by tag, described, terminated."""
+"""Finds EC2 instances by tag, describes them and terminates them."""
 
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 MANAGED_BY = "tariff-model-registry"
 
 ALIVE = ("pending", "running", "stopping", "stopped")
-# EC2 is eventually consistent: it may not know an instance that is there. This long without it means gone.
+# EC2 is eventually consistent and may not know an existing instance yet. After this long, it counts as gone.
 _UNKNOWN_S = 60.0
 _POLL_S = 2.0
 
 
 def managed_instances(cloud: Cloud, *filters: "FilterTypeDef") -> list["InstanceTypeDef"]:
-    """Every instance that carries our tag and has not ended, whoever launched it. Raises CloudError."""
+    """Every instance that carries our tag and is not terminated. Raises CloudError."""
     wanted: list[FilterTypeDef] = [
         {"Name": "tag:managed-by", "Values": [MANAGED_BY]},
         {"Name": "instance-state-name", "Values": list(ALIVE)},
@@ -37,7 +37,7 @@ def instances_of(cloud: Cloud, build_id: UUID) -> list["InstanceTypeDef"]:
 
 
 def terminate(cloud: Cloud, instance_ids: list[str]) -> None:
-    """Tell EC2 to end them. One that it no longer knows has ended. Raises CloudError."""
+    """Tell EC2 to terminate them. An instance that it no longer knows has ended. Raises CloudError."""
     for instance_id in instance_ids:
         try:
             with translated():

@@ -1,10 +1,10 @@
-"""What a step may end with, besides its output."""
+"""The errors with which a step may end."""
 
 from app.words import FailureCode
 
 
 class StepFailed(Exception):
-    """The step cannot succeed: the build fails, after its instance is gone.
+    """The step cannot succeed. The build fails once its instance is terminated.
 
     `code` is a FailureCode, or what a training of another commit reports. `message` says what is wrong and
     what to do.

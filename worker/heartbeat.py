@@ -34,7 +34,7 @@ class Heartbeat:
 
     @property
     def lost(self) -> bool:
-        # A database that cannot be asked for longer than the lease lasts: another worker may hold it by now.
+        # If the database could not be reached for longer than the lease lasts, another worker may hold it.
         return self._lost or time.monotonic() > self._held_until
 
     def _beat(self) -> None:

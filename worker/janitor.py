@@ -1,4 +1,4 @@
-"""Finds what nobody looks after: builds without a worker, instances without a build, staged leftovers."""
+"""Finds builds without a worker, instances without an active build, and unpublished files of ended builds."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def requeue_unattended(database: Database) -> int:
-    """Enqueue every active build that no worker holds and no job will bring to one; returns how many."""
+    """Enqueue every active build that has neither a worker nor a job. Returns how many there were."""
     with database.transaction() as session:
         builds = unattended(session)
         for build_id in builds:
@@ -27,10 +27,11 @@ def requeue_unattended(database: Database) -> int:
 def terminate_orphans(
     database: Database, clouds: Clouds, grace: timedelta, now: datetime | None = None
 ) -> list[str]:
-    """End the instances whose build, one of this registry's, has ended. Returns their ids.
+    """Terminate the instances whose build has ended. Returns their ids.
 
-    Looks in every region in use. An instance of a build that we do not know belongs to another registry, and
-    is left alone. The grace period is for a build that was just made, or has just ended and will say so soon.
+    It looks in every region in use. An instance of a build that this registry does not know belongs to
+    another registry and is left alone. `grace` is the age at which an instance is first looked at: a younger
+    one may belong to a build that has only just begun or ended.
     Raises CloudError.
     """
     now = now or datetime.now(UTC)

@@ -1,6 +1,6 @@
-"""A job on the instance: started once, detached, and followed to its end.
+"""A job on the instance. It is started once, runs detached, and is followed to its end.
 
-docs/training-machine.md has the contract of its files.
+docs/training-machine.md describes the files that a job reads and writes.
 """
 
 import json
@@ -19,14 +19,15 @@ _BLOCK = 4 << 20
 LOG_LIMIT_BYTES = 64 << 20
 _TAIL_BYTES = 64 << 10
 
-# flock: two starts of a job, by whomever, run one, and a lock that is free tells that the job is dead.
-# On a line of its own: behind `&&`, a shell that waits for it would keep our channel open until it ends.
+# flock ensures that only one process runs, even if several workers start the job. A free lock means that the
+# job is dead. The command has a line of its own, because a shell that waits for it after `&&` would keep our
+# channel open until the job ends.
 _START = """\
 cd {job} || exit 1
 setsid nohup flock --nonblock lock sh run.sh >/dev/null 2>&1 </dev/null 9>&- &
 """
-# `started` holds the machine's boot id. A job that has it is not started again: what it left half-written is
-# neither trusted nor written over.
+# `started` holds the machine's boot id. A job that has this file is not started again, because what it left
+# half-written can be neither trusted nor overwritten.
 _RUN = """\
 [ -e exit ] || [ -e started ] && exit 0
 cat /proc/sys/kernel/random/boot_id >started.partial && mv started.partial started || exit 1
@@ -34,7 +35,7 @@ cd {repository} || exit 1
 {python} -m training {command} --job {job}/job.json >>{job}/log 2>&1 </dev/null
 echo $? >{job}/exit.partial && mv {job}/exit.partial {job}/exit
 """
-# Exits with 0 when no process of the job lives, and none has said how it ended.
+# Exits with 0 when no process of the job is alive and none has written an exit status.
 _DEAD = "cd {job} && flock --nonblock lock test ! -e exit"
 _REBOOTED = """\
 cd {job} && [ -e started ] && ! cmp -s started /proc/sys/kernel/random/boot_id
@@ -51,7 +52,7 @@ class Progress:
 
 
 class JobDied(Exception):
-    """No process of the job lives, and none has left an exit status."""
+    """No process of the job is alive, and none has written an exit status."""
 
     def __init__(self, *, rebooted: bool) -> None:
         super().__init__("the instance rebooted" if rebooted else "the job was killed")
@@ -59,7 +60,7 @@ class JobDied(Exception):
 
 
 class JobSilent(Exception):
-    """The job lives, but has written neither log nor progress for too long."""
+    """The job is alive, but has written neither log lines nor progress for too long."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Job:
         self.workspace.run(_START.format(**quoted), timeout_s=60)
 
     def require_alive(self) -> None:
-        """Raises JobDied when no process of the job lives and none of them said how it ended."""
+        """Raises JobDied when no process of the job is alive and none has written an exit status."""
         job = shlex.quote(self.folder)
         try:
             self.remote.run(_DEAD.format(job=job), timeout_s=60)
@@ -111,11 +112,11 @@ class Job:
         return int(text) if text.isdecimal() else 1
 
     def result(self) -> bytes | None:
-        """`result.json`, as far as it is of a sensible size."""
+        """The content of `result.json`, up to a sensible size."""
         return self.remote.read(f"{self.folder}/result.json", limit=_BLOCK)
 
     def log_from(self, offset: int, *, ended: bool) -> bytes:
-        """A piece of the log: whole lines while the job runs, and all there is once it has ended.
+        """A piece of the log: whole lines while the job runs, and everything that is left once it has ended.
 
         A progress bar ends its lines with a carriage return. A line that is longer than a piece is cut.
         """
@@ -125,23 +126,23 @@ class Job:
         return found[: max(found.rfind(b"\n"), found.rfind(b"\r")) + 1]
 
     def skip_to_tail(self, offset: int) -> int:
-        """Where the last part of the log begins, and not before `offset`."""
+        """The offset at which the last part of the log begins, but at least `offset`."""
         return max(offset, (self.remote.size(f"{self.folder}/log") or 0) - _TAIL_BYTES)
 
 
 @dataclass
 class Follower:
-    """Follows a running job: takes its log and progress over until it ends."""
+    """Follows a running job until it ends, and passes on its log and progress."""
 
     job: Job
     sleep: Callable[[float], None]
     log: Callable[[str, int], None]
-    """Is given text of the log, and how many bytes of it have been read by then."""
+    """Called with text of the log and the number of bytes of the log that have been read so far."""
     progress: Callable[[Progress], None]
     note: Callable[[str], None]
     silent_after_s: float
     poll_s: float = 1.0
-    # How many polls without news until we ask whether the job still lives.
+    # After how many polls without news we check whether the job is still alive.
     quiet_polls: int = 15
 
     def follow(self, log_bytes: int) -> tuple[int, int]:
@@ -152,7 +153,7 @@ class Follower:
         progress_bytes, quiet, last_news = 0, 0, time.monotonic()
         full = log_bytes >= LOG_LIMIT_BYTES
         while True:
-            # The exit first: what was logged before it is then read below.
+            # The exit status is read first. Everything that was logged before it is then read below.
             status = self.job.exit_status()
             if full and status is not None:
                 log_bytes = self.job.skip_to_tail(log_bytes)
@@ -194,7 +195,7 @@ class Follower:
 
 
 def progress_of(line: bytes) -> Progress | None:
-    """None for a line that says nothing usable: progress is only for display, and must do no harm."""
+    """None for an unusable line. Progress is only for display, so such a line must not fail the build."""
     try:
         fields = json.loads(line)
         phase, done, total = str(fields["phase"]), float(fields["done"]), float(fields["total"])
@@ -223,7 +224,7 @@ def _text(read: bytes, *, last: bool) -> str:
 
 
 def _whole_characters(text: bytes) -> bytes:
-    """The bytes, less a character at their end that is cut in two."""
+    """The bytes without an incomplete character at their end."""
     end = len(text)
     while end > len(text) - 4 and text[end - 1] & 0xC0 == 0x80:
         end -= 1

@@ -1,4 +1,4 @@
-"""The private key of the launches. It is never stored: whoever needs it fetches it."""
+"""The private key of the launches. It is never stored, but fetched each time it is needed."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What the worker logs, and how much of it."""
+"""How the worker logs, and which errors it logs briefly."""
 
 import asyncio
 import logging
@@ -37,9 +37,9 @@ def entry(text: str) -> str:
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether the error is part of a database's outage, or of a job that another worker has by now.
+    """Whether the error comes from an outage of the database, or from a job that another worker has by now.
 
-    The queue raises ConnectorException for both. Where it happened tells a reader nothing.
+    The queue raises ConnectorException for both. A traceback would not help a reader.
     """
     return isinstance(error, ConnectorException) or is_temporary(error)
 
@@ -53,7 +53,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """For errors that nobody waits for, such as a job's outcome that the queue could not store."""
+    """Handles errors outside awaited code, such as a job's outcome that the queue could not store."""
     error = context.get("exception")
     if error is not None and is_expected(error):
         _log.warning("a job's outcome was not stored: %s", in_one_line(error))

@@ -1,6 +1,6 @@
-"""The worker process: carries builds, mirrors the outbox, looks after what nobody owns.
+"""The worker process. It carries builds, mirrors the outbox to the bucket, and runs the janitor.
 
-Run as many as you like against one Postgres; each build is carried by one of them at a time.
+Any number of workers can run against one Postgres. At any time, at most one of them carries a build.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ _log = logging.getLogger(__name__)
 
 _MIRROR_CONCURRENCY = 4
 
-# After SIGTERM: how long jobs may take to let go, and when the process ends whatever it waits for. Containers
-# are commonly killed 10 s after they were told to stop.
+# After SIGTERM: how long jobs may take to stop, and when the process ends even if something still hangs.
+# Containers are commonly killed 10 s after they were told to stop.
 _LET_GO_S = 3.0
 _STOPPED_AFTER_S = 8.0
 
-# How long a worker of the queue that has ended waits for its successor. It ends when Postgres restarts.
+# How long to wait before a worker of the queue that has ended is replaced. It ends when Postgres restarts.
 _RESTART_S = 1.0
 
 
 def main(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT: then builds are handed over, not finished."""
+    """Work until SIGTERM or SIGINT. Running builds are then handed over to other workers."""
     database = open_database(settings)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     runner = Runner(settings, database, Clouds(settings), owner, threading.Event())
@@ -55,14 +55,14 @@ def main(settings: Settings) -> None:
 
 
 def open_database(settings: Settings) -> Database:
-    """The worker's database, whose waits end before a lease does.
+    """The worker's database. Its time limits are shorter than a lease.
 
-    A worker that is paused in a transaction lets go of the build's row before its lease has run out, and no
+    A worker that is paused in a transaction loses its lock on the build's row before its lease ends, and no
     thread waits longer than that for a lock.
     """
     return Database(
         settings.database_url.get_secret_value(),
-        # A build uses a connection for moments only, and so does its heartbeat.
+        # A build and its heartbeat use a connection only for moments.
         pool_size=max(5, settings.worker_concurrency // 2),
         idle_limit=settings.lease / 2,
         lock_limit=settings.lease / 2,
@@ -97,24 +97,24 @@ async def _serve(runner: Runner, carrying: Carrying) -> None:
         ):
             group.create_task(_keep_working(runner, stop, name, concurrency, register))
         group.create_task(_keep_rescuing(runner, stop))
-    # Threads whose job has ended before them let go, too.
+    # Threads that outlived their jobs need a moment to stop, too.
     ends = loop.time() + 1
     while carrying.count and loop.time() < ends:
         await asyncio.sleep(0.05)
 
 
 def _end_in_time() -> None:
-    """End the process when it does not end by itself, such as while a call to Postgres hangs."""
+    """End the process if it does not end by itself, for example because a call to Postgres hangs."""
     time.sleep(_STOPPED_AFTER_S)
     _log.warning(
-        "stopped in the middle of something. The leases of builds that are left run out by themselves."
+        "stopped while some work was still running. The leases of the remaining builds end by themselves."
     )
     _exit()
 
 
 def _give_back(carrying: Carrying) -> None:
     """Free the builds whose threads hang in a call, and end before these threads renew their leases."""
-    _log.warning("%d builds hang in a call: given back", carrying.count)
+    _log.warning("%d builds hang in a call and are given back", carrying.count)
     try:
         carrying.give_back()
     except Exception as exc:
@@ -134,7 +134,7 @@ async def _keep_working(
     concurrency: int,
     register: Callable[[procrastinate.App], None],
 ) -> None:
-    """A worker of one queue until told to stop; a new one when it ends by itself."""
+    """Run a worker of one queue until told to stop. A worker that ends by itself is replaced."""
     while not stop.is_set():
         reason = "its loop returned"
         try:
@@ -155,7 +155,7 @@ async def _work(
     concurrency: int,
     register: Callable[[procrastinate.App], None],
 ) -> None:
-    """One worker of one queue, until it ends or is told to."""
+    """Run one worker of one queue, until it ends or is told to stop."""
     settings = runner.settings
     queue = procrastinate.App(connector=procrastinate.PsycopgConnector())
     register(queue)
@@ -165,13 +165,13 @@ async def _work(
             queues=[name],
             name=f"{name}@{runner.owner}",
             concurrency=concurrency,
-            # A job that is tried again later is not announced.
+            # Postgres does not announce a job that becomes due for a retry, so the worker must poll.
             fetch_job_polling_interval=1.0,
             install_signal_handlers=False,
             delete_jobs="always",
             update_heartbeat_interval=settings.heartbeat.total_seconds(),
             stalled_worker_timeout=settings.stalled_after.total_seconds(),
-            # When its loop ends by itself, it must not wait for its jobs: the threads behind them go on.
+            # If the loop ends by itself, it must not wait for its jobs, because their threads go on.
             shutdown_graceful_timeout=0,
         )
         working = asyncio.create_task(worker.run())  # type: ignore[no-untyped-call]
@@ -185,7 +185,7 @@ async def _work(
 
 
 async def _keep_rescuing(runner: Runner, stop: asyncio.Event) -> None:
-    """Look for the jobs of silent workers, beside the queue: no job can keep this from its turn."""
+    """Rescue the jobs of silent workers. This does not run as a job, so that no other job can delay it."""
     stalled_after = runner.settings.stalled_after
     queue = procrastinate.App(connector=procrastinate.PsycopgConnector())
     async with tasks.connections(runner.settings, runner.database.conninfo) as pool, queue.open_async(pool):
@@ -201,7 +201,7 @@ async def _keep_rescuing(runner: Runner, stop: asyncio.Event) -> None:
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but no longer than until told to stop."""
+    """Wait until the time is over or the process is told to stop."""
     try:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:

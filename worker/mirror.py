@@ -1,4 +1,4 @@
-"""Makes the bucket what the database says it should be, for every key that was asked for."""
+"""Makes the bucket hold what the database says, for every key in the outbox."""
 
 import logging
 
@@ -10,19 +10,19 @@ from app.storage.bucket import Bucket, ObjectInfo
 
 _log = logging.getLogger(__name__)
 
-# Somebody else writes to the same key: how often to look again before the key is put off.
+# How often a key that another client is changing is looked at again before it is put off.
 _LOOKS = 3
 
 
 class Unsettled(Exception):
-    """The bucket cannot be made to match for now."""
+    """The key cannot be made to match at the moment."""
 
 
 def drain(database: Database, bucket: Bucket) -> int:
     """Look at every key that is due; returns how many entries are done.
 
-    An entry that fails is put off, and the others go on. A worker that dies in between leaves its entry in
-    the list, and whoever looks next finds the bucket right or makes it so.
+    An entry that fails is put off, and the others go on. If a worker dies in between, its entry stays in the
+    list, and the next worker that looks makes the bucket match if it does not match already.
     """
     count = 0
     while True:
@@ -46,7 +46,7 @@ def _look_at(database: Database, bucket: Bucket, entry: Entry) -> bool:
     with database.transaction() as session:
         done = mirror.done(session, entry)
         if changed and not done:
-            # Another worker may have been done with the key before our write arrived: look once more.
+            # Another worker may have finished with the key before our write arrived. Look once more.
             mirror.ask(session, entry.key)
     if changed:
         _log.info("key=%s mirrored", entry.key)
@@ -76,7 +76,7 @@ def settle(database: Database, bucket: Bucket, key: str) -> bool:
 
 
 def _matches(there: ObjectInfo | None, wanted: Wanted) -> bool:
-    """Whether the key holds what it should. Then it is not written again: existing tools go by its time."""
+    """Whether the key holds what it should. If so, it is not rewritten: existing tools use its timestamp."""
     match wanted:
         case NotOurs():
             return True

@@ -1,4 +1,4 @@
-"""A build's instance over SSH: commands and files. Whatever breaks the connection is a RemoteLost."""
+"""Runs commands and moves files on a build's instance over SSH. A broken connection raises RemoteLost."""
 
 import base64
 import contextlib
@@ -18,7 +18,7 @@ import paramiko
 from app.words import FailureCode
 
 _CONNECT_S = 15
-# Keepalive alone does not notice a dead peer; the kernel's own time-out on unacknowledged data does.
+# Keepalive alone does not notice a dead peer. The kernel's timeout for unacknowledged data does.
 _DEAD_PEER_MS = 10_000
 _BLOCK = 1 << 16
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -33,17 +33,17 @@ _OF_THE_NETWORK = {
 
 
 class RemoteLost(Exception):
-    """No connection, or it broke: what was under way may or may not have happened."""
+    """There is no connection, or it broke. The command that was running may or may not have taken effect."""
 
 
 class RemoteRefused(Exception):
-    """The machine answered, and refused the key or shows another host key."""
+    """The machine answered, but refused our key or showed another host key."""
 
 
 class RemoteFault(Exception):
-    """The machine cannot do it: its disk is full or read-only, a permission is missing, a file is not whole.
+    """The machine cannot do it: a full or read-only disk, a missing permission, or an incomplete file.
 
-    It is worth a few tries, but will most likely stay.
+    A few retries are worthwhile, but the fault will most likely remain.
     """
 
     def __init__(self, message: str, code: FailureCode = FailureCode.INSTANCE_FAULT) -> None:
@@ -64,7 +64,7 @@ class CommandFailed(Exception):
 class Endpoint:
     """Where an instance listens, and who logs in.
 
-    `host_key` is `type base64`; None trusts the first one seen.
+    `host_key` has the form `type base64`. With None, the first host key that is seen is trusted.
     """
 
     address: str
@@ -83,7 +83,7 @@ def load_key(pem: str) -> paramiko.PKey:
 
 
 class Remote:
-    """One SSH connection. Not for several threads at once."""
+    """One SSH connection. It must be used by one thread at a time."""
 
     def __init__(self, endpoint: Endpoint, key: paramiko.PKey) -> None:
         """Connects. Raises RemoteLost, RemoteRefused."""
@@ -164,7 +164,7 @@ class Remote:
         return output
 
     def put_file(self, source: Path, target: str) -> None:
-        """Write the file beside its place, then rename: a file that is there is complete."""
+        """Write a temporary file, then rename it, so that a file that exists is complete."""
         with _lost(target):
             sftp = self._open_sftp()
             beside = f"{target}.partial"
@@ -206,7 +206,7 @@ class Remote:
                     file.seek(offset)
                     wanted = min(limit, size - offset)
                     if wanted > _BLOCK:
-                        # Of what is wanted alone: by itself it fetches ahead to the end of the file.
+                        # The limit is given because prefetch would otherwise read to the end of the file.
                         file.prefetch(offset + wanted)
                     return file.read(wanted)
             except FileNotFoundError:
@@ -257,7 +257,7 @@ class Remote:
 
 @contextlib.contextmanager
 def _lost(path: str | None = None) -> Iterator[None]:
-    """Tell a connection that broke from a machine that answered with an error about the path."""
+    """Raise RemoteLost for a broken connection, and RemoteFault for an error that the machine reports."""
     try:
         yield
     except FileNotFoundError:
@@ -266,12 +266,12 @@ def _lost(path: str | None = None) -> Iterator[None]:
         raise RemoteLost(str(exc) or type(exc).__name__) from exc
     except OSError as exc:
         if exc.errno in _OF_THIS_DISK:
-            # SFTP has no such numbers: it is the worker's own disk that is full.
+            # SFTP has no such error numbers, so the error comes from the worker's own disk.
             message = f"on the worker's own disk: {exc}"
             raise RemoteLost(message) from exc
         if path is None or exc.errno in _OF_THE_NETWORK:
             raise RemoteLost(str(exc) or type(exc).__name__) from exc
-        # SFTP has no word for a full disk: it says "Failure".
+        # SFTP has no error of its own for a full disk. It only says "Failure".
         message = f"{path}: {exc}. Is the disk full or read-only?"
         raise RemoteFault(message) from exc
 

@@ -1,7 +1,7 @@
-"""Which errors of a step are waited out, and which end its build.
+"""Which errors of a step are retried, and which end its build.
 
-What was paid for is kept: once the training has begun, an error that may pass is retried until the step's
-deadline, with a note that says what is missing, before anything is thrown away.
+Once the training has begun, the instance holds a model that was paid for. So every error that may pass is
+retried until the step's deadline, with a note that says what is missing, before anything is thrown away.
 """
 
 from datetime import timedelta
@@ -21,19 +21,19 @@ from app.words import FailureCode
 from worker.errors import StepFailed
 from worker.remote import CommandFailed, RemoteFault, RemoteLost, RemoteRefused
 
-# Seconds between tries: longer each time, then as the last.
+# The seconds between tries. After the last of these, it is used again and again.
 WAITS_S = (1, 2, 5, 10, 20, 30)
 
-# What is left of a step's deadline when a worker takes it, however long others have worked on it before.
+# A worker that takes a step always gets at least this long, even if others have used up the deadline.
 AT_LEAST = timedelta(minutes=5)
 
-# A fault of the instance, such as a full disk, that is still there after this many tries will stay.
+# A fault of the instance, such as a full disk, that is still there after this many tries is permanent.
 _FAULT_TRIES = 4
 
 # The errors that `reason_to_wait` judges.
 RETRIED = (CloudError, RemoteLost, RemoteRefused, RemoteFault, CommandFailed)
 
-# AWS has understood the request and says no. Before anything is paid for, the build ends with that answer.
+# AWS has understood the request and refuses it. Before anything is paid for, this ends the build.
 _ANSWERS = (NoCapacity, QuotaExceeded, CloudAuthError, CloudNotFound, PreconditionFailed)
 
 
@@ -41,21 +41,21 @@ class Patience(Enum):
     """What a step retries until its deadline."""
 
     BEFORE_THE_TRAINING = auto()
-    """What may pass by itself. A clear answer of AWS ends the build: only minutes have been paid for."""
+    """Errors that may pass by themselves. A clear refusal of AWS ends the build, which cost little so far."""
 
     FROM_THE_TRAINING_ON = auto()
-    """Whatever AWS or SSH answers. Credentials rotate, roles get repaired, and a model is at stake."""
+    """All errors of AWS and SSH. Credentials rotate, roles get repaired, and a model would be lost."""
 
 
 def reason_to_wait(error: Exception, patience: Patience, tries: int = 0) -> str:
     """Why another try may succeed. Raises StepFailed when it will not, and the error itself if unknown.
 
-    `tries` is how many there have been before in this sitting.
+    `tries` is how often this worker has tried the step before, without a break.
     """
     match error:
         case CloudUnavailable() | RemoteLost():
             return f"{type(error).__name__}: {error}"
-        # What botocore refused to send will not be sent the next time either.
+        # botocore would refuse to send the same request again.
         case InvalidRequest():
             raise StepFailed(error.failure_code, f"AWS cannot be asked: {error}") from error
         case CloudError() if patience is Patience.FROM_THE_TRAINING_ON or not isinstance(error, _ANSWERS):

@@ -1,4 +1,4 @@
-"""Carries a build through its flow: takes it, walks the steps that are not done, ends it."""
+"""Carries a build through its flow: takes its lease, does the steps that are not done, and ends it."""
 
 import logging
 import threading
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runner:
-    """One worker's way to carry builds; safe to use from several threads."""
+    """Carries builds for one worker. It is safe to use from several threads."""
 
     settings: Settings
     database: Database
@@ -39,8 +39,9 @@ class Runner:
     def carry(self, build_id: UUID) -> None:
         """Take the build and go on with it until it ends.
 
-        Raises Busy while another worker holds it, and HandOver when this worker is being stopped: both mean
-        that the job is to be tried again. A lost lease ends it silently: another worker is at it.
+        Raises Busy while another worker holds it, and HandOver when this worker is being stopped. In both
+        cases the job must be tried again. If the lease is lost, it returns, because another worker has the
+        build.
         """
         with self.database.transaction() as session:
             lease = take(session, build_id, self.owner, self.settings.lease, FLOWS.keys())
@@ -69,7 +70,7 @@ class Runner:
                 self._end_failed(build, build.failure, work)
                 return
             step, *later = (step for step in FLOWS[build.kind] if step.name not in build.done)
-            # The last step's output and the build's end are one change: no reader sees one without the other.
+            # The last step's output and the build's end are one change, so readers see both or neither.
             if self._do(step, build, work, ends_build=not later) and not later:
                 return
 
@@ -120,7 +121,7 @@ class Runner:
         """Act until it works. What the step has the patience for is waited out until the deadline."""
         with self.database.transaction() as session:
             worked = steps.start(session, work.lease, step.name)
-        # Whoever takes the build tries at least once: what was paid for is not thrown away unseen.
+        # A worker that takes the build tries at least once before anything that was paid for is lost.
         remaining = None if step.deadline is None else max(step.deadline - worked, AT_LEAST)
         work.begin(step.name, remaining)
         work.log("started")

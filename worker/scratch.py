@@ -1,7 +1,7 @@
-"""Scratch folders of builds, and what dead workers left of theirs.
+"""Scratch folders of builds, and the removal of those that dead workers left behind.
 
-Each process has one folder, and holds a lock on a file in it for as long as it lives. Whoever gets that lock
-knows that the owner is gone, whatever process has its number by now.
+Each process has one folder, and holds a lock on a file in it for as long as it is alive. A process that gets
+the lock of another folder knows that the owner is gone, even if a new process has the owner's process id.
 """
 
 import fcntl
@@ -43,7 +43,7 @@ def _claim(base: Path) -> Path:
     with (base / _LOCK).open("a") as making:
         fcntl.flock(making, fcntl.LOCK_EX)
         own = Path(tempfile.mkdtemp(prefix=f"worker-{os.getpid()}-", dir=base))
-        # Open, and so locked, until the process ends.
+        # The file stays open, and so locked, until the process ends.
         fcntl.flock(os.open(own / _LOCK, os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)
     return own
 

@@ -1,4 +1,4 @@
-"""The queue's receiving half: what the names of jobs stand for."""
+"""The receiving half of the queue: the function behind each task name."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ class UntilDone(BaseRetryStrategy):
         self._busy_wait = busy_wait
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
-        # Cancelled: the queue's worker ends, and the build may still be carried.
+        # CancelledError means that the queue's worker ends. The build may still be carried by its thread.
         if isinstance(exception, (HandOver, asyncio.CancelledError)):
             return RetryDecision(retry_in={"seconds": 0})
         if isinstance(exception, Busy):
@@ -63,7 +63,7 @@ def connections(settings: Settings, conninfo: str) -> AsyncConnectionPool:
         min_size=1,
         max_size=5,
         timeout=_PATIENCE_S,
-        # The waits between tries to connect grow up to this: soon after Postgres is back, the queue is, too.
+        # The longest wait between tries to connect: the queue is back soon after Postgres.
         reconnect_timeout=_PATIENCE_S,
         check=AsyncConnectionPool.check_connection,
         open=False,
@@ -85,7 +85,7 @@ def register_mirror(queue: Queue, runner: Runner) -> None:
 
 
 def register_janitor(queue: Queue, runner: Runner) -> None:
-    """Each part is a task with a lock of its own: one that hangs in a call keeps no other from its turn."""
+    """Each part is a task with its own lock, so a part that hangs does not delay the others."""
     database, clouds, grace = runner.database, runner.clouds, runner.settings.orphan_grace
     parts: dict[str, Callable[[], object]] = {
         "requeue_unattended": lambda: janitor.requeue_unattended(database),
@@ -109,12 +109,12 @@ def _register_part(queue: Queue, name: str, part: Callable[[], object], cron: st
 
 
 def _every(settings: Settings) -> str:
-    """Six fields: the last one is seconds."""
+    """A cron expression with six fields, of which the last is seconds."""
     return f"* * * * * */{settings.upkeep_every_s}"
 
 
 async def _take_turn(name: str, part: Callable[[], object]) -> None:
-    """Do one part of the upkeep. It comes again by itself, whatever happens to it now."""
+    """Do one part of the upkeep. Errors are only logged, because the part is scheduled again anyway."""
     try:
         await threads.finished(threads.start(name, part))
     except Exception as exc:
@@ -125,9 +125,9 @@ async def _take_turn(name: str, part: Callable[[], object]) -> None:
 
 
 async def rescue_stalled(queue: Queue, pool: AsyncConnectionPool, stalled_after: timedelta) -> None:
-    """Give the jobs of silent workers to others. One process does it at a time.
+    """Give the jobs of silent workers to others. Only one process does this at a time.
 
-    Otherwise one process could take a job, that another has just rescued, from the worker that now has it.
+    Otherwise a process could take a job that another process has just rescued away from its new worker.
     """
     async with pool.connection() as connection:
         row = await (
@@ -143,5 +143,5 @@ async def rescue_stalled(queue: Queue, pool: AsyncConnectionPool, stalled_after:
             except ConnectorException as exc:
                 if is_temporary(exc):
                     raise
-                # Another job of its kind waits already and will do the same.
+                # Another job of the same kind is already waiting and will do the same work.
                 await jobs.finish_job(job, Status.FAILED, delete_job=True)

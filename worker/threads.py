@@ -1,7 +1,7 @@
-"""Blocking work beside the event loop.
+"""Runs blocking work in threads outside the event loop.
 
 The threads are daemons: a call to AWS, to an instance or to Postgres that hangs does not keep the process
-from ending. They are not shared either, so work that hangs takes no other work's turn.
+from ending. Each has only one piece of work, so work that hangs does not delay other work.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 def start(name: str, work: Callable[[], Result]) -> Future[Result]:
     """Do the work in a thread of its own."""
     future: Future[Result] = Future()
-    # From here on it cannot be cancelled: whoever stops waiting for it does not stop it.
+    # From here on it cannot be cancelled. A caller that stops waiting does not stop the work.
     future.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""What a step works with: clients, the instance's connection, log and progress, and when to stop."""
+"""The tools of a step: AWS clients, the connection to the instance, log, progress, and when to stop."""
 
 import logging
 import tempfile
@@ -58,12 +58,12 @@ class Workbench:
     # When to stop
 
     def begin(self, step: StepName, remaining: timedelta | None) -> None:
-        """What follows is done for this step, and must end in time."""
+        """Start work on this step, which must end within the remaining time."""
         self._step = step
         self._ends = None if remaining is None else time.monotonic() + remaining.total_seconds()
 
     def check(self) -> None:
-        """Whatever lasts calls this again and again. Raises LeaseLost, HandOver, StepFailed (deadline)."""
+        """Long work must call this regularly. Raises LeaseLost, HandOver, and StepFailed at the deadline."""
         if self._heartbeat.lost:
             message = f"the lease on build {self.lease.build_id} ran out"
             raise LeaseLost(message)
@@ -74,7 +74,7 @@ class Workbench:
             raise StepFailed(FailureCode.DEADLINE_EXCEEDED, message)
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but no longer than the build is ours. Raises what `check` raises."""
+        """Wait as long as this worker may keep the build. Raises what `check` raises."""
         self.check()
         self._stopping.wait(seconds)
         self.check()
@@ -88,7 +88,7 @@ class Workbench:
         return self._remote
 
     def drop_remote(self) -> None:
-        """Forget a broken connection: the next step, or try, makes a new one."""
+        """Close a broken connection. The next step or try makes a new one."""
         if self._remote is not None:
             self._remote.close()
             self._remote = None
@@ -96,7 +96,7 @@ class Workbench:
     # What the API shows
 
     def note(self, message: str) -> None:
-        """What the step waits for."""
+        """Record what the step waits for."""
         if self._step is not None:
             self.log(message)
             with self.transaction() as session:
@@ -107,7 +107,7 @@ class Workbench:
             steps.set_progress(session, self.lease, progress)
 
     def log(self, line: str) -> None:
-        """A line of the worker's own into the build's log."""
+        """Add a line of the worker itself to the build's log."""
         line = entry(line)
         _log.info("build_id=%s step=%s %s", self.lease.build_id, self._step, line)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -115,7 +115,7 @@ class Workbench:
             log.append(session, self.lease, f"{stamp} [{self._step}] {line}\n")
 
     def append_log(self, text: str, checkpoint: BaseModel) -> None:
-        """Text of the running job, together with how far it has been read."""
+        """Add text of the running job to the log, and store how far the job's log has been read."""
         if self._step is None:
             return
         with self.transaction() as session:

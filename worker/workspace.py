@@ -1,6 +1,6 @@
-"""A build's folder on its instance, written by the holder of the build's lease alone.
+"""A build's folder on its instance. Only the worker that holds the build's lease can write to it.
 
-A worker that was paused may wake up when another one has taken the build. So every command with a side
+A worker that was paused may wake up after another one has taken the build. So every command with a side
 effect runs under a lock file, and compares the epoch of its worker's lease with the highest that the folder
 has seen.
 """
@@ -15,7 +15,7 @@ from worker.remote import CommandFailed, Remote, RemoteLost
 _LOCK_WAIT_S = 60
 _OUTDATED, _LOCKED = 97, 98
 
-# The command does not inherit the lock: what it starts in the background would hold it for ever.
+# The command does not inherit the lock, because a background process of it would hold the lock until it ends.
 _FENCED = """\
 mkdir -p {folder} && exec 9>>{folder}/fence || exit 1
 flock --wait {wait} 9 || exit {locked}
@@ -57,7 +57,7 @@ class Workspace:
             raise CommandFailed(command, exc.status, exc.output) from exc
 
     def put_file(self, source: Path, target: str) -> None:
-        """Write the file beside its place, then rename it: a file that is there is complete."""
+        """Write a temporary file, then rename it, so that a file that exists is complete."""
         self.remote.put_file(source, self._beside(target))
         self._rename(target)
 

@@ -1,4 +1,4 @@
-"""The training code inline: the instance's clone brought to the build's commit."""
+"""Brings the instance's clone of the training repository to the build's commit."""
 
 import shlex
 import subprocess
@@ -21,7 +21,7 @@ _GIT_S = 600
 
 
 class Code(Output):
-    """`commit` is the whole 40 digits; `origin` where the instance, or the worker, had it from."""
+    """`commit` has all 40 digits. `origin` is the repository that the commit came from."""
 
     commit: str
     origin: str
@@ -53,7 +53,7 @@ class BringCode(Step[Code]):
             message = f"The commit {build.sha} is not in {origin}. Push it, then post the build again."
             raise StepFailed(FailureCode.UNKNOWN_COMMIT, message) from exc
         worktree = shlex.quote(folder.repository)
-        # A try that died halfway leaves a folder that git half knows: begin anew.
+        # A try that died halfway leaves a worktree that git knows only in part. Remove it and start again.
         remote.run(
             f"{git} worktree remove --force {worktree} 2>/dev/null; rm -rf {worktree}; "
             f"{git} worktree prune && {git} worktree add --force --detach {worktree} {commit}",
@@ -68,7 +68,7 @@ class BringCode(Step[Code]):
         repository = work.settings.code_repository
         if repository is None:
             origin = remote.run(f"{git} remote get-url origin", timeout_s=60).strip()
-            # A single commit can only be asked for by its whole name; the branches bring a short one along.
+            # A single commit can be fetched only by its full name. For a short one, fetch all branches.
             what = build.sha if len(build.sha) == 40 else "'+refs/heads/*:refs/remotes/origin/*'"
             try:
                 remote.run(f"{git} fetch --quiet --no-tags origin {what}", timeout_s=_GIT_S)
@@ -81,7 +81,7 @@ class BringCode(Step[Code]):
         commit = make_pack(local, build.sha, pack)
         target = f"{folder}/code.pack"
         remote.put_file(pack, target)
-        # Marked as where the history ends: git would miss the commit's parents otherwise.
+        # Mark the commit as the end of a shallow history. Otherwise git would look for its parents.
         remote.run(
             f"{git} index-pack --stdin <{shlex.quote(target)} && "
             f'shallow="$({git} rev-parse --path-format=absolute --git-path shallow)" && '
@@ -104,7 +104,7 @@ def make_pack(repository: Path, sha: str, target: Path) -> str:
     beside = target.with_suffix(".git")
     _git(repository, "init", "--quiet", "--bare", str(beside))
     common = Path(_git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir"))
-    # Borrowed objects: making the pack reads the repository, and copies nothing.
+    # The new repository borrows the objects of the old one, so nothing is copied.
     (beside / "objects" / "info" / "alternates").write_text(f"{common / 'objects'}\n")
     (beside / "shallow").write_text(f"{commit}\n")
     with target.open("wb") as pack:

@@ -1,4 +1,4 @@
-"""What the instance made, brought to where its end does not reach it."""
+"""Copies the results of the jobs from the instance to the bucket, before the instance is terminated."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -23,12 +23,15 @@ from worker.workbench import Workbench
 REQUIRED = (keys.MODEL_ZIP, keys.BENCHMARK_XML, keys.BENCHMARK_ZIP)
 
 
-# S3 takes no more in one request, and copies no more.
+# The most that S3 accepts in one request, and copies in one.
 _LIMIT_BYTES = 5 << 30
 
 
 class CollectedFile(FileRef):
-    """Where the bucket keeps the file until it is published. Builds of the release before did not say."""
+    """A file of the model. `key` is where the bucket keeps it until it is published.
+
+    Builds of the release before did not store the key.
+    """
 
     key: str | None = None
 
@@ -77,7 +80,7 @@ class Collect(Step[Collected]):
     def _keep(
         self, build: BuildView, work: Workbench, remote: Remote, output: str, snapshot: JobInput
     ) -> None:
-        """What an additional source answered will not be had again: it stays, like every other input."""
+        """Keep the answer of an additional source like every other input: it cannot be fetched again."""
         local, content = self._fetch(work, remote, f"{output}/{snapshot.file}", snapshot.sha256)
         used = InputRecord(
             InputKind.ADDITIONAL_SOURCE, snapshot.name, content.sha256, content.size_bytes, snapshot.url
@@ -101,7 +104,7 @@ class Collect(Step[Collected]):
 
 
 def keep_unpublished(build: BuildView, work: Workbench, name: str, local: Path, content: FileDigest) -> str:
-    """Put a file of the model where it waits for its publication; returns its key. Raises CloudError."""
+    """Keep a file of the model as unpublished; returns its key. Raises CloudError."""
     key = keys.unpublished_key(build.id, content.sha256)
     work.check()
     work.clouds.bucket.put_once(

@@ -1,4 +1,4 @@
-"""The way in: the private key, and an SSH connection that is known to be the instance's."""
+"""The private key, and an SSH connection that is verified by the instance's host key."""
 
 from datetime import timedelta
 from typing import ClassVar
@@ -17,7 +17,7 @@ from worker.workspace import Workspace
 
 
 class Key(Output):
-    """Which key it is. The key itself is never stored: whoever needs it fetches it."""
+    """Which key it is. The key itself is never stored, but fetched each time it is needed."""
 
     secret: str
     secret_version: str
@@ -46,7 +46,7 @@ class FetchKey(Step[Key]):
 
 
 class ValidateConnection(Step[Connection]):
-    """The first connection: that the instance shows its host key, and that commands and files work.
+    """Make the first connection: check the instance's host key, and that commands and file transfers work.
 
     An instance of the release before made its own host key, which is remembered here.
     """
@@ -68,7 +68,7 @@ def connect(build: BuildView, work: Workbench) -> Remote:
 
 
 def workspace(build: BuildView, work: Workbench) -> Workspace:
-    """The build's folder on its instance, for commands and files of this worker's lease alone.
+    """The build's folder on its instance, to which only the worker that holds the lease can write.
 
     Raises RemoteLost, RemoteRefused, StepFailed.
     """
@@ -81,12 +81,12 @@ def _connect(build: BuildView, work: Workbench, host_key: str | None) -> Remote:
     try:
         key = launch_key(work, cloud_of(build, work)).key
     except StepFailed as exc:
-        # It was there when the step before fetched it. The instance is worth waiting for its return.
+        # An earlier step could fetch the key, so it may come back. Waiting for it saves the instance.
         raise RemoteLost(exc.message) from exc
     address = output_of(build, AwaitAddress).address
     try:
         return Remote(Endpoint(address, settings.ssh_port, settings.ssh_user, host_key), key)
     except RemoteLost:
-        # Worth another try only while there is a machine behind the address.
+        # Another try makes sense only while the instance is alive.
         ec2.require_alive(work, cloud_of(build, work), output_of(build, LaunchInstance).instance_id)
         raise

@@ -41,7 +41,7 @@ class FindImage(Step[Image]):
                 f"in {work.clouds.home.region}. Make one with Packer (.packer/)."
             )
             raise StepFailed(FailureCode.NO_IMAGE, message)
-        # The id breaks a tie: dates have one second's resolution.
+        # The id breaks ties, because dates have a resolution of one second.
         newest = max(found, key=lambda image: (image["CreationDate"], image["ImageId"]))
         image = Image(image_id=newest["ImageId"], name=newest["Name"], created=newest["CreationDate"])
         origin = f"aws:{work.clouds.home.region}:{image.image_id}"

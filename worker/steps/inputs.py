@@ -1,4 +1,4 @@
-"""The data: pinned by digest in the bucket, and brought to the instance."""
+"""Pins the input data by digest in the bucket, and copies it to the instance."""
 
 import shlex
 from datetime import timedelta
@@ -26,7 +26,7 @@ _KINDS = {
 
 
 class PinnedInput(Output):
-    """An input under its content's address, where it stays."""
+    """An input under the key made from its digest, where it is kept permanently."""
 
     key: str
     sha256: str
@@ -34,14 +34,14 @@ class PinnedInput(Output):
 
 
 class Loaded(Output):
-    """By the name that each has in the bucket's root."""
+    """The inputs by the names that they have in the bucket's root."""
 
     inputs: dict[str, PinnedInput]
     config_sha256: str
 
 
 class LoadInputs(Step[Loaded]):
-    """What the root of the bucket holds now is what the model is made from, whatever is put there later."""
+    """Copy the inputs that the bucket's root holds now. Later changes there do not affect the build."""
 
     name: ClassVar = StepName.LOAD_INPUTS
     deadline: ClassVar = timedelta(hours=1)
@@ -81,7 +81,7 @@ class LoadInputs(Step[Loaded]):
 
 
 def pin(build: BuildView, work: Workbench, name: str, kind: InputKind, local: Path) -> FileDigest:
-    """Fetch an input of the bucket's root, and keep it under its content's address. Raises StepFailed."""
+    """Fetch an input from the bucket's root, and keep it under its digest. Raises StepFailed."""
     bucket = work.clouds.bucket
     try:
         content = bucket.download(name, local)
@@ -105,9 +105,9 @@ def keep_input(
     *,
     content_type: str,
 ) -> None:
-    """Record the input, then keep the file under its content's address. Raises StepFailed, CloudError.
+    """Record the input, then keep the file under a key made from its digest. Raises StepFailed, CloudError.
 
-    In this order, so that nothing lies in the bucket that the database does not know.
+    The order ensures that the database knows everything in the bucket.
     """
     bucket, key = work.clouds.bucket, keys.input_key(content.sha256)
     with work.transaction() as session:
@@ -116,7 +116,7 @@ def keep_input(
         written = bucket.put_once(key, local, content, content_type=content_type)
     except KeyTaken:
         written = False
-    # Metadata can say anything. What is there was put by somebody else, so its bytes are read.
+    # Somebody else wrote the existing object, and its metadata may be wrong, so its bytes are read.
     if not written and bucket.digest(key) != content:
         code = FailureCode.CORRUPT_INPUT
         raise StepFailed(code, f"s3://{bucket.name}/{key} does not hold what its name says. {code.advice}")

@@ -1,4 +1,4 @@
-"""The build's EC2 instance: launched, waited for, and always terminated."""
+"""Launches the build's EC2 instance, waits for it, and always terminates it."""
 
 import json
 from datetime import timedelta
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
 _POLL_S = 2.0
 
-# The dead-man's switch: whatever becomes of the registry, the machine ends itself, and ending is terminating.
-# It is set at every boot, to the same moment: a reboot neither removes it nor gives the machine more time.
+# A dead-man's switch: even if the registry is gone, the machine shuts down, and a shutdown terminates it. It
+# is set to the same moment at every boot, so a reboot neither removes it nor gives the machine more time.
 _SWITCH = "left=$(( ({ends_at} - $(date +%s)) / 60 )); shutdown -h +$(( left > 0 ? left : 0 ))"
 
 
 def user_data(host_key: HostKey, ends_at: int) -> str:
-    """What cloud-init does on the instance: its host key, and its end at `ends_at` (seconds since 1970)."""
+    """Has cloud-init install the host key and shut the machine down at `ends_at` (seconds since 1970)."""
     config = {
         "ssh_keys": {"ed25519_private": host_key.private, "ed25519_public": host_key.public},
         "bootcmd": [["sh", "-c", _SWITCH.format(ends_at=ends_at)]],
     }
-    # JSON is YAML.
+    # cloud-init reads YAML, and JSON is valid YAML.
     return f"#cloud-config\n{json.dumps(config, sort_keys=True)}\n"
 
 
 class Launched(Output):
     """`launch_id` and `host_key` are None for an instance that the release before launched.
 
-    `host_key` is `type base64`, and what the instance must show at every connection.
+    `host_key` has the form `type base64`. The instance must show it at every connection.
     """
 
     instance_id: str
@@ -62,13 +62,13 @@ class Address(Output):
 
 
 class Ready(Output):
-    """`checks` is EC2's own word on the machine."""
+    """`checks` is the result of EC2's own checks of the machine."""
 
     checks: str
 
 
 class Terminated(Output):
-    """The instances that were told to end; none when the build never got one."""
+    """The instances that were terminated; there are none if the build never got one."""
 
     instance_ids: tuple[str, ...]
 
@@ -95,7 +95,7 @@ class LaunchInstance(Step[Launched]):
             code = FailureCode.TOO_MANY_LAUNCHES
             raise StepFailed(code, f"The {exc}, and lost each of them. {code.advice}") from exc
         host_key = derive(launch_key(work, cloud).pem, request.client_token)
-        # A death after RunInstances and before the id was stored left an instance with our tags.
+        # If a worker died after RunInstances and before it stored the id, an instance with our tags exists.
         adopted = ec2.instances_of(cloud, build.id)
         found = adopted[0] if adopted else self._launch(build, work, cloud, request, host_key)
         ours = found.get("ClientToken") == request.client_token
@@ -124,7 +124,7 @@ class LaunchInstance(Step[Launched]):
         try:
             return self._run_instances(build, work, cloud, request, host_key)
         except CloudUnavailable:
-            # Whether EC2 has launched it is not known: the same request is sent again.
+            # It is not known whether EC2 has launched the instance, so the same request is sent again.
             raise
         except CloudError as exc:
             with work.transaction() as session:
@@ -141,7 +141,7 @@ class LaunchInstance(Step[Launched]):
     ) -> "InstanceTypeDef":
         settings = work.settings
         image, network = output_of(build, FindImage), output_of(build, FindNetwork)
-        # From the record of the launch, so that a repeated request is the same to the letter.
+        # Computed from the record of the launch, so that a repeated request is exactly the same.
         ends_at = int((request.requested_at + settings.instance_lifetime).timestamp())
         tags: list[TagTypeDef] = [
             {"Key": "Name", "Value": f"{ec2.MANAGED_BY} {build.prefix}"},
@@ -151,7 +151,7 @@ class LaunchInstance(Step[Launched]):
         ]
         with translated():
             answer = cloud.ec2_launch.run_instances(
-                # Tags may be seen late: the token keeps a second try from making a second instance.
+                # Tags may become visible late. The token keeps a second try from making a second instance.
                 ClientToken=request.client_token,
                 ImageId=image.image_id,
                 InstanceType=settings.instance_type,  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ class AwaitAddress(Step[Address]):
 
 
 class AwaitReady(Step[Ready]):
-    """EC2's own checks of the machine. Whether it lets us in is for the next steps to find out."""
+    """Wait for EC2's own checks of the machine. Later steps check whether the worker can log in."""
 
     name: ClassVar = StepName.AWAIT_READY
     deadline: ClassVar = timedelta(minutes=20)
@@ -210,7 +210,7 @@ class AwaitReady(Step[Ready]):
 
 
 def _checks(cloud: Cloud, instance_id: str) -> list[tuple[str, str]]:
-    """EC2's checks of system and instance; none while it does not know the instance."""
+    """EC2's checks of system and instance. The list is empty while EC2 does not know the instance."""
     try:
         with translated():
             answer = cloud.ec2.describe_instance_status(InstanceIds=[instance_id])
@@ -223,10 +223,10 @@ def _checks(cloud: Cloud, instance_id: str) -> list[tuple[str, str]]:
 
 
 class TerminateInstance(Step[Terminated]):
-    """Always runs. Ends every instance that carries the build's tag, known to us or not."""
+    """Terminate every instance that carries the build's tag, even one that was not recorded. Always runs."""
 
     name: ClassVar = StepName.TERMINATE_INSTANCE
-    # A machine that may still cost money is never given up on.
+    # There is no deadline, because a machine that may still cost money must be terminated.
     deadline: ClassVar = None
     patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = Terminated

@@ -1,4 +1,4 @@
-"""Training and benchmark: detached jobs on the instance."""
+"""Runs the training and the benchmark as detached jobs on the instance."""
 
 import re
 from datetime import timedelta
@@ -32,7 +32,7 @@ class FileRef(BaseModel):
 
 
 class JobInput(BaseModel):
-    """Something that shaped the model and that only the machine knew.
+    """An input of the model that only the machine knows about.
 
     A snapshot of an additional source has the `url` that it was taken from, and is a `file` of the output.
     """
@@ -46,7 +46,7 @@ class JobInput(BaseModel):
     @field_validator("file")
     @classmethod
     def _within_the_output(cls, file: str | None) -> str | None:
-        """What lies outside the output folder was not made by the job, and is nobody's to fetch."""
+        """A file outside the output folder was not made by the job, and must not be fetched."""
         if file is not None and (
             not file or file.startswith("/") or ".." in PurePosixPath(file).parts or not file.isprintable()
         ):
@@ -61,7 +61,7 @@ class JobInput(BaseModel):
 
 
 class JobResult(BaseModel):
-    """`result.json`, as docs/training-machine.md has it."""
+    """The content of `result.json`, which docs/training-machine.md describes."""
 
     outcome: str
     files: dict[str, FileRef] = Field(default_factory=dict)
@@ -74,12 +74,12 @@ class JobResult(BaseModel):
     @field_validator("code")
     @classmethod
     def _word(cls, code: str) -> str:
-        """Anything else is not a code that programs could branch on."""
+        """Drop a code that is not a plain word, because programs could not branch on it."""
         return code if re.fullmatch(r"[a-z][a-z0-9_]{0,49}", code) else ""
 
 
 class JobState(Output):
-    """While the job runs, how many bytes of its log were taken over; at its end, what it reported."""
+    """While the job runs, the number of bytes of its log that were stored; at its end, what it reported."""
 
     log_bytes: int = 0
     files: dict[str, FileRef] = Field(default_factory=dict)
@@ -89,7 +89,7 @@ class JobState(Output):
 
 
 class RunJob(Step[JobState]):
-    """Starts the job, or finds it started, and follows it. A lost connection or worker does not end it."""
+    """Start the job unless it was started before, and follow it. It survives a lost connection or worker."""
 
     patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = JobState
@@ -126,7 +126,7 @@ class RunJob(Step[JobState]):
         )
 
     def _follow(self, build: BuildView, work: Workbench, job: Job) -> tuple[int, int]:
-        """Returns the job's exit status, and how many bytes of its log were taken over."""
+        """Returns the job's exit status, and how many bytes of its log were stored."""
         stored = build.checkpoints.get(self.name)
         follower = Follower(
             job,

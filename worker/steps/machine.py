@@ -1,4 +1,4 @@
-"""Where things lie on the training machine; docs/training-machine.md is the contract."""
+"""Paths on the training machine, as docs/training-machine.md defines them."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class Machine:
-    """What the image provides, below the login user's home folder."""
+    """The files that the image provides, below the login user's home folder."""
 
     home: str
 
@@ -24,7 +24,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class BuildFolder:
-    """What a build makes there."""
+    """The folder of one build on the machine."""
 
     path: str
 

@@ -1,4 +1,4 @@
-"""Where the instance is launched: the subnet by its CIDR, the security group by its name."""
+"""Finds the subnet by its CIDR, and the security group by its name."""
 
 from datetime import timedelta
 from typing import ClassVar

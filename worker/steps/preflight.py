@@ -1,4 +1,4 @@
-"""Before anything costs money: the bucket has what the build needs, and not yet what it makes."""
+"""Checks the bucket before anything costs money: the inputs must exist, and the model must not."""
 
 from datetime import timedelta
 from typing import ClassVar
@@ -20,7 +20,7 @@ class Needed(Output):
 
 
 class NeedsModel(Step[Needed]):
-    """The decision was made when CI posted; what is left is whether it can be carried out."""
+    """Check whether the build can be done. That a model is needed was decided when CI posted the build."""
 
     name: ClassVar = StepName.NEEDS_MODEL
     deadline: ClassVar = timedelta(minutes=10)

@@ -1,4 +1,4 @@
-"""The model comes to exist: its files are made once, then put in their place, then recorded."""
+"""Publishes the model: its files are made once, then copied under its prefix, then recorded."""
 
 import gzip
 import json
@@ -38,21 +38,21 @@ class Published(Output):
 
 
 class Frozen(Output):
-    """The model's files, made once: whoever publishes puts exactly these bytes."""
+    """The model's files. They are made once, and every worker that publishes copies exactly these bytes."""
 
     files: dict[str, CollectedFile]
 
 
 class Publish(Step[Published]):
-    """Publishing is repeatable to the byte, and never replaces a published object.
+    """Publish the model. A repetition gives exactly the same bytes, and a published object is never replaced.
 
     First every file of the model is made and kept as unpublished, and their digests are stored under the
-    lease. Then exactly these files are put under the prefix, each only where nothing is. The record comes
-    last: its presence says that all files are there.
+    lease. Then exactly these files are put under the prefix, each only if no object is there. The record
+    comes last: if it exists, all files exist.
     """
 
     name: ClassVar = StepName.PUBLISH
-    # The bucket may be out of reach for hours, and a trained model is at stake.
+    # The bucket may be out of reach for hours, and a trained model would be lost.
     deadline: ClassVar = timedelta(days=1)
     patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = Published
@@ -91,7 +91,7 @@ class Publish(Step[Published]):
                 work.clouds.bucket.delete(key)
 
     def undo(self, build: BuildView, work: Workbench) -> None:
-        """A model that will not exist leaves nothing under its prefix."""
+        """Remove what this build has put under the prefix, because the model will not exist."""
         bucket = work.clouds.bucket
         for name in keys.CONTENT_TYPES:
             there = bucket.head(keys.artifact_key(build.prefix, name))
@@ -100,7 +100,7 @@ class Publish(Step[Published]):
                 bucket.delete(there.key, only=there)
 
     def _freeze(self, build: BuildView, work: Workbench) -> Frozen:
-        """The files to publish: those that were stored before, or else made now and stored."""
+        """The files to publish. They are made and recorded once; later tries read the record."""
         with work.transaction() as session:
             stored = steps.view(session, build.lease).checkpoints.get(self.name)
         if stored is not None:
@@ -134,7 +134,7 @@ class Publish(Step[Published]):
 
     def _write_log(self, build: BuildView, work: Workbench) -> Path:
         local, offset = work.scratch / keys.BUILD_LOG, 0
-        # No time in the header: the same log gives the same bytes.
+        # The header has no time, so that the same log gives the same bytes.
         with local.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
             while True:
                 with work.transaction() as session:
@@ -145,7 +145,7 @@ class Publish(Step[Published]):
                 offset += len(block)
 
     def _put(self, build: BuildView, work: Workbench, name: str, file: CollectedFile) -> None:
-        """Into the prefix's place, only where nothing is. What an ended build left there is removed first."""
+        """Copy the file under the prefix if no object is there. Leftovers of failed builds are removed."""
         bucket, key = work.clouds.bucket, keys.artifact_key(build.prefix, name)
         source = bucket.head(file.lies_at(build.id, name))
         if source is None or source.sha256 != file.sha256:
@@ -162,7 +162,7 @@ class Publish(Step[Published]):
             try:
                 bucket.copy(source, key, over=None)
             except PreconditionFailed:
-                # Ours, from a request whose answer was lost, or of another worker that publishes the same.
+                # It may be ours: a request's answer was lost, or another worker publishes the same files.
                 work.log(f"{key} was put there by another request")
             there = bucket.head(key)
         if there is None or (there.sha256, there.size_bytes) != (file.sha256, file.size_bytes):
@@ -170,7 +170,7 @@ class Publish(Step[Published]):
             raise StepFailed(code, f"The bucket has another {key}. {code.advice}")
 
     def _is_leftover(self, build: BuildView, work: Workbench, there: ObjectInfo) -> bool:
-        """Whether a build that ended without a model put it there. Nothing else is ever removed."""
+        """Whether a build that ended without a model wrote the object. Nothing else is ever removed."""
         try:
             owner = UUID(there.build_id or "")
         except ValueError:

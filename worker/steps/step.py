@@ -1,4 +1,4 @@
-"""What a step is."""
+"""The base class of all steps and of their outputs."""
 
 from abc import ABC, abstractmethod
 from datetime import timedelta
@@ -16,9 +16,9 @@ from worker.workbench import Workbench
 
 
 class Output(BaseModel):
-    """What a step found or made: stored when it ends, shown by the API, read by later steps.
+    """The result of a step. It is stored when the step ends, shown by the API, and read by later steps.
 
-    Fields that this version does not know are passed over: a newer worker may have stored them.
+    Fields that this version does not know are ignored, because a newer worker may have stored them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -28,14 +28,14 @@ StepOutput = TypeVar("StepOutput", bound=Output)
 
 
 class Step(ABC, Generic[StepOutput]):
-    """One step of a flow: load, act, apply, and safe to repeat.
+    """One step of a flow. It loads, acts and applies, and can be repeated safely.
 
-    `act` runs without an open session. It may die at any line and is then run again from its start, by
-    this or another worker: it looks for what an earlier try left before it makes anything.
+    `act` runs without an open session. If it dies at any line, this or another worker runs it again from its
+    start. So it looks for what an earlier try left before it makes anything.
     """
 
     name: ClassVar[StepName]
-    # From its first start on, over all tries and workers; None for what is never given up on.
+    # Counted over all tries and workers. None means that the step is retried without limit.
     deadline: ClassVar[timedelta | None]
     patience: ClassVar[Patience] = Patience.BEFORE_THE_TRAINING
     output: ClassVar[type[Output]]
@@ -49,14 +49,14 @@ class Step(ABC, Generic[StepOutput]):
         steps.finish(session, lease, self.name, output.model_dump(mode="json"))
 
     def undo(self, build: BuildView, work: Workbench) -> None:
-        """The build fails: remove what the step made outside the database, and nobody needs. It may fail."""
+        """Called when the build fails: remove what the step made outside the database. This may fail."""
 
     def tidy(self, build: BuildView, work: Workbench) -> None:
-        """After the output is stored, remove what only the step's own tries needed. It may fail."""
+        """Called after the output is stored: remove what only the step itself needed. This may fail."""
 
 
 def output_of(build: BuildView, step: type[Step[StepOutput]]) -> StepOutput:
-    """What an earlier step of the build stored."""
+    """The output that an earlier step of the build stored."""
     stored: Any = step.output.model_validate(build.outputs[step.name])
     result: StepOutput = stored
     return result

@@ -1,4 +1,4 @@
-"""The verdict: the new model against the one in production."""
+"""Compares the new model with the model in production."""
 
 from datetime import timedelta
 from typing import ClassVar

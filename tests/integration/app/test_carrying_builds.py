@@ -118,7 +118,9 @@ def test_nothing_is_written_for_a_build_that_has_ended(shared: Registry, write: 
     assert everything(shared) == before
 
 
-def test_an_empty_log_line_is_no_write_but_a_lost_lease_is_noticed_at_the_next(registry: Registry) -> None:
+def test_an_empty_log_line_writes_nothing_even_after_the_lease_was_lost(
+    registry: Registry,
+) -> None:
     lease = lapsed(registry)
     with registry.database.transaction() as session:
         log.append(session, lease, "")

@@ -101,7 +101,7 @@ def test_what_the_registry_does_not_know_is_left_alone(shared: Registry, key: st
     assert isinstance(should_hold(shared, key), NotOurs)
 
 
-def test_an_object_beside_a_models_own_is_left_alone(registry: Registry) -> None:
+def test_an_object_that_is_not_an_artifact_of_the_model_is_left_alone(registry: Registry) -> None:
     prefix = registry.model()
     for name in ("notes.txt", "check_result.json", "development/x", "DEVELOPMENT"):
         assert isinstance(should_hold(registry, f"{prefix}/{name}"), NotOurs)
@@ -127,7 +127,7 @@ def test_a_key_that_is_asked_for_twice_is_listed_once(registry: Registry) -> Non
     assert due_keys(registry) == ["a", "b"]
 
 
-def test_an_entry_stays_when_its_key_was_asked_for_again_meanwhile(registry: Registry) -> None:
+def test_an_entry_stays_when_its_key_was_asked_for_again_in_the_meantime(registry: Registry) -> None:
     ask(registry, "a")
     [first] = due(registry)
     ask(registry, "a")

@@ -43,7 +43,9 @@ def test_a_stage_cannot_be_left_out(
     assert registry.counts() == before
 
 
-def test_a_model_that_failed_its_validation_stays_in_development(api: TestClient, registry: Registry) -> None:
+def test_a_model_that_failed_its_validation_cannot_leave_development(
+    api: TestClient, registry: Registry
+) -> None:
     prefix = registry.model(verdict=Verdict.FAILED)
     assert api.post(f"/models/{prefix}/promotions", json={"stage": "development"}).status_code == 201
     refused = api.post(f"/models/{prefix}/promotions", json={"stage": "staging"})

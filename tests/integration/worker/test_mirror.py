@@ -81,7 +81,7 @@ def test_markers_that_somebody_deleted_come_back(registry: Registry, bucket: Buc
     assert dict(bucket.list()) == {f"{prefix}/passed": 0, f"{prefix}/development": 0}
 
 
-def test_a_marker_that_is_not_true_goes_and_one_with_content_becomes_empty(
+def test_a_wrong_marker_is_deleted_and_one_with_content_becomes_empty(
     registry: Registry, bucket: Bucket
 ) -> None:
     prefix = registry.model(stages=(DEVELOPMENT,))
@@ -169,7 +169,7 @@ def test_a_key_that_s3_refuses_waits_and_the_others_go_on(
     assert bucket.head(f"{prefix}/passed") is not None
 
 
-def test_a_key_that_nobody_can_settle_keeps_no_other_waiting(
+def test_a_key_that_cannot_be_settled_does_not_delay_the_others(
     registry: Registry, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = registry.model(stages=(DEVELOPMENT,))
@@ -204,7 +204,9 @@ def test_a_worker_that_dies_after_its_write_leaves_the_entry_to_the_next(
     assert registry.count("outbox") == 0
 
 
-def test_a_lost_answer_of_s3_is_no_failure(registry: Registry, bucket: Bucket, cloud: SimCloud) -> None:
+def test_a_marker_is_mirrored_although_the_answer_of_s3_was_lost(
+    registry: Registry, bucket: Bucket, cloud: SimCloud
+) -> None:
     prefix = registry.model()
     cloud.faults.add("s3", "PutObject", lose="answer", times=1)
     assert mirror.drain(registry.database, bucket) == 1

@@ -271,7 +271,7 @@ def test_a_lost_answer_of_s3_neither_loses_nor_doubles_anything(trained: Flow, c
         assert len(models.get(session, prefix).artifacts) == len(keys.CONTENT_TYPES)
 
 
-def test_tidying_empties_the_stage(trained: Flow, filled_bucket: Clouds) -> None:
+def test_tidying_deletes_the_unpublished_files(trained: Flow, filled_bucket: Clouds) -> None:
     trained.do_until(StepName.PUBLISH)
     view = trained.view()
     step = trained.begin(StepName.PUBLISH)

@@ -111,7 +111,7 @@ def test_every_kind_of_key_is_read(
     assert load_key(pem_of(private)).can_sign()
 
 
-def test_a_text_that_is_no_key_is_refused() -> None:
+def test_a_text_that_is_not_a_key_is_refused() -> None:
     with pytest.raises(ValueError, match="private key"):
         load_key("-----BEGIN NONSENSE-----")
 
@@ -183,7 +183,7 @@ def test_another_key_than_the_launchs_is_refused(machine: Machine) -> None:
         Remote(machine.endpoint, load_key(pem_of(ed25519.Ed25519PrivateKey.generate())))
 
 
-def test_nobody_there_is_lost_not_refused() -> None:
+def test_an_address_that_nobody_listens_on_counts_as_a_lost_connection() -> None:
     with pytest.raises(RemoteLost):
         Remote(Endpoint("127.0.0.1", free_port(), "ubuntu", None), paramiko.RSAKey.generate(2048))
 

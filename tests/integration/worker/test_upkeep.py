@@ -24,7 +24,7 @@ from worker.runner import Runner
 Post = Callable[..., UUID]
 
 
-def test_builds_that_nobody_holds_get_a_job_and_only_one(
+def test_builds_without_a_worker_get_exactly_one_job(
     database: Database, settings: Settings, post: Post
 ) -> None:
     held, forgotten = post("0.0.2"), post("0.0.3")
