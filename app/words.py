@@ -123,7 +123,7 @@ class EventType(StrEnum):
 
 
 class LaunchState(StrEnum):
-    """What became of one request for an instance."""
+    """The state of one request for an instance."""
 
     REQUESTED = "requested"
     LAUNCHED = "launched"
@@ -167,7 +167,7 @@ class Stage(StrEnum):
 
 
 class Verdict(StrEnum):
-    """Of the validation against the model in production."""
+    """The result of the validation against the model in production."""
 
     PASSED = "passed"
     FAILED = "failed"

@@ -1,1 +1,1 @@
-"""HTTP: one module a resource; endpoints only translate."""
+"""The HTTP API: one module for each resource. Endpoints only translate."""

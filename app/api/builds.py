@@ -1,4 +1,4 @@
-"""Builds: what CI posts and follows."""
+"""The builds that CI requests and follows."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -113,7 +113,7 @@ class InstanceOut(BaseModel):
 
 
 class LaunchOut(BaseModel):
-    """One request for an instance, and what became of it."""
+    """One request for an instance, and its outcome."""
 
     attempt: int
     region: str = Field(examples=["eu-west-2"])
@@ -221,7 +221,7 @@ class BuildOut(BaseModel):
 
 
 class BuildAnswerOut(BaseModel):
-    """What became of the request."""
+    """The answer to a request for a model."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.QUEUED, examples.NOT_NEEDED]})
 
@@ -306,7 +306,7 @@ def list_builds(
     prefix: Annotated[Line | None, Query(description="only builds of this prefix")] = None,
     branch: Annotated[Line | None, Query(description="only builds of this branch")] = None,
 ) -> BuildPage:
-    """With their steps. Filters add up: a build must fit all of them."""
+    """The builds with their steps. If there are several filters, a build must match all of them."""
     page = listing.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)
     return BuildPage(
         items=[BuildOut.of(build) for build in page.items], next=str(page.next) if page.next else None
@@ -318,7 +318,7 @@ BuildId = Annotated[UUID, Path(description="the build's id")]
 
 @router.get("/builds/{id}", operation_id="builds:get", summary="One build", responses=problems(NotFound))
 def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
-    """Its steps, progress, instance, and why it failed if it did."""
+    """The build with its steps, progress and instance, and the reason if it failed."""
     return BuildOut.of(listing.get(db, id))
 
 

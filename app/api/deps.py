@@ -1,4 +1,4 @@
-"""What endpoints are given: a transaction, the bucket, who asks."""
+"""The dependencies of endpoints: a transaction, the bucket, and the caller."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -17,7 +17,7 @@ from app.storage.bucket import Bucket
 from app.words import Scope
 
 
-# What does not block is async: FastAPI runs every other dependency in a thread of its own.
+# Dependencies that do not block are async, because FastAPI runs all others in threads.
 async def get_settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -47,7 +47,7 @@ SettingsDep = Annotated[Settings, Depends(get_settings)]
 DatabaseDep = Annotated[Database, Depends(get_database)]
 AccessDep = Annotated[AccessPolicy, Depends(get_access)]
 BucketDep = Annotated[Bucket, Depends(get_bucket)]
-# Closed, and so committed, before the answer goes out: what a caller is told is true.
+# The transaction is committed before the answer is sent, so that the answer is true.
 Db = Annotated[Session, Depends(get_session, scope="function")]
 
 _bearer = HTTPBearer(

@@ -1,4 +1,4 @@
-"""For machines: whether the process lives, and whether it can serve."""
+"""Health checks: whether the process is alive, and whether it can serve requests."""
 
 from typing import Annotated, Literal
 
@@ -46,7 +46,7 @@ async def get_probe(request: Request) -> BucketProbe:
 
 @router.get("/healthz", operation_id="health:live", summary="Whether the process lives")
 async def healthz() -> Health:
-    """Asks nobody: a process that answers must not be killed because the database is away."""
+    """Checks only the process itself: it must not be killed because the database cannot be reached."""
     return Health(status="ok")
 
 

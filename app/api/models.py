@@ -1,4 +1,4 @@
-"""Models: what was published, its files, and its promotions."""
+"""The published models, their files and their promotions."""
 
 import re
 from collections.abc import Iterable
@@ -72,7 +72,7 @@ class PromotionOut(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """What a succeeded build published under its prefix."""
+    """The model that a succeeded build published under its prefix."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MODEL]})
 
@@ -135,7 +135,7 @@ class PromotionCreate(BaseModel):
 
 
 class DownloadOut(BaseModel):
-    """A file and where to get it."""
+    """A file, and the URL to download it from."""
 
     url: str = Field(description="presigned; needs no credentials")
     sha256: str
@@ -167,7 +167,7 @@ def list_models(
         Stage | None, Query(description="only models that were ever promoted to this stage")
     ] = None,
 ) -> ModelPage:
-    """With their files and promotions. Filters add up: a model must fit all of them."""
+    """Models with their files and promotions. If there are several filters, a model must match all."""
     page = models.find(db, limit=limit, cursor=cursor, version=version, branch=branch, stage=stage)
     return ModelPage(
         items=[ModelOut.of(model) for model in page.items], next=str(page.next) if page.next else None
@@ -241,7 +241,7 @@ def _names(lines: Iterable[str], promotion: str) -> bool:
 
 @router.get("/models/{prefix}", operation_id="models:get", summary="One model", responses=problems(NotFound))
 def get(prefix: PrefixPath, db: Db) -> ModelOut:
-    """Its files, figures, verdict, and where it was promoted to."""
+    """The model with its files, figures, verdict and promotions."""
     return ModelOut.of(models.get(db, prefix))
 
 

@@ -1,4 +1,4 @@
-"""What every endpoint refuses before it reads anything: parameters that it does not know, and broken JSON."""
+"""Refuses unknown query parameters and broken JSON for every endpoint, before the endpoint runs."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The database's clock: the only one that leases, deadlines and records go by."""
+"""The database's clock, which is the only one that leases, deadlines and records use."""
 
 from datetime import datetime
 

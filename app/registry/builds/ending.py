@@ -1,4 +1,4 @@
-"""How builds end: the worker's runner calls this, after the build's instance is gone."""
+"""Ends builds. The worker's runner calls this after the build's instance is terminated."""
 
 from sqlalchemy.orm import Session
 

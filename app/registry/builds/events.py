@@ -1,4 +1,4 @@
-"""What happened to a build, in order, and how readers learn that something did."""
+"""The events of a build in their order, and the notification of readers."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from app.db.storable import MESSAGE_LIMIT, text_of
 from app.db.tables import BuildEvent
 from app.words import EventType
 
-# Postgres sends what is notified to whoever listens on this channel, when the transaction commits.
+# When the transaction commits, Postgres sends the notification to everyone who listens on this channel.
 CHANNEL = "build_events"
 
 

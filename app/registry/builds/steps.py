@@ -1,4 +1,4 @@
-"""The steps of a build: what a worker writes of them, and how they are shown."""
+"""The steps of a build: how a worker records them, and how they are shown."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -128,7 +128,7 @@ def note(session: Session, lease: Lease, name: StepName, message: str) -> None:
 
 
 def fail(session: Session, lease: Lease, failure: Failure) -> None:
-    """Record the failure. The build ends only after its instance is gone. Raises LeaseLost."""
+    """Record the failure. The build ends only after its instance is terminated. Raises LeaseLost."""
     build = fence(session, lease)
     step = session.get(BuildStep, (lease.build_id, failure.step))
     at = now(session)
@@ -152,7 +152,7 @@ def fail(session: Session, lease: Lease, failure: Failure) -> None:
 
 
 def rewind(session: Session, lease: Lease, name: StepName, reason: str) -> None:
-    """Take the build back to the named step: it and the steps behind it start anew. Raises LeaseLost.
+    """Take the build back to the named step: this step and all later ones start again. Raises LeaseLost.
 
     For a build that lost its instance. What happened before stays in its events and launches.
     """
