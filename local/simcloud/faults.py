@@ -102,9 +102,13 @@ class Faults:
         fault = Fault(
             service, action, code, message, status, times, skip, latency_s, hang, lose, match, region
         )
+        self.put(fault)
+        return fault
+
+    def put(self, fault: Fault) -> None:
+        """Put a fault in force that the caller made: its class may decide otherwise which calls it fits."""
         with self._lock:
             self._faults.append(fault)
-        return fault
 
     def remove(self, fault: Fault) -> None:
         """End the fault, and let the calls go on that hang because of it."""

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from local.simcloud.faults import Call, Faults
+from local.simcloud.faults import Call, Fault, Faults
 
 RUN = Call("ec2", "RunInstances", "eu-west-2", "/? InstanceType=g4dn.xlarge")
 
@@ -39,6 +39,18 @@ def test_a_fault_hits_the_calls_that_it_fits(conditions: dict[str, str], hits: b
     faults = Faults()
     faults.add(**conditions, code="x")  # type: ignore[arg-type]
     assert (faults.take(RUN) is not None) is hits
+
+
+def test_a_fault_of_a_class_of_its_own_decides_which_calls_it_fits() -> None:
+    class Writes(Fault):
+        def fits(self, call: Call) -> bool:
+            return call.action.startswith("Put")
+
+    faults = Faults()
+    fault = Writes("s3", code="x")
+    faults.put(fault)
+    assert faults.take(RUN) is None
+    assert faults.take(Call("s3", "PutObject")) is fault
 
 
 def test_skipped_calls_do_not_count_as_hits() -> None:
