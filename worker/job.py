@@ -8,7 +8,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.remote import CommandFailed, Remote
@@ -37,8 +37,9 @@ echo $? >{job}/exit.partial && mv {job}/exit.partial {job}/exit
 """
 # Exits with 0 when no process of the job is alive and none has written an exit status.
 _DEAD = "cd {job} && flock --nonblock lock test ! -e exit"
+# Not with cmp, which tells files apart by their sizes first: in /proc, each size is 0.
 _REBOOTED = """\
-cd {job} && [ -e started ] && ! cmp -s started /proc/sys/kernel/random/boot_id
+cd {job} && [ -e started ] && [ "$(cat started)" != "$(cat /proc/sys/kernel/random/boot_id)" ]
 """
 
 
@@ -121,13 +122,20 @@ class Job:
         A progress bar ends its lines with a carriage return. A line that is longer than a piece is cut.
         """
         found = self.remote.read(f"{self.folder}/log", offset, _BLOCK) or b""
-        if ended or len(found) == _BLOCK:
-            return _whole_characters(found) if len(found) == _BLOCK else found
-        return found[: max(found.rfind(b"\n"), found.rfind(b"\r")) + 1]
+        if len(found) == _BLOCK:
+            return _whole_characters(found)
+        return found if ended else found[: max(found.rfind(b"\n"), found.rfind(b"\r")) + 1]
+
+    def log_size(self) -> int:
+        return self.remote.size(f"{self.folder}/log") or 0
+
+    def ends_line(self, offset: int) -> bool:
+        """Whether the log's first `offset` bytes end with a line feed."""
+        return offset == 0 or self.remote.read(f"{self.folder}/log", offset - 1, 1) == b"\n"
 
     def skip_to_tail(self, offset: int) -> int:
         """The offset at which the last part of the log begins, but at least `offset`."""
-        return max(offset, (self.remote.size(f"{self.folder}/log") or 0) - _TAIL_BYTES)
+        return max(offset, self.log_size() - _TAIL_BYTES)
 
 
 @dataclass
@@ -145,53 +153,82 @@ class Follower:
     # After how many polls without news we check whether the job is still alive.
     quiet_polls: int = 15
 
+    _log_bytes: int = field(default=0, init=False)
+    _log_size: int = field(default=0, init=False)
+    _progress_bytes: int = field(default=0, init=False)
+
     def follow(self, log_bytes: int) -> tuple[int, int]:
         """Returns the job's exit status, and how many bytes of its log were read.
 
-        Raises JobDied and JobSilent.
+        Raises JobDied and JobSilent. The log's last words are read first: they may tell the reason.
         """
-        progress_bytes, quiet, last_news = 0, 0, time.monotonic()
-        full = log_bytes >= LOG_LIMIT_BYTES
-        while True:
-            # The exit status is read first. Everything that was logged before it is then read below.
-            status = self.job.exit_status()
-            if full and status is not None:
-                log_bytes = self.job.skip_to_tail(log_bytes)
-            read = b"" if full and status is None else self.job.log_from(log_bytes, ended=status is not None)
-            if read:
-                log_bytes += len(read)
-                last = status is not None and len(read) < _BLOCK
-                self.log(_text(read, last=last), log_bytes)
-                if log_bytes >= LOG_LIMIT_BYTES and not full:
-                    full = True
-                    limit = f"{LOG_LIMIT_BYTES >> 20} MiB"
-                    self.note(f"the job's log is longer than {limit}: only its end will follow")
-            news, progress_bytes = self._progress_from(progress_bytes)
-            if status is not None and not read:
-                return status, log_bytes
-            if read or news:
+        self._log_bytes, self._log_size, self._progress_bytes = log_bytes, 0, 0
+        try:
+            status = self._await_exit()
+        except (JobDied, JobSilent):
+            self._read_rest()
+            raise
+        self._read_rest()
+        return status, self._log_bytes
+
+    def _await_exit(self) -> int:
+        quiet, last_news = 0, time.monotonic()
+        while (status := self.job.exit_status()) is None:
+            if self._take_over_news():
                 quiet, last_news = 0, time.monotonic()
-            elif time.monotonic() - last_news > self.silent_after_s and not full:
+            elif time.monotonic() - last_news > self.silent_after_s:
                 raise JobSilent
             else:
                 quiet += 1
             if quiet >= self.quiet_polls:
                 quiet = 0
                 self.job.require_alive()
-            if status is None:
-                self.sleep(self.poll_s)
+            self.sleep(self.poll_s)
+        return status
 
-    def _progress_from(self, offset: int) -> tuple[bool, int]:
-        """Show the newest line of `progress.jsonl`. Returns whether there was news, and the new offset."""
+    def _take_over_news(self) -> bool:
+        """Show what is new. Returns whether the job has written anything, shown or not."""
+        seen, self._log_size = self._log_size, self.job.log_size()
+        if self._log_bytes < LOG_LIMIT_BYTES:
+            self._show(self.job.log_from(self._log_bytes, ended=False))
+        return self._show_progress() or self._log_size != seen
+
+    def _read_rest(self) -> None:
+        """Show what is left when the job writes no more; of a log that is too long, only the last part."""
+        while True:
+            if self._log_bytes >= LOG_LIMIT_BYTES:
+                self._log_bytes = self.job.skip_to_tail(self._log_bytes)
+            read = self.job.log_from(self._log_bytes, ended=True)
+            if not read:
+                break
+            self._show(read)
+        if not self.job.ends_line(self._log_bytes):
+            # The next step's first line must not be glued to the job's last one.
+            self.log("\n", self._log_bytes)
+        self._show_progress()
+
+    def _show(self, read: bytes) -> None:
+        if not read:
+            return
+        shown_before = self._log_bytes
+        self._log_bytes += len(read)
+        self.log(read.decode(errors="replace"), self._log_bytes)
+        if shown_before < LOG_LIMIT_BYTES <= self._log_bytes:
+            limit = f"{LOG_LIMIT_BYTES >> 20} MiB"
+            self.note(f"the job's log is longer than {limit}: only its end will follow")
+
+    def _show_progress(self) -> bool:
+        """Show the newest line of `progress.jsonl`. Returns whether there was a new one."""
         path = f"{self.job.folder}/progress.jsonl"
-        read = self.job.remote.read(path, offset, _BLOCK) or b""
+        read = self.job.remote.read(path, self._progress_bytes, _BLOCK) or b""
         whole = read if len(read) == _BLOCK else read[: read.rfind(b"\n") + 1]
+        self._progress_bytes += len(whole)
         for line in reversed(whole.splitlines()[-20:]):
             found = progress_of(line)
             if found is not None:
                 self.progress(found)
                 break
-        return bool(whole), offset + len(whole)
+        return bool(whole)
 
 
 def progress_of(line: bytes) -> Progress | None:
@@ -215,12 +252,6 @@ def _eta(value: object) -> float | None:
     except OverflowError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _text(read: bytes, *, last: bool) -> str:
-    text = read.decode(errors="replace")
-    # The next step's first line must not be glued to the job's last one.
-    return text if text.endswith(("\n", "\r")) or not last else f"{text}\n"
 
 
 def _whole_characters(text: bytes) -> bytes:

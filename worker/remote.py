@@ -82,6 +82,17 @@ def load_key(pem: str) -> paramiko.PKey:
     raise ValueError(message)
 
 
+class _RefuseOtherKinds(paramiko.MissingHostKeyPolicy):
+    """A host key of another kind than the pinned one is another host key, and not a connection that broke."""
+
+    def __init__(self, pinned: paramiko.PKey) -> None:
+        self._pinned = pinned
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        del client
+        raise paramiko.BadHostKeyException(hostname, key, self._pinned)
+
+
 class Remote:
     """One SSH connection. It must be used by one thread at a time."""
 
@@ -96,7 +107,7 @@ class Remote:
             kind, _, blob = endpoint.host_key.partition(" ")
             pinned = paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
             self._client.get_host_keys().add(name, kind, pinned)
-            self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
+            self._client.set_missing_host_key_policy(_RefuseOtherKinds(pinned))
         self._sftp: paramiko.SFTPClient | None = None
         try:
             self._client.connect(

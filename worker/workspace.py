@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.registry.builds.lease import LeaseLost
-from worker.remote import CommandFailed, Remote, RemoteLost
+from worker.remote import CommandFailed, Remote, RemoteFault, RemoteLost
 
 _LOCK_WAIT_S = 60
-_OUTDATED, _LOCKED = 97, 98
+_FAULT, _OUTDATED, _LOCKED = 96, 97, 98
 
 # The command does not inherit the lock, because a background process of it would hold the lock until it ends.
 _FENCED = """\
-mkdir -p {folder} && exec 9>>{folder}/fence || exit 1
+mkdir -p {folder} && exec 9>>{folder}/fence || exit {fault}
 flock --wait {wait} 9 || exit {locked}
 seen=$(cat {folder}/epoch 2>/dev/null)
 [ "${{seen:-0}}" -le {epoch} ] || exit {outdated}
-echo {epoch} >{folder}/epoch.partial && mv {folder}/epoch.partial {folder}/epoch || exit 1
+echo {epoch} >{folder}/epoch.partial && mv {folder}/epoch.partial {folder}/epoch || exit {fault}
 ( {command}
 ) 9>&-
 """
@@ -36,10 +36,15 @@ class Workspace:
     epoch: int
 
     def run(self, command: str, *, timeout_s: float) -> str:
-        """The command's output. Raises CommandFailed, RemoteLost, and LeaseLost for an outdated epoch."""
+        """The command's output.
+
+        Raises CommandFailed, RemoteLost, RemoteFault where the folder cannot be written, and LeaseLost for
+        an outdated epoch.
+        """
         fenced = _FENCED.format(
             folder=shlex.quote(self.path),
             wait=_LOCK_WAIT_S,
+            fault=_FAULT,
             locked=_LOCKED,
             outdated=_OUTDATED,
             epoch=self.epoch,
@@ -51,6 +56,9 @@ class Workspace:
             if exc.status == _OUTDATED:
                 message = f"another worker has taken the build: {self.path} has seen a later epoch"
                 raise LeaseLost(message) from exc
+            if exc.status == _FAULT:
+                message = f"{self.path} cannot be written: {exc.output.strip()}"
+                raise RemoteFault(message) from exc
             if exc.status == _LOCKED:
                 message = f"another worker's command still runs in {self.path}"
                 raise RemoteLost(message) from exc

@@ -30,7 +30,10 @@ _POLL_S = 2.0
 
 # A dead-man's switch: even if the registry is gone, the machine shuts down, and a shutdown terminates it. It
 # is set to the same moment at every boot, so a reboot neither removes it nor gives the machine more time.
-_SWITCH = "left=$(( ({ends_at} - $(date +%s)) / 60 )); shutdown -h +$(( left > 0 ? left : 0 ))"
+# So early in the boot, the service that schedules shutdowns may not run yet. The request is then repeated.
+_SWITCH = """\
+set_switch() {{ left=$(( ({ends_at} - $(date +%s)) / 60 )); shutdown -h +$(( left > 0 ? left : 0 )); }}
+set_switch || {{ until sleep 5; set_switch; do :; done & }}"""
 
 
 def user_data(host_key: HostKey, ends_at: int) -> str:

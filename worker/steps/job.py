@@ -47,9 +47,10 @@ class JobInput(BaseModel):
     @classmethod
     def _within_the_output(cls, file: str | None) -> str | None:
         """A file outside the output folder was not made by the job, and must not be fetched."""
-        if file is not None and (
-            not file or file.startswith("/") or ".." in PurePosixPath(file).parts or not file.isprintable()
-        ):
+        if file is None:
+            return None
+        path = PurePosixPath(file)
+        if not path.parts or path.is_absolute() or ".." in path.parts or not file.isprintable():
             message = f"{file!r} does not name a file inside the output folder"
             raise ValueError(message)
         return file
