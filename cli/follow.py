@@ -110,7 +110,7 @@ def _show_step(console: Console, step: Step) -> None:
 def _gist(step: Step) -> str:
     """The one thing in a step's output that a reader wants to see."""
     output = step.output
-    for key in ("name", "instance_id", "subnet_id", "address", "checks", "fingerprint", "commit", "verdict"):
+    for key in ("name", "instance_id", "zone", "checks", "fingerprint", "commit", "verdict"):
         if key in output:
             return str(output[key])
     inputs, counts = output.get("inputs"), output.get("counts")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 
-MAX_ITEMS = 20
+MAX_ITEMS = 50
 MAX_TEXT = 2_000
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -26,10 +26,16 @@ def without_sql(value: str) -> str:
 
 
 def joined(items: Sequence[object]) -> str:
-    """The first items as one text, and how many there are besides."""
-    shown = [text(str(item), MAX_TEXT // 10) for item in items[:MAX_ITEMS]]
-    if len(items) > MAX_ITEMS:
-        shown.append(f"and {len(items) - MAX_ITEMS:,} more")
+    """As many of the first items as fit into one text, and how many there are besides."""
+    shown: list[str] = []
+    room = MAX_TEXT - 100
+    for item in items[:MAX_ITEMS]:
+        shown.append(text(str(item), MAX_TEXT // 5))
+        room -= len(shown[-1]) + 2
+        if room < MAX_TEXT // 5:
+            break
+    if len(items) > len(shown):
+        shown.append(f"and {len(items) - len(shown):,} more")
     return "; ".join(shown)
 
 

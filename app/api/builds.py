@@ -5,11 +5,22 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from app.api import examples
 from app.api.deps import CanBuild, Db, Limit, PageCursor
 from app.api.errors import problems
+from app.api.shown import (
+    ShownBuildState,
+    ShownKind,
+    ShownLaunchState,
+    ShownMarket,
+    ShownMessage,
+    ShownStage,
+    ShownStep,
+    ShownStepState,
+    step_output,
+)
 from app.api.strict import StrictRoute
 from app.api.text import Line, Lines
 from app.db.tables import Build, Launch
@@ -18,34 +29,22 @@ from app.registry.builds import log as build_log
 from app.registry.builds import steps as build_steps
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import StepView
-from app.registry.errors import Conflict, Forbidden, InvalidConfig, NotFound, PrefixCollision, Unauthorized
-from app.registry.prefixes import NotNeeded
-from app.words import (
-    BuildKind,
-    BuildState,
-    FailureCode,
-    LaunchState,
-    Market,
-    Scope,
-    Stage,
-    StepName,
-    StepState,
-    known,
+from app.registry.errors import (
+    ConfigDiffers,
+    Conflict,
+    Forbidden,
+    InvalidConfig,
+    NotFound,
+    PrefixCollision,
+    Unauthorized,
 )
+from app.registry.prefixes import NotNeeded
+from app.words import BuildState, FailureCode, Scope, Stage, StepName, known
 
 router = APIRouter(tags=["builds"], route_class=StrictRoute)
 
 _LOG_BYTES = 4 << 20
 _MAX_OFFSET = 1 << 53
-
-# Answers show a word as it stands in the database, even one that only a newer version of the registry knows.
-# The OpenAPI document names those that this version knows.
-ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
-ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
-ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
-ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]
-ShownStep = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepName)})]
-ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepState)})]
 
 
 class BuildCreate(BaseModel):
@@ -53,7 +52,7 @@ class BuildCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.BUILD_CREATE]})
 
-    sha: Line = Field(max_length=100, description="the commit: 7 to 40 hex digits, best all 40")
+    sha: Line = Field(max_length=100, description="All 40 hex digits of the commit.")
     branch: Line = Field(min_length=1, max_length=255, description="the branch that CI runs for")
     search_config: Lines = Field(max_length=1 << 20, description="the commit's search-config.toml")
     base_search_config: Lines | None = Field(
@@ -76,9 +75,9 @@ class StepOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     output: dict[str, Any] | None = Field(
-        description="what the step found or made; differs from step to step"
+        description="What the step found or made, of which anybody may see this; differs from step to step."
     )
-    message: str | None = Field(description="what it waits for, or why it failed")
+    message: ShownMessage | None = Field(description="What the step waits for, or why it failed.")
 
     @classmethod
     def of(cls, step: StepView) -> Self:
@@ -88,7 +87,7 @@ class StepOut(BaseModel):
             attempts=step.attempts,
             started_at=step.started_at,
             finished_at=step.finished_at,
-            output=step.output,
+            output=None if step.output is None else step_output(step.name, step.output),
             message=step.message,
         )
 
@@ -96,9 +95,19 @@ class StepOut(BaseModel):
 class ProgressOut(BaseModel):
     """How far the running job is."""
 
-    phase: str = Field(examples=["embed"])
-    percent: float = Field(ge=0, le=100, description="of the phase", examples=[37.5])
-    eta_seconds: float | None = Field(description="seconds until the phase ends, estimated")
+    phase: str = Field(max_length=200, examples=["embed"])
+    percent: float = Field(ge=0, le=100, description="Percent of the phase.", examples=[37.5])
+    eta_seconds: float | None = Field(
+        default=None, ge=0, description="Seconds until the phase ends, estimated."
+    )
+
+    @classmethod
+    def of(cls, stored: dict[str, Any] | None) -> Self | None:
+        """None for progress that makes no sense: it is only for display, and the job goes on."""
+        try:
+            return None if stored is None else cls.model_validate(stored)
+        except ValidationError:
+            return None
 
 
 class InstanceOut(BaseModel):
@@ -108,8 +117,23 @@ class InstanceOut(BaseModel):
     type: str = Field(examples=["g5.xlarge"])
     image: str | None = Field(examples=["FPO Training 1.1.0"])
     region: str = Field(examples=["eu-west-2"])
-    address: str | None
-    terminated: bool = Field(description="whether EC2 has confirmed that it ends")
+    terminated: bool = Field(description="Whether EC2 has confirmed that the instance ends.")
+
+    @classmethod
+    def of(cls, outputs: dict[str, dict[str, Any]]) -> Self | None:
+        """From what the steps found; None before the launch, and for what this version cannot read."""
+        launched = outputs.get(StepName.LAUNCH_INSTANCE, {})
+        found = {
+            "id": launched.get("instance_id"),
+            "type": launched.get("instance_type"),
+            "image": outputs.get(StepName.FIND_IMAGE, {}).get("name"),
+            "region": launched.get("region"),
+            "terminated": bool(outputs.get(StepName.TERMINATE_INSTANCE)),
+        }
+        try:
+            return cls.model_validate(found)
+        except ValidationError:
+            return None
 
 
 class LaunchOut(BaseModel):
@@ -122,7 +146,7 @@ class LaunchOut(BaseModel):
     market: ShownMarket
     state: ShownLaunchState
     instance_id: str | None = Field(examples=["i-0123456789abcdef0"])
-    refusal: str | None = Field(description="What AWS answered, when it refused the request.")
+    refusal: ShownMessage | None = Field(description="What AWS answered, when it refused the request.")
     requested_at: datetime
     launched_at: datetime | None
     ended_at: datetime | None
@@ -154,7 +178,7 @@ class FailureOut(BaseModel):
         "a training at another commit may report one that is not there.",
         examples=["missing_input"],
     )
-    message: str = Field(description="What is wrong and what to do.")
+    message: ShownMessage = Field(description="What is wrong and what to do.")
     retry_helps: bool | None = Field(
         description="Whether the same build may succeed when it is posted again. Null for an unknown code."
     )
@@ -182,7 +206,7 @@ class BuildOut(BaseModel):
     branch: str
     kind: ShownKind
     state: ShownBuildState
-    promote_to: Stage | None
+    promote_to: ShownStage | None
     requested_by: str
     created_at: datetime
     started_at: datetime | None
@@ -207,15 +231,15 @@ class BuildOut(BaseModel):
             branch=build.branch,
             kind=build.kind,
             state=build.state,
-            promote_to=Stage(build.promote_to) if build.promote_to else None,
+            promote_to=build.promote_to,
             requested_by=build.requested_by,
             created_at=build.created_at,
             started_at=build.started_at,
             finished_at=build.finished_at,
             steps=[StepOut.of(step) for step in build_steps.shown(build)],
-            progress=ProgressOut.model_validate(build.progress) if build.progress else None,
+            progress=ProgressOut.of(build.progress),
             launches=[LaunchOut.of(launch) for launch in build.launches],
-            instance=_instance(outputs),
+            instance=InstanceOut.of(outputs),
             failure=failure,
         )
 
@@ -240,20 +264,6 @@ class BuildPage(BaseModel):
     next: str | None = Field(description="`cursor` of the next page; null on the last")
 
 
-def _instance(outputs: dict[str, dict[str, Any]]) -> InstanceOut | None:
-    launched = outputs.get(StepName.LAUNCH_INSTANCE)
-    if not launched:
-        return None
-    return InstanceOut(
-        id=launched["instance_id"],
-        type=launched["instance_type"],
-        image=outputs.get(StepName.FIND_IMAGE, {}).get("name"),
-        region=launched["region"],
-        address=outputs.get(StepName.AWAIT_ADDRESS, {}).get("address"),
-        terminated=bool(outputs.get(StepName.TERMINATE_INSTANCE)),
-    )
-
-
 @router.post(
     "/builds",
     operation_id="builds:create",
@@ -264,7 +274,7 @@ def _instance(outputs: dict[str, dict[str, Any]]) -> InstanceOut | None:
             "model": BuildAnswerOut,
             "description": "The prefix has a build already, or no model is needed",
         },
-        **problems(PrefixCollision, Conflict, InvalidConfig, Unauthorized, Forbidden),
+        **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig, Unauthorized, Forbidden),
     },
 )
 def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> BuildAnswerOut:
@@ -354,7 +364,7 @@ def log(
 
     `X-Log-Next-Offset` is where to go on, `X-Log-Size` how many bytes the log has by now.
     """
-    listing.get(db, id)
+    listing.require(db, id)
     text, size = build_log.read(db, id, offset, _LOG_BYTES)
     headers = {"X-Log-Next-Offset": str(offset + len(text)), "X-Log-Size": str(size)}
     return Response(text, media_type="text/plain; charset=utf-8", headers=headers)

@@ -50,6 +50,9 @@ KINDS: dict[type[Exception], ProblemKind] = {
     errors.PrefixCollision: ProblemKind(
         HTTPStatus.CONFLICT, "prefix-collision", "Another commit has this prefix"
     ),
+    errors.ConfigDiffers: ProblemKind(
+        HTTPStatus.CONFLICT, "config-differs", "The prefix was built with another configuration"
+    ),
     errors.GateRefused: ProblemKind(HTTPStatus.CONFLICT, "gate-refused", "A promotion gate is closed"),
     errors.Invalid: ProblemKind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The content of the request is not valid"

@@ -22,7 +22,7 @@ BUILD_CREATE: dict[str, Any] = {
 _OUTPUTS: dict[StepName, dict[str, Any]] = {
     StepName.NEEDS_MODEL: {"reason": "the version has risen"},
     StepName.FIND_IMAGE: {"image_id": "ami-0a1b2c3d4e5f60718", "name": "FPO Training 1.1.0"},
-    StepName.FIND_NETWORK: {"subnet_id": "subnet-0a1b2c3d", "security_group_id": "sg-0a1b2c3d"},
+    StepName.FIND_NETWORK: {"zone": "eu-west-2a"},
 }
 
 
@@ -162,9 +162,14 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "conflict": (f"The builds of {PREFIX} keep starting and ending. Send the request again.", {}),
     "prefix-collision": (
-        f"{PREFIX} is commit {SHA}; yours, aff1242bb0b5, shares its version and first 7 digits. "
+        f"{PREFIX} is the commit {SHA}. Yours, aff1242{'0b' * 16}b, shares its version and first 7 digits. "
         "Raise the version in search-config.toml.",
         {"prefix": PREFIX, "build": _BUILD_ID},
+    ),
+    "config-differs": (
+        f"{PREFIX} has a build with other values of digits. Raise the version in search-config.toml, "
+        "or send the configuration that it was built with.",
+        {"prefix": PREFIX, "build": _BUILD_ID, "keys": ["digits"]},
     ),
     "gate-refused": (
         f"{PREFIX} was never in staging, and production takes only models that were. "

@@ -22,6 +22,7 @@ from app.api.deps import (
     SettingsDep,
 )
 from app.api.errors import problems
+from app.api.shown import ShownMessage, ShownStage, ShownVerdict
 from app.api.strict import StrictRoute
 from app.api.text import Line, Lines
 from app.aws import CloudError
@@ -29,11 +30,17 @@ from app.db.tables import Model, Promotion
 from app.registry import models, stages
 from app.registry.errors import Forbidden, GateRefused, NotFound, NothingPromoted, Unauthorized
 from app.registry.stages import PromotionRequest
-from app.words import Scope, Stage, Verdict
+from app.words import Scope, Stage, known
 
 _TAG = re.compile(r'(?:W/)?"([0-9]+)(?:[-;:][a-z]+)?"')
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
+
+
+def _order(stage: str) -> int:
+    """Stages in their order; those that only a newer version knows come last."""
+    word = known(Stage, stage)
+    return len(Stage) if word is None else list(Stage).index(word)
 
 
 class ArtifactOut(BaseModel):
@@ -52,7 +59,7 @@ class PromotionOut(BaseModel):
 
     id: int
     prefix: str = Field(examples=["0.0.2-aff1242"])
-    stage: Stage
+    stage: ShownStage
     promoted_at: datetime
     promoted_by: str
     note: str | None
@@ -63,7 +70,7 @@ class PromotionOut(BaseModel):
         return cls(
             id=promotion.id,
             prefix=prefix,
-            stage=Stage(promotion.stage),
+            stage=promotion.stage,
             promoted_at=promotion.promoted_at,
             promoted_by=promotion.promoted_by,
             note=promotion.note,
@@ -83,9 +90,9 @@ class ModelOut(BaseModel):
     build: UUID = Field(description="the build that made it")
     published_at: datetime
     metrics: dict[str, Any] = Field(description="figures by benchmark", examples=[examples.METRICS])
-    verdict: Verdict = Field(description="of the validation against the model in production")
-    verdict_reason: str
-    stages: list[Stage] = Field(description="the stages that it was ever promoted to")
+    verdict: ShownVerdict = Field(description="of the validation against the model in production")
+    verdict_reason: ShownMessage
+    stages: list[ShownStage] = Field(description="the stages that it was ever promoted to")
     artifacts: list[ArtifactOut]
     promotions: list[PromotionOut]
 
@@ -100,9 +107,9 @@ class ModelOut(BaseModel):
             build=model.build_id,
             published_at=model.published_at,
             metrics=model.metrics,
-            verdict=Verdict(model.verdict),
+            verdict=model.verdict,
             verdict_reason=model.verdict_reason,
-            stages=[stage for stage in Stage if stage in been_in],
+            stages=sorted(been_in, key=_order),
             artifacts=[
                 ArtifactOut(
                     name=file.name, sha256=file.sha256, size=file.size_bytes, content_type=file.content_type
@@ -150,7 +157,7 @@ class LatestOut(BaseModel):
     prefix: str = Field(examples=["0.0.2-aff1242"])
     version: str = Field(examples=["0.0.2"])
     sha: str
-    verdict: Verdict
+    verdict: ShownVerdict
     promoted_at: datetime
     promoted_by: str
     artifacts: dict[str, DownloadOut]
@@ -215,7 +222,7 @@ def latest(
         prefix=found.prefix,
         version=found.version,
         sha=found.sha,
-        verdict=Verdict(found.verdict),
+        verdict=found.verdict,
         promoted_at=found.promoted_at,
         promoted_by=found.promoted_by,
         artifacts={

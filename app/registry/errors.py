@@ -6,13 +6,11 @@ A class's docstring is its default message, and its fields are the facts. These 
 
 import inspect
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import Literal
 from uuid import UUID
 
 from app.words import Scope, Stage
 from training.config import ConfigProblem
-
-_SHOWN = 20
 
 
 @dataclass(eq=False, repr=False)
@@ -53,6 +51,15 @@ class PrefixCollision(Conflict):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class ConfigDiffers(Conflict):
+    """The prefix was built with another configuration. Raise the version in search-config.toml."""
+
+    prefix: str
+    build: UUID
+    keys: tuple[str, ...]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class GateRefused(Conflict):
     """A promotion gate is closed. Send override with a note that says why."""
 
@@ -69,14 +76,6 @@ class InvalidConfig(Invalid):
     """The search configuration is not valid."""
 
     problems: tuple[ConfigProblem, ...] = ()
-
-    @classmethod
-    def of(cls, problems: tuple[ConfigProblem, ...]) -> Self:
-        """The message names the first problems; a configuration can have a hundred thousand of them."""
-        shown = [str(problem) for problem in problems[:_SHOWN]]
-        if len(problems) > _SHOWN:
-            shown.append(f"and {len(problems) - _SHOWN:,} more")
-        return cls(f"search_config cannot be used: {'; '.join(shown)}", problems=problems)
 
 
 class Unauthorized(RegistryError):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm.interfaces import ORMOption
 
 from app.db.tables import Artifact, Model, Promotion
 from app.registry.errors import NotFound
@@ -23,11 +24,16 @@ class ArtifactRef:
 
 def get(session: Session, prefix: str) -> Model:
     """The model with its artifacts and promotions. Raises NotFound."""
-    model = session.scalar(
-        select(Model)
-        .where(Model.prefix == prefix)
-        .options(selectinload(Model.artifacts), selectinload(Model.promotions))
-    )
+    return _one(session, prefix, selectinload(Model.artifacts), selectinload(Model.promotions))
+
+
+def get_record(session: Session, prefix: str) -> Model:
+    """The model alone. Raises NotFound."""
+    return _one(session, prefix)
+
+
+def _one(session: Session, prefix: str, *options: ORMOption) -> Model:
+    model = session.scalar(select(Model).where(Model.prefix == prefix).options(*options))
     if model is None:
         message = (
             f"There is no model {prefix}. GET /models lists the models; "
@@ -39,7 +45,7 @@ def get(session: Session, prefix: str) -> Model:
 
 def get_artifact(session: Session, prefix: str, name: str) -> Artifact:
     """One file of a model. Raises NotFound, which names the files that the model has."""
-    model = get(session, prefix)
+    model = _one(session, prefix, selectinload(Model.artifacts))
     for artifact in model.artifacts:
         if artifact.name == name:
             return artifact

@@ -11,10 +11,13 @@ from semver import Version
 from app.registry.errors import Invalid
 from training.config import SEMANTIC_VERSION
 
-# A prefix is also used in S3 keys, in an index and as the value of an EC2 tag, whose lengths are limited.
+# A prefix is also part of S3 keys, the key of an index and the value of an EC2 tag, which all have a limit.
 MAX_VERSION = 100
 
-_SHA = re.compile(r"[0-9a-f]{7,40}")
+_SHA = re.compile(r"[0-9a-f]{40}")
+_SHA7 = re.compile(r"[0-9a-f]{7}")
+# What git and its web hooks send in place of a commit that does not exist.
+_NO_COMMIT = "0" * 40
 
 
 class NotNeeded(StrEnum):
@@ -26,7 +29,7 @@ class NotNeeded(StrEnum):
 
 @dataclass(frozen=True)
 class Prefix:
-    """The permanent name of a model: `{version}-{sha7}`."""
+    """`{version}-{sha7}`: it names a model for ever."""
 
     version: str
     sha7: str
@@ -38,7 +41,7 @@ class Prefix:
     def of(cls, version: str, sha: str) -> Self:
         """The prefix of a version at a commit.
 
-        Raises Invalid when the version is not a semantic version, or the sha is not a git commit.
+        Raises Invalid when the version is not a semantic version, or the sha is not that of a git commit.
         """
         parse_version(version)
         return cls(version, parse_sha(sha)[:7])
@@ -47,24 +50,34 @@ class Prefix:
     def parse(cls, text: str) -> Self:
         """Raises Invalid when the text is not of the form `0.0.2-aff1242`."""
         version, dash, sha7 = text.rpartition("-")
-        if dash and len(sha7) == 7 and _SHA.fullmatch(sha7) and _is_version(version):
+        if dash and _SHA7.fullmatch(sha7) and _is_version(version):
             return cls(version, sha7)
-        msg = (
+        message = (
             f"{text!r} is not a prefix. "
             "Write a version and the first 7 hex digits of a commit, such as 0.0.2-aff1242."
         )
-        raise Invalid(msg)
+        raise Invalid(message)
 
 
 def parse_sha(text: str) -> str:
-    """A git commit in lower case; raises Invalid unless it has 7 to 40 hex digits."""
+    """A git commit in lower case.
+
+    Raises Invalid unless it has 40 hex digits. The registry has no repository in which it could look up a
+    shorter sha, and two commits that share their first digits must not be taken for one.
+    """
     sha = text.strip().lower()
     if not _SHA.fullmatch(sha):
-        msg = (
-            f"sha {text!r} is not a git commit. "
-            "Send 7 to 40 hex digits, preferably all 40 (git rev-parse HEAD)."
+        message = (
+            f"sha {text!r} is not a whole git commit. "
+            "Send all 40 hex digits, as `git rev-parse HEAD` prints them."
         )
-        raise Invalid(msg)
+        raise Invalid(message)
+    if sha == _NO_COMMIT:
+        message = (
+            "sha is forty zeros, which git uses for a commit that does not exist, such as that of a deleted "
+            "branch. Send a commit."
+        )
+        raise Invalid(message)
     return sha
 
 
@@ -73,23 +86,23 @@ def parse_version(text: str) -> Version:
     if _is_version(text):
         return Version.parse(text)
     if len(text) > MAX_VERSION:
-        msg = f"version has {len(text)} characters. Write at most {MAX_VERSION}, such as 0.0.2."
+        message = f"version has {len(text)} characters. Write no more than {MAX_VERSION}, such as 0.0.2."
     else:
-        msg = f"version {text!r} is not a semantic version. Write MAJOR.MINOR.PATCH, such as 0.0.2."
-    raise Invalid(msg)
+        message = f"version {text!r} is not a semantic version. Write MAJOR.MINOR.PATCH, such as 0.0.2."
+    raise Invalid(message)
 
 
 def _is_version(text: str) -> bool:
-    # A semantic version may contain build metadata ("+…"). A prefix may not, because it is part of URLs.
+    # Semantic versions may have build metadata ("+…"). A prefix may not, because it is also part of a URL.
     return len(text) <= MAX_VERSION and SEMANTIC_VERSION.fullmatch(text) is not None
 
 
 def decide(version: str, base_config: str | None) -> NotNeeded | None:
     """Whether a commit needs a model: its version must be higher than the base branch's.
 
-    `base_config` is the base branch's search-config.toml as text. If it is None or has no readable version,
-    every version counts as higher, because a broken base branch must not prevent a repair from building.
-    Returns None when a model is needed. Versions are compared as in semver.org 2.0.0, section 11.
+    `base_config` is the text of the base branch's search-config.toml. None, or a text without a readable
+    version, compares as lower than anything, because a broken base must not keep a repair from being built.
+    Returns None when a model is needed. Versions are ordered as semver.org 2.0.0 says in section 11.
     """
     base = _version_of(base_config) if base_config is not None else None
     if base is None:
@@ -104,7 +117,7 @@ def _version_of(config: str) -> Version | None:
     try:
         version = tomli.loads(config).get("version")
     except (ValueError, RecursionError):
-        # It is not TOML, or the parser cannot take it: endless numbers, or a thousand nested arrays.
+        # It is not TOML, or more than the parser can read, such as a thousand nested arrays.
         return None
     if not isinstance(version, str) or len(version) > MAX_VERSION or not Version.is_valid(version):
         return None

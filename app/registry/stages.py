@@ -157,7 +157,7 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
     The record's `override` says whether the promotion went through a closed gate.
     Raises NotFound, Invalid (an override without a reason) and GateRefused.
     """
-    model = models.get(session, prefix)
+    model = models.get_record(session, prefix)
     if wanted.override and not is_reason(wanted.note):
         message = "An override opens a closed gate. Say why in `note`."
         raise Invalid(message)

@@ -10,14 +10,25 @@ from app.registry.errors import NotFound
 from app.registry.pages import Cursor, Page, paginate
 from app.words import BuildState
 
+_SHOWN = (selectinload(Build.steps), selectinload(Build.launches))
+
 
 def get(session: Session, build_id: UUID) -> Build:
-    """The build with its steps. Raises NotFound."""
-    build = session.get(Build, build_id, options=[selectinload(Build.steps), selectinload(Build.launches)])
+    """The build with its steps and launches. Raises NotFound."""
+    build = session.get(Build, build_id, options=_SHOWN)
     if build is None:
-        msg = f"There is no build {build_id}. GET /builds lists them."
-        raise NotFound(msg)
+        raise _not_found(build_id)
     return build
+
+
+def require(session: Session, build_id: UUID) -> None:
+    """Raises NotFound unless there is such a build."""
+    if session.scalar(select(Build.id).where(Build.id == build_id)) is None:
+        raise _not_found(build_id)
+
+
+def _not_found(build_id: UUID) -> NotFound:
+    return NotFound(f"There is no build {build_id}. GET /builds lists the builds.")
 
 
 def find(
@@ -29,8 +40,8 @@ def find(
     prefix: str | None = None,
     branch: str | None = None,
 ) -> Page[Build]:
-    """Builds, newest first, with their steps."""
-    query = select(Build).options(selectinload(Build.steps), selectinload(Build.launches))
+    """Builds, newest first, with their steps and launches."""
+    query = select(Build).options(*_SHOWN)
     if state is not None:
         query = query.where(Build.state == state)
     if prefix is not None:

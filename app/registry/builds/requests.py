@@ -5,16 +5,16 @@ from typing import Any, Literal
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, selectinload, undefer
 
 from app.db.tables import HOLDS_PREFIX, Build
 from app.queue import enqueue_build
 from app.registry.builds import events
 from app.registry.builds.listing import get
-from app.registry.errors import Conflict, Invalid, InvalidConfig, PrefixCollision
+from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig, PrefixCollision
 from app.registry.prefixes import NotNeeded, Prefix, decide, parse_sha
 from app.words import BuildState, EventType, Stage
-from training.config import ConfigError, parse_config
+from training.config import ConfigError, SearchConfig, parse_config
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     The row and its job are made in the caller's transaction: nothing is committed and not queued.
     However many ask at the same moment, a prefix gets one build.
 
-    Raises InvalidConfig, Invalid (sha, promote_to) and PrefixCollision.
+    Raises InvalidConfig, Invalid (sha, promote_to), PrefixCollision and ConfigDiffers.
     """
     try:
         config = parse_config(wanted.search_config)
     except ConfigError as exc:
-        raise InvalidConfig.of(exc.problems) from exc
+        raise InvalidConfig(f"search_config cannot be used: {exc}", problems=exc.problems) from exc
     except (ValueError, RecursionError) as exc:
         # TOML beyond what its parser takes: numbers without end, a thousand nested arrays.
         raise InvalidConfig(f"search_config cannot be read: {exc}. Write it more simply.") from exc
@@ -80,6 +80,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     for _ in range(10):
         if build := _existing(session, prefix):
             _refuse_other_commit(build, sha)
+            _refuse_other_config(build, config)
             return BuildAnswer("exists", prefix, build)
         if build := _insert(session, row):
             enqueue_build(session, build.id)
@@ -92,7 +93,7 @@ def _existing(session: Session, prefix: str) -> Build | None:
     return session.scalar(
         select(Build)
         .where(Build.prefix == prefix, HOLDS_PREFIX)
-        .options(selectinload(Build.steps), selectinload(Build.launches))
+        .options(selectinload(Build.steps), selectinload(Build.launches), undefer(Build.search_config))
     )
 
 
@@ -112,9 +113,27 @@ def _insert(session: Session, row: dict[str, Any]) -> Build | None:
 
 
 def _refuse_other_commit(build: Build, sha: str) -> None:
-    if not (build.sha.startswith(sha) or sha.startswith(build.sha)):
-        msg = (
-            f"{build.prefix} is commit {build.sha}; yours, {sha}, shares its version and first 7 digits. "
+    # Builds of an earlier release may have the sha as short as it was sent.
+    if not sha.startswith(build.sha):
+        message = (
+            f"{build.prefix} is the commit {build.sha}. Yours, {sha}, shares its version and first 7 digits. "
             "Raise the version in search-config.toml."
         )
-        raise PrefixCollision(msg, prefix=build.prefix, build=build.id)
+        raise PrefixCollision(message, prefix=build.prefix, build=build.id)
+
+
+def _refuse_other_config(build: Build, config: SearchConfig) -> None:
+    """Compare the values; layout and comments do not count."""
+    try:
+        built = parse_config(build.search_config).model_dump()
+    except (ValueError, RecursionError):
+        # Only an earlier release could read it.
+        return
+    wanted = config.model_dump()
+    differing = tuple(sorted(key for key in wanted if wanted[key] != built.get(key)))
+    if differing:
+        message = (
+            f"{build.prefix} has a build with other values of {', '.join(differing)}. Raise the version in "
+            "search-config.toml, or send the configuration that it was built with."
+        )
+        raise ConfigDiffers(message, prefix=build.prefix, build=build.id, keys=differing)

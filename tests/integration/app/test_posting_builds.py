@@ -15,6 +15,8 @@ from app.registry.builds.requests import BuildRequest
 from app.words import BuildKind
 from tests.integration.app.registry import Registry, config_of, sha_of
 
+TOML = config_of("1.0.0")
+
 
 def test_a_commit_with_a_risen_version_is_queued(api: TestClient, registry: Registry) -> None:
     body = registry.body("0.0.2", sha_of(1), base_search_config=config_of("0.0.1"), promote_to="development")
@@ -113,13 +115,37 @@ def test_another_commit_with_the_same_digits_is_refused(api: TestClient, registr
     assert other in problem["detail"]
     assert "Raise the version" in problem["detail"]
     assert registry.counts() == before
-    # The same commit, abbreviated, is the same commit.
-    assert api.post("/builds", json=registry.body(sha="ABCDEF1")).json()["outcome"] == "exists"
+    assert api.post("/builds", json=registry.body(sha=mine.upper())).json()["outcome"] == "exists"
 
 
-TOML = config_of("1.0.0")
+@pytest.mark.parametrize("digits", [7, 8, 39])
+def test_a_commit_must_be_sent_whole(unchanged_api: TestClient, unchanged: Registry, digits: int) -> None:
+    """Two commits that share these digits would be taken for one."""
+    refused = unchanged_api.post("/builds", json=unchanged.body(sha=sha_of(1)[:digits]))
+    assert refused.status_code == 422
+    assert "Send all 40 hex digits" in refused.json()["detail"]
+    assert set(unchanged.counts().values()) == {0}
+
+
+def test_the_same_commit_with_another_configuration_is_refused(api: TestClient, registry: Registry) -> None:
+    body = registry.body(search_config=TOML)
+    first = api.post("/builds", json=body).json()["build"]["id"]
+    before = registry.counts()
+    refused = api.post("/builds", json=body | {"search_config": TOML.replace("digits = 6", "digits = 8")})
+    assert refused.status_code == 409
+    problem = refused.json()
+    assert problem["type"] == "/problems/config-differs"
+    assert (problem["build"], problem["keys"]) == (first, ["digits"])
+    assert registry.counts() == before
+    # Another layout, and a value that is written out, are the same configuration.
+    same = "# of the team\n" + TOML.replace(" = ", "=") + "seed = 0\n"
+    answer = api.post("/builds", json=body | {"search_config": same})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outcome"] == "exists"
+
+
 BAD = [
-    ({"sha": "abc12"}, "invalid-request", ["sha 'abc12'", "7 to 40 hex digits"]),
+    ({"sha": "abc12"}, "invalid-request", ["sha 'abc12'", "all 40 hex digits"]),
     ({"sha": "not-hex-at-all"}, "invalid-request", ["git rev-parse HEAD"]),
     ({"sha": "a" * 101}, "invalid-request", ["body.sha"]),
     ({"branch": ""}, "invalid-request", ["body.branch"]),

@@ -12,7 +12,7 @@ from app.registry.prefixes import NotNeeded, Prefix, decide, parse_sha, parse_ve
 numbers = st.integers(0, 10**6)
 identifiers = st.one_of(numbers.map(str), st.from_regex(r"[0-9]*[A-Za-z-][0-9A-Za-z-]{0,6}", fullmatch=True))
 pre_releases = st.lists(identifiers, max_size=3).map(".".join)
-shas = st.text("0123456789abcdef", min_size=7, max_size=40)
+shas = st.text("0123456789abcdef", min_size=40, max_size=40).filter(lambda sha: sha.strip("0"))
 
 
 @st.composite
@@ -114,19 +114,26 @@ def test_a_broken_base_does_not_keep_a_repair_from_building(base: str | None) ->
         f"1.{'9' * 5000}.0-aff1242",
     ],
 )
-def test_what_is_no_prefix_is_refused(prefix: str) -> None:
+def test_what_is_not_a_prefix_is_refused(prefix: str) -> None:
     with pytest.raises(Invalid, match="is not a prefix"):
         Prefix.parse(prefix)
 
 
-@pytest.mark.parametrize("sha", ["", "aff124", "a" * 41, "xyzzy12", "aff1242\x00", "aff 242"])
-def test_what_is_no_commit_is_refused_with_what_to_send(sha: str) -> None:
+@pytest.mark.parametrize(
+    "sha", ["", "aff124", "aff1242", "a" * 39, "a" * 41, "g" * 40, "a" * 40 + "\x00", "a" * 39 + "٣"]
+)
+def test_what_is_not_a_whole_commit_is_refused_with_what_to_send(sha: str) -> None:
     with pytest.raises(Invalid, match="git rev-parse HEAD"):
         parse_sha(sha)
 
 
 def test_a_commit_is_compared_in_lower_case() -> None:
-    assert parse_sha(" AFF1242 ") == "aff1242"
+    assert parse_sha(f" {'AFF1242B' * 5} ") == "aff1242b" * 5
+
+
+def test_forty_zeros_are_not_a_commit() -> None:
+    with pytest.raises(Invalid, match="deleted branch"):
+        parse_sha("0" * 40)
 
 
 @pytest.mark.parametrize("version", ["1.0.0+build.5", "v1.0.0", "1.0", "1.0.0 ", f"1.0.0-{'a' * 200}"])

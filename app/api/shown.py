@@ -1,0 +1,60 @@
+"""How answers show what is stored.
+
+An answer is never stricter than what the database holds: one odd value must not make a whole list unreadable.
+Words are shown as they stand, even those that only a newer version of the registry knows; the OpenAPI
+document names those that this version knows. Long messages are cut. Of what a step found, only what is listed
+here is shown, because anybody may read it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from app.api import bounded
+from app.words import BuildKind, BuildState, LaunchState, Market, Stage, StepName, StepState, Verdict
+
+ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
+ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
+ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
+ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]
+ShownStage = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Stage)})]
+ShownStep = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepName)})]
+ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepState)})]
+ShownVerdict = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Verdict)})]
+
+
+def _message(value: str) -> str:
+    return bounded.text(bounded.without_sql(value), 4_000)
+
+
+ShownMessage = Annotated[str, AfterValidator(_message)]
+"""What a machine, AWS or a library said: without SQL, and no longer than a reader needs."""
+
+_SHOWN: dict[str, frozenset[str]] = {
+    StepName.NEEDS_MODEL: frozenset({"reason", "raw_source_data_bytes", "benchmarking_data_bytes"}),
+    StepName.FIND_IMAGE: frozenset({"image_id", "name", "created"}),
+    StepName.FIND_NETWORK: frozenset({"zone"}),
+    StepName.LAUNCH_INSTANCE: frozenset({"instance_id", "instance_type", "region", "zone"}),
+    StepName.AWAIT_ADDRESS: frozenset(),
+    StepName.AWAIT_READY: frozenset({"checks"}),
+    StepName.FETCH_KEY: frozenset({"fingerprint"}),
+    StepName.VALIDATE_CONNECTION: frozenset(),
+    StepName.BRING_CODE: frozenset({"commit"}),
+    StepName.LOAD_INPUTS: frozenset({"inputs", "config_sha256"}),
+    StepName.TRAIN: frozenset({"files", "metrics", "counts"}),
+    StepName.BENCHMARK: frozenset({"files", "metrics", "counts"}),
+    StepName.COLLECT: frozenset({"files"}),
+    StepName.TERMINATE_INSTANCE: frozenset({"instance_ids"}),
+    StepName.VALIDATE: frozenset({"verdict", "reason", "against"}),
+    StepName.PUBLISH: frozenset({"artifacts", "metrics", "verdict", "verdict_reason"}),
+}
+
+
+def step_output(step: str, output: Mapping[str, Any]) -> dict[str, Any]:
+    """What anybody may see of a step's output: no network, private address, name of a secret, or path.
+
+    Nothing is shown of a step that this version does not know.
+    """
+    shown = _SHOWN.get(step, frozenset())
+    return {name: value for name, value in output.items() if name in shown}
