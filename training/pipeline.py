@@ -76,7 +76,11 @@ def read_config(path: Path, overrides: Overrides) -> SearchConfig:
     """Raises `invalid_config` with one line for each problem."""
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
+    except UnicodeDecodeError as exc:
+        raise TrainingError(
+            FailureCode.INVALID_CONFIG, f"{path.name} is not UTF-8 text ({exc}). Save it as UTF-8."
+        ) from exc
+    except OSError as exc:
         raise TrainingError(FailureCode.INVALID_CONFIG, f"{path} cannot be read: {exc}") from exc
     try:
         config = parse_config(text)

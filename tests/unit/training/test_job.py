@@ -153,6 +153,13 @@ def test_a_bad_configuration_is_refused_with_every_problem(tmp_path: Path) -> No
     assert "line 3: seeed" in str(written["message"])
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_configuration_in_another_encoding_is_refused_with_a_hint(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "search-config.toml").write_text('name = "é"\nversion = "0.1.0"\n', encoding)
+    assert CliRunner().invoke(app, ["train", "--job", str(job(tmp_path))]).exit_code == 2
+    assert "Save it as UTF-8" in str(result(tmp_path)["message"])
+
+
 def test_missing_raw_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "search-config.toml").write_text('name = "m"\nversion = "0.1.0"\ndevice = "cpu"\n')
     done = CliRunner().invoke(app, ["train", "--job", str(job(tmp_path, raw_source_data=None))])
