@@ -4,6 +4,9 @@ import base64
 import contextlib
 import errno
 import io
+import re
+import secrets
+import shlex
 import socket
 import stat
 import time
@@ -57,6 +60,15 @@ class CommandFailed(Exception):
     def __init__(self, command: str, status: int, output: str) -> None:
         super().__init__(f"`{command}` ended with status {status}: {output.strip()[-2000:]}")
         self.status = status
+        self.output = output
+
+
+class BadValue(CommandFailed):
+    """A command succeeded, and did not print a value of the form that was expected."""
+
+    def __init__(self, command: str, output: str) -> None:
+        Exception.__init__(self, f"`{command}` did not print the value that it should: {output[-500:]!r}")
+        self.status = 0
         self.output = output
 
 
@@ -173,6 +185,27 @@ class Remote:
         if status != 0:
             raise CommandFailed(command, status, output)
         return output
+
+    def value(self, command: str, pattern: str, *, timeout_s: float = 60, stdin: bytes = b"") -> str:
+        """What the command prints to its standard output, without the newlines at its end.
+
+        Nothing else counts: what login scripts print, or the command prints to its standard error, is left
+        out. `pattern` is a regular expression that the whole value must match.
+        Raises BadValue when it does not, CommandFailed and RemoteLost.
+        """
+        mark = f"::registry-value:{secrets.token_hex(16)}::"
+        # By itself on a line's start and end: a shell that shows its commands as it runs them shows the mark
+        # too. `sh`, because the login shell may be any.
+        script = f"value=$({command}\n) || exit; printf '\\n%s%s%s\\n' {mark} \"$value\" {mark}"
+        try:
+            printed = self.run(f"exec sh -c {shlex.quote(script)}", timeout_s=timeout_s, stdin=stdin)
+        except CommandFailed as exc:
+            raise CommandFailed(command, exc.status, exc.output) from exc
+        found = re.findall(rf"^{mark}(.*?){mark}\r?$", printed, re.DOTALL | re.MULTILINE)
+        if len(found) != 1 or not re.fullmatch(pattern, found[0]):
+            raise BadValue(command, "".join(found) or printed)
+        value: str = found[0]
+        return value
 
     def put_file(self, source: Path, target: str) -> None:
         """Write a temporary file, then rename it, so that a file that exists is complete."""

@@ -1,9 +1,7 @@
 """Inputs: everything that a model is made from. Each content has one row, and so has each use by a build."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -12,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import BuildInput, Input
 from app.registry.builds.lease import Lease, fence
+from app.registry.public import public_uri
 from app.words import InputKind
 
 
@@ -76,23 +75,3 @@ def of_build(session: Session, build_id: UUID) -> list[InputRecord]:
         InputRecord(InputKind(row.kind), row.name, row.sha256, size_bytes, row.origin)
         for row, size_bytes in rows
     ]
-
-
-# `user:password@host:path`, as git writes an address of SSH.
-_SCP = re.compile(r"[^/@]+@(?=[^/@]+:)")
-
-
-def public_uri(uri: str) -> str:
-    """The URI without the parts that may be secret: user, password, query and fragment.
-
-    `git+https://token@host/repository@commit` becomes `git+https://host/repository@commit`.
-    """
-    if "://" not in uri:
-        return _SCP.sub("", uri.partition("?")[0].partition("#")[0])
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        # For example, a bracket is never closed. A URI that cannot be parsed cannot be cleaned either.
-        return uri.partition("://")[0] + "://"
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))

@@ -34,6 +34,9 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
         "startedOn": build.started_at.isoformat() if build.started_at else None,
         "finishedOn": finished.isoformat() if finished else None,
     }
+    parameters: dict[str, Any] = {"prefix": build.prefix, "sha": build.sha, "branch": build.branch}
+    if build.forced:
+        parameters |= {"forced": True, "config_differs": _config_differs(session, build_id)}
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": name, "digest": {"sha256": made[name]}} for name in sorted(made)],
@@ -41,7 +44,7 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
         "predicate": {
             "buildDefinition": {
                 "buildType": "urn:tariff-model-registry:build:v1",
-                "externalParameters": {"prefix": build.prefix, "sha": build.sha, "branch": build.branch},
+                "externalParameters": parameters,
                 "resolvedDependencies": [_dependency(item) for item in inputs.of_build(session, build_id)],
             },
             "runDetails": {
@@ -50,6 +53,18 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
             },
         },
     }
+
+
+def _config_differs(session: Session, build_id: UUID) -> list[str]:
+    """The keys of the configuration whose values are not those at the commit, as a step has found them."""
+    outputs = session.scalars(
+        select(BuildStep.output).where(
+            BuildStep.build_id == build_id,
+            BuildStep.name.in_([StepName.NEEDS_MODEL, StepName.BRING_CODE]),
+            BuildStep.output.is_not(None),
+        )
+    )
+    return sorted({key for output in outputs for key in (output or {}).get("config_differs") or []})
 
 
 def _dependency(item: inputs.InputRecord) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import base64
 import contextlib
 import hashlib
+import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from app.aws import CloudError, CloudNotFound, PreconditionFailed, s3_client, translated
 from app.settings import Settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BLOCK = 1 << 20
+_RANGE = 1 << 16
 
 
 class KeyTaken(Exception):
@@ -77,6 +79,43 @@ def _digest(file: IO[bytes]) -> FileDigest:
     return FileDigest(digest.hexdigest(), size)
 
 
+class _Ranged(io.RawIOBase):
+    """An object read by ranges of bytes."""
+
+    def __init__(self, client: "S3Client", bucket: str, found: ObjectInfo) -> None:
+        self._client, self._bucket, self._found = client, bucket, found
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._found.size_bytes}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._found.size_bytes - self._at)
+        if wanted <= 0:
+            return 0
+        with translated():
+            body = self._client.get_object(
+                Bucket=self._bucket,
+                Key=self._found.key,
+                IfMatch=self._found.etag,
+                Range=f"bytes={self._at}-{self._at + wanted - 1}",
+            )["Body"].read()
+        buffer[: len(body)] = body
+        self._at += len(body)
+        return len(body)
+
+
 class Bucket:
     """The bucket. Every failure of AWS is raised as a CloudError."""
 
@@ -125,6 +164,13 @@ class Bucket:
         """Raises CloudNotFound."""
         with to.open("wb") as file:
             return self._read(key, file)
+
+    def open(self, found: ObjectInfo) -> IO[bytes]:
+        """The object that `head` found, to be read at any place: only what is asked for is fetched.
+
+        Reading raises CloudError, and PreconditionFailed when the object has changed.
+        """
+        return io.BufferedReader(_Ranged(self._client, self.name, found), _RANGE)
 
     def digest(self, key: str) -> FileDigest:
         """The digest of the object's bytes, which are read for it. Raises CloudNotFound."""

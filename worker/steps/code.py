@@ -1,7 +1,6 @@
-"""Brings the instance's clone of the training repository to the build's commit."""
+"""The training code: the instance's clone is brought to the build's commit."""
 
 import shlex
-import subprocess
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -9,22 +8,40 @@ from typing import ClassVar
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
+from app.registry.public import public_text, public_uri
 from app.words import FailureCode, InputKind, StepName
+from worker import git
 from worker.errors import StepFailed
-from worker.remote import CommandFailed, Remote
-from worker.steps.connection import ValidateConnection, connect
-from worker.steps.machine import Machine
+from worker.git import GitFailed, GitUnavailable, LocalGit, RemoteGit, UnknownCommit
+from worker.remote import CommandFailed
+from worker.steps.commit import differing_keys, found_commit, no_such_commit
+from worker.steps.connection import ValidateConnection, workspace
+from worker.steps.machine import BuildFolder, Machine
+from worker.steps.preflight import NeedsModel
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
+from worker.workspace import Workspace
 
 _GIT_S = 600
 
+# What a git command that was cut off has left: locks, which would stop the next one, and halves of packs.
+_TIDY = """\
+common=$({git} rev-parse --path-format=absolute --git-common-dir) || exit
+rm -f "$common"/*.lock "$common"/objects/pack/tmp_*
+find "$common/refs" "$common/worktrees" -name '*.lock' -delete 2>/dev/null
+"""
+
 
 class Code(Output):
-    """`commit` has all 40 digits. `origin` is the repository that the commit came from."""
+    """`commit` has all 40 digits; `origin` is where the code came from, without any credentials.
+
+    `config_differs` names the keys whose values at that commit are not those that were posted; None where
+    this was not compared here.
+    """
 
     commit: str
     origin: str
+    config_differs: tuple[str, ...] | None = None
 
 
 class BringCode(Step[Code]):
@@ -35,92 +52,115 @@ class BringCode(Step[Code]):
     output: ClassVar = Code
 
     def act(self, build: BuildView, work: Workbench) -> Code:
-        remote = connect(build, work)
+        space = workspace(build, work)
         machine = Machine(output_of(build, ValidateConnection).home)
         folder = machine.build(build.id)
-        if not remote.is_folder(machine.clone):
+        if not space.remote.is_folder(machine.clone):
             message = (
                 f"The image has no clone of the training repository at {machine.clone}; "
                 "see docs/training-machine.md."
             )
             raise StepFailed(FailureCode.INVALID_IMAGE, message)
-        git = f"git -C {shlex.quote(machine.clone)}"
-        remote.run(f"mkdir -p {shlex.quote(folder.path)}/inputs {shlex.quote(folder.output)}", timeout_s=60)
-        origin = self._fetch(build, work, remote, git, folder.path)
-        try:
-            commit = remote.run(f"{git} rev-parse --verify {build.sha}^{{commit}}", timeout_s=60).strip()
-        except CommandFailed as exc:
-            message = f"The commit {build.sha} is not in {origin}. Push it, then post the build again."
-            raise StepFailed(FailureCode.UNKNOWN_COMMIT, message) from exc
-        worktree = shlex.quote(folder.repository)
-        # A try that died halfway leaves a worktree that git knows only in part. Remove it and start again.
-        remote.run(
-            f"{git} worktree remove --force {worktree} 2>/dev/null; rm -rf {worktree}; "
-            f"{git} worktree prune && {git} worktree add --force --detach {worktree} {commit}",
-            timeout_s=_GIT_S,
-        )
+        clone = RemoteGit(space.remote, machine.clone)
+        space.run(f"mkdir -p {shlex.quote(folder.path)}/inputs {shlex.quote(folder.output)}", timeout_s=60)
+        if work.settings.code_repository is None:
+            commit, origin = _fetch(build, space, clone)
+        else:
+            commit, origin = _bring(build, work, space, clone, Path(work.settings.code_repository))
+        differs = None
+        if not _compared(build):
+            differs = differing_keys(build, work, clone, commit)
+        _check_out(space, clone, folder, commit)
         with work.transaction() as session:
             code = InputRecord(InputKind.CODE, "training repository", origin=f"git+{origin}@{commit}")
             inputs.record(session, build.lease, [code])
-        return Code(commit=commit, origin=origin)
-
-    def _fetch(self, build: BuildView, work: Workbench, remote: Remote, git: str, folder: str) -> str:
-        repository = work.settings.code_repository
-        if repository is None:
-            origin = remote.run(f"{git} remote get-url origin", timeout_s=60).strip()
-            # A single commit can be fetched only by its full name. For a short one, fetch all branches.
-            what = build.sha if len(build.sha) == 40 else "'+refs/heads/*:refs/remotes/origin/*'"
-            try:
-                remote.run(f"{git} fetch --quiet --no-tags origin {what}", timeout_s=_GIT_S)
-            except CommandFailed as exc:
-                message = f"The instance could not fetch {build.sha} from {origin}: {exc}"
-                raise StepFailed(FailureCode.UNKNOWN_COMMIT, message) from exc
-            return origin
-        local = Path(repository)
-        pack = work.scratch / "code.pack"
-        commit = make_pack(local, build.sha, pack)
-        target = f"{folder}/code.pack"
-        remote.put_file(pack, target)
-        # Mark the commit as the end of a shallow history. Otherwise git would look for its parents.
-        remote.run(
-            f"{git} index-pack --stdin <{shlex.quote(target)} && "
-            f'shallow="$({git} rev-parse --path-format=absolute --git-path shallow)" && '
-            f'{{ grep -qx {commit} "$shallow" 2>/dev/null || echo {commit} >>"$shallow"; }}',
-            timeout_s=_GIT_S,
-        )
-        return local.resolve().as_uri()
+        return Code(commit=commit, origin=origin, config_differs=differs)
 
 
-def make_pack(repository: Path, sha: str, target: Path) -> str:
-    """One commit with its files, without its history, as a pack; returns the whole commit. Raises StepFailed.
+def _compared(build: BuildView) -> bool:
+    """Whether an earlier step has compared the configuration with the commit's."""
+    stored = build.outputs.get(StepName.NEEDS_MODEL)
+    return stored is not None and NeedsModel.output.model_validate(stored).config_differs is not None
 
-    Works from shallow clones too. Nothing is written into the repository: it may be somebody's checkout.
+
+def _fetch(build: BuildView, space: Workspace, clone: RemoteGit) -> tuple[str, str]:
+    """Let the instance fetch the commit from its clone's origin. Returns the commit and the origin.
+
+    Raises StepFailed, GitUnavailable.
     """
     try:
-        commit = _git(repository, "rev-parse", "--verify", f"{sha}^{{commit}}")
-    except subprocess.CalledProcessError as exc:
-        message = f"The commit {sha} is not in {repository}. Bring it there, then post the build again."
-        raise StepFailed(FailureCode.UNKNOWN_COMMIT, message) from exc
-    beside = target.with_suffix(".git")
-    _git(repository, "init", "--quiet", "--bare", str(beside))
-    common = Path(_git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir"))
-    # The new repository borrows the objects of the old one, so nothing is copied.
-    (beside / "objects" / "info" / "alternates").write_text(f"{common / 'objects'}\n")
-    (beside / "shallow").write_text(f"{commit}\n")
-    with target.open("wb") as pack:
-        subprocess.run(
-            ["git", "-C", beside, "pack-objects", "--quiet", "--revs", "--stdout"],
-            check=True,
-            input=f"{commit}\n".encode(),
-            stdout=pack,
-            stderr=subprocess.PIPE,
-        )
-    return commit
+        address = clone.run("remote", "get-url", "origin")
+    except GitFailed as exc:
+        message = f"The clone at {clone.folder} has no origin to fetch from: {public_text(str(exc))}"
+        raise StepFailed(FailureCode.INVALID_IMAGE, message) from exc
+    # From here on only the public form is used, and git's messages, which quote the address, are cleaned.
+    origin = public_uri(address)
+    branches = "+refs/heads/*:refs/remotes/origin/*"
+    # A single commit can only be asked for by all of its digits. The branches bring a short one along.
+    wanted = build.sha if len(build.sha) == 40 else branches
+    try:
+        try:
+            _change(space, clone, clone.command("fetch", "--quiet", "--no-tags", "origin", wanted))
+        except CommandFailed as exc:
+            if wanted == branches or not git.is_unadvertised(exc.output):
+                raise
+            _change(space, clone, clone.command("fetch", "--quiet", "--no-tags", "origin", branches))
+        return git.resolve(clone, build.sha), origin
+    except CommandFailed as exc:
+        reason = git.fetch_error(exc.output)
+        said = public_text(str(reason), address)
+        if isinstance(reason, UnknownCommit):
+            raise no_such_commit(build.sha, origin, said) from None
+        # Without its cause, whose text quotes the address.
+        raise GitUnavailable(said) from None
+    except UnknownCommit as exc:
+        raise no_such_commit(build.sha, origin, str(exc)) from exc
+    except GitFailed as exc:
+        raise GitUnavailable(public_text(str(exc), address)) from None
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    # safe.directory: in a container the checkout may belong to another user than the worker.
-    done = subprocess.run(
-        ["git", "-c", "safe.directory=*", "-C", folder, *arguments], check=True, capture_output=True
+def _bring(
+    build: BuildView, work: Workbench, space: Workspace, clone: RemoteGit, repository: Path
+) -> tuple[str, str]:
+    """Bring the commit from the worker's own repository. Returns the commit and the repository's address.
+
+    Raises StepFailed, GitUnavailable.
+    """
+    local = LocalGit(repository)
+    commit = found_commit(local, build.sha)
+    pack = git.make_pack(local, commit, work.scratch)
+    target = f"{space.path}/code.pack"
+    space.put_file(pack, target)
+    # Marked as where the history ends: git would miss the commit's parents otherwise.
+    _change(
+        space,
+        clone,
+        f"{clone.command('index-pack', '--stdin')} <{shlex.quote(target)} && "
+        f"shallow=$({clone.command('rev-parse', '--path-format=absolute', '--git-path', 'shallow')}) && "
+        f'{{ grep -qx {commit} "$shallow" 2>/dev/null || echo {commit} >>"$shallow"; }}',
     )
-    return done.stdout.decode().strip()
+    return git.resolve(clone, commit), repository.resolve().as_uri()
+
+
+def _check_out(space: Workspace, clone: RemoteGit, folder: BuildFolder, commit: str) -> None:
+    """Make the build's worktree anew, with the commit's files: a try that died may have left a part."""
+    worktree = shlex.quote(folder.repository)
+    _change(
+        space,
+        clone,
+        f"{clone.command('worktree', 'remove', '--force', '--', folder.repository)} 2>/dev/null\n"
+        f"rm -rf {worktree}\n"
+        f"{clone.command('worktree', 'prune')} && "
+        f"{clone.command('worktree', 'add', '--force', '--detach', '--', folder.repository, commit)}",
+    )
+    checked_out = RemoteGit(space.remote, folder.repository).run("rev-parse", "--verify", "HEAD")
+    if checked_out != commit:
+        message = f"{folder.repository} is at {checked_out[:100]!r} instead of {commit}. Post again."
+        raise StepFailed(FailureCode.INVALID_IMAGE, message)
+
+
+def _change(space: Workspace, clone: RemoteGit, command: str) -> None:
+    """Run a command that changes the clone. Raises CommandFailed, LeaseLost, RemoteLost."""
+    script = f"{_TIDY.format(git=clone.command())}{command}\n"
+    bounded = f"timeout --kill-after=10 {_GIT_S} sh -c {shlex.quote(script)}"
+    space.run(bounded, timeout_s=_GIT_S + 60)

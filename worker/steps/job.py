@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
-from app.registry.inputs import InputRecord, public_uri
+from app.registry.inputs import InputRecord
+from app.registry.public import public_uri
 from app.storage import keys
 from app.words import FailureCode, InputKind, StepName, known
 from worker.errors import StepFailed

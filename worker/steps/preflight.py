@@ -1,26 +1,38 @@
-"""Checks the bucket before anything costs money: the inputs must exist, and the model must not."""
+"""Before anything costs money: what the build needs is there, and what it makes is not there yet."""
 
+import struct
+import zipfile
 from datetime import timedelta
+from pathlib import Path
 from typing import ClassVar
 
 from app.registry.builds.steps import BuildView
 from app.storage import keys
+from app.storage.bucket import Bucket
 from app.words import FailureCode, StepName
 from worker.errors import StepFailed
+from worker.git import LocalGit
+from worker.steps.commit import differing_keys, found_commit
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
 
 
 class Needed(Output):
-    """`reason` is why a model is built; the sizes are of the bucket's inputs, in bytes."""
+    """`reason` is why a model is built; the sizes are of the bucket's inputs, in bytes.
+
+    `config_differs` names the keys whose values at the commit are not those that were posted. It is None, as
+    `commit` is, where the worker has no repository to look into: the instance compares then.
+    """
 
     reason: str
+    commit: str | None = None
+    config_differs: tuple[str, ...] | None = None
     raw_source_data_bytes: int
     benchmarking_data_bytes: int
 
 
 class NeedsModel(Step[Needed]):
-    """Check whether the build can be done. That a model is needed was decided when CI posted the build."""
+    """The decision was made when CI posted; what is left is whether it can be carried out."""
 
     name: ClassVar = StepName.NEEDS_MODEL
     deadline: ClassVar = timedelta(minutes=10)
@@ -28,22 +40,49 @@ class NeedsModel(Step[Needed]):
 
     def act(self, build: BuildView, work: Workbench) -> Needed:
         bucket = work.clouds.bucket
-        sizes = {}
-        for key in (keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA):
-            found = bucket.head(key)
-            if found is None:
-                message = f"The bucket {bucket.name} has no {key} in its root. Put it there, then post again."
-                raise StepFailed(FailureCode.MISSING_INPUT, message)
-            sizes[key] = found.size_bytes
-        taken = bucket.head(keys.artifact_key(build.prefix, keys.MODEL_ZIP))
-        if taken is not None and taken.build_id is None:
-            message = (
-                f"The bucket {bucket.name} has a {taken.key} that this registry did not write. "
-                "Raise the version in search-config.toml, or move the object away."
-            )
-            raise StepFailed(FailureCode.PREFIX_TAKEN, message)
+        sizes = {key: _whole_zip(bucket, key) for key in (keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA)}
+        for name in keys.CONTENT_TYPES:
+            taken = bucket.head(keys.artifact_key(build.prefix, name))
+            # What a build of ours left there, publishing removes.
+            if taken is not None and taken.build_id is None:
+                code = FailureCode.PREFIX_TAKEN
+                message = f"The bucket {bucket.name} has a {taken.key} that this registry did not write."
+                raise StepFailed(code, f"{message} {code.advice}")
+        commit, differs = None, None
+        if work.settings.code_repository is not None:
+            repository = LocalGit(Path(work.settings.code_repository))
+            commit = found_commit(repository, build.sha)
+            differs = differing_keys(build, work, repository, commit)
         return Needed(
+            commit=commit,
+            config_differs=differs,
             reason="the version has risen, or the build was forced",
             raw_source_data_bytes=sizes[keys.RAW_SOURCE_DATA],
             benchmarking_data_bytes=sizes[keys.BENCHMARKING_DATA],
         )
+
+
+def _whole_zip(bucket: Bucket, key: str) -> int:
+    """The size of an input in bytes. Raises StepFailed when it is missing or cannot be a whole archive.
+
+    Only its directory is read, which stands at the end of the file: the machine checks the content.
+    """
+    found = bucket.head(key)
+    if found is None:
+        code = FailureCode.MISSING_INPUT
+        raise StepFailed(code, f"The bucket {bucket.name} has no {key} in its root. {code.advice}")
+    try:
+        with zipfile.ZipFile(bucket.open(found)) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+    except (zipfile.BadZipFile, ValueError, EOFError, struct.error) as exc:
+        raise _unusable(key, f"it is not a whole zip archive ({exc})") from exc
+    if not members:
+        raise _unusable(key, "it is an empty archive")
+    if encrypted := [member.filename for member in members if member.flag_bits & 1]:
+        raise _unusable(key, f"it is protected with a password ({encrypted[0]!r})")
+    return found.size_bytes
+
+
+def _unusable(key: str, why: str) -> StepFailed:
+    code = FailureCode.UNUSABLE_INPUT
+    return StepFailed(code, f"{key} in the bucket's root cannot be used: {why}. {code.advice}")

@@ -9,6 +9,7 @@ from app.db.storable import text_of
 from app.db.tables import BuildLogChunk
 from app.registry.builds import events
 from app.registry.builds.lease import Lease, fence
+from app.registry.public import public_text
 
 
 def append(session: Session, lease: Lease, content: str) -> None:
@@ -17,7 +18,7 @@ def append(session: Session, lease: Lease, content: str) -> None:
         return
     fence(session, lease)
     # Before its size is taken: some characters are replaced by longer ones.
-    content = text_of(content)
+    content = public_text(text_of(content))
     start = size_of(session, lease.build_id)
     size = len(content.encode())
     session.add(BuildLogChunk(build_id=lease.build_id, start=start, size_bytes=size, content=content))

@@ -12,6 +12,7 @@ from app.db.tables import Build, BuildStep
 from app.registry.builds import events
 from app.registry.builds.clock import now
 from app.registry.builds.lease import Lease, fence
+from app.registry.public import public_text
 from app.words import BuildKind, EventType, Stage, StepName, StepState, known
 
 
@@ -39,6 +40,7 @@ class BuildView:
     branch: str
     search_config: str
     promote_to: Stage | None
+    forced: bool
     failure: Failure | None
     started: frozenset[str]
     done: frozenset[str]
@@ -80,6 +82,7 @@ def view(session: Session, lease: Lease) -> BuildView:
         branch=build.branch,
         search_config=build.search_config,
         promote_to=Stage(build.promote_to) if build.promote_to else None,
+        forced=build.forced,
         failure=failure,
         started=frozenset(row.name for row in rows),
         done=frozenset(row.name for row in rows if row.state == StepState.SUCCEEDED),
@@ -122,6 +125,7 @@ def finish(session: Session, lease: Lease, name: StepName, output: dict[str, Any
 def note(session: Session, lease: Lease, name: StepName, message: str) -> None:
     """Record what a step that is still being tried waits for. Raises LeaseLost."""
     fence(session, lease)
+    message = public_text(message)
     session.get_one(BuildStep, (lease.build_id, name)).message = message
     session.flush()
     events.add(session, lease.build_id, EventType.NOTE, {"step": name, "message": message})
@@ -130,24 +134,26 @@ def note(session: Session, lease: Lease, name: StepName, message: str) -> None:
 def fail(session: Session, lease: Lease, failure: Failure) -> None:
     """Record the failure. The build ends only after its instance is terminated. Raises LeaseLost."""
     build = fence(session, lease)
+    # What failed may quote an address with a password or a signature.
+    message = public_text(failure.message)
     step = session.get(BuildStep, (lease.build_id, failure.step))
     at = now(session)
     if step is None:
         step = BuildStep(build_id=lease.build_id, name=failure.step, attempts=0, started_at=at, worked_s=0.0)
         session.add(step)
     step.state = StepState.FAILED
-    step.message = failure.message
+    step.message = message
     step.finished_at = at
     build.failure_step = failure.step
     build.failure_code = failure.code
-    build.failure_message = failure.message
+    build.failure_message = message
     build.progress = None
     session.flush()
     events.add(
         session,
         build.id,
         EventType.STEP_FAILED,
-        {"step": failure.step, "code": failure.code, "message": failure.message},
+        {"step": failure.step, "code": failure.code, "message": message},
     )
 
 

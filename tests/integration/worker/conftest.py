@@ -4,6 +4,7 @@ import io
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -94,11 +95,11 @@ def filled_bucket(clients: Clouds, cloud: SimCloud, tmp_path: Any) -> Clouds:
 
 @pytest.fixture
 def post(database: Database, head: str) -> Callable[..., UUID]:
-    def post(version: str = "0.0.2", sha: str = head) -> UUID:
+    # Forced, because the checkout has another search-config.toml than the small one here.
+    def post(version: str = "0.0.2", sha: str = head, *, config: str = CONFIG, force: bool = True) -> UUID:
         with database.transaction() as session:
-            answer = requests.request(
-                session, BuildRequest(sha=sha, branch="main", search_config=CONFIG.format(version=version))
-            )
+            search_config = config.replace("{version}", version)
+            answer = requests.request(session, BuildRequest(sha, "main", search_config, force=force))
             assert answer.build is not None
             return answer.build.id
 
@@ -121,14 +122,25 @@ def new_runner(
 
 
 @pytest.fixture
-def flow(
+def new_flow(
     settings: Settings, database: Database, filled_bucket: Clouds, post: Callable[..., UUID]
-) -> Iterator[Flow]:
-    build_id = post()
-    with database.transaction() as session:
-        lease = take(session, build_id, "the test", settings.lease)
-    assert lease is not None
-    with Heartbeat(database, lease, settings.lease) as heartbeat:
-        work = Workbench(settings, database, filled_bucket, lease, heartbeat, threading.Event())
-        yield Flow(settings, database, filled_bucket, lease, work)
-        work.close()
+) -> Iterator[Callable[..., Flow]]:
+    """Posts a build, with the arguments of `post`, and takes it."""
+    with ExitStack() as closing:
+
+        def make(*arguments: Any, **named: Any) -> Flow:
+            build_id = post(*arguments, **named)
+            with database.transaction() as session:
+                lease = take(session, build_id, "the test", settings.lease)
+            assert lease is not None
+            heartbeat = closing.enter_context(Heartbeat(database, lease, settings.lease))
+            work = Workbench(settings, database, filled_bucket, lease, heartbeat, threading.Event())
+            closing.callback(work.close)
+            return Flow(settings, database, filled_bucket, lease, work)
+
+        yield make
+
+
+@pytest.fixture
+def flow(new_flow: Callable[..., Flow]) -> Flow:
+    return new_flow()

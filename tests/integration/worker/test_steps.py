@@ -1,9 +1,12 @@
 """Every step: that it works, that it can be repeated, and what a death after its side effects leaves."""
 
+import io
 import shutil
 import subprocess
+import zipfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -37,8 +40,62 @@ def test_a_missing_input_is_found_before_anything_is_launched(flow: Flow, key: s
     assert key in failure.message
 
 
-def test_a_prefix_that_somebody_else_wrote_is_not_built(flow: Flow) -> None:
-    overwrite(flow.clouds.bucket, keys.artifact_key(flow.view().prefix, keys.MODEL_ZIP))
+def zip_with(content: bytes = b"CNKEY,CN_CODE\n", **members: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, data in (members or {"cn.csv": content}).items():
+            archive.writestr(name, data)
+    return packed.getvalue()
+
+
+def encrypted_zip() -> bytes:
+    whole = bytearray(zip_with())
+    # The flag "encrypted" in the directory at the end of the file.
+    whole[whole.rindex(b"PK\x01\x02") + 8] |= 1
+    return bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>Sign in</html>",
+        zip_with()[:-30],
+        zip_with(b"x" * 500_000)[:200_000],
+        b"PK\x05\x06" + bytes(18),
+        encrypted_zip(),
+    ],
+    ids=["empty file", "page", "cut", "half", "empty archive", "password"],
+)
+@pytest.mark.parametrize("key", [keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA])
+def test_an_input_that_is_not_a_whole_zip_is_found_before_anything_is_launched(
+    flow: Flow, key: str, content: bytes
+) -> None:
+    overwrite(flow.clouds.bucket, key, content)
+    failure = failure_of(flow, StepName.NEEDS_MODEL)
+    assert failure.code == "unusable_input"
+    assert key in failure.message
+
+
+def test_of_a_large_input_only_the_directory_is_read(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 20 << 20
+    overwrite(flow.clouds.bucket, keys.RAW_SOURCE_DATA, zip_with(bytes(size)))
+    fetched = []
+    get = flow.clouds.bucket._client.get_object
+
+    def counting(**arguments: Any) -> Any:
+        answer = get(**arguments)
+        fetched.append(answer["ContentLength"])
+        return answer
+
+    monkeypatch.setattr(flow.clouds.bucket._client, "get_object", counting)
+    assert flow.do(StepName.NEEDS_MODEL).raw_source_data_bytes > size
+    assert sum(fetched) < 1 << 20
+
+
+@pytest.mark.parametrize("name", [keys.MODEL_ZIP, keys.SEARCH_CONFIG, keys.BUILD_LOG])
+def test_a_prefix_that_somebody_else_wrote_is_not_built(flow: Flow, name: str) -> None:
+    overwrite(flow.clouds.bucket, keys.artifact_key(flow.view().prefix, name))
     assert failure_of(flow, StepName.NEEDS_MODEL).code == "prefix_taken"
 
 
