@@ -53,17 +53,17 @@ class BuildCreate(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.BUILD_CREATE]})
 
     sha: Line = Field(max_length=100, description="All 40 hex digits of the commit.")
-    branch: Line = Field(min_length=1, max_length=255, description="the branch that CI runs for")
-    search_config: Lines = Field(max_length=1 << 20, description="the commit's search-config.toml")
+    branch: Line = Field(min_length=1, max_length=255, description="The branch that CI runs for.")
+    search_config: Lines = Field(max_length=1 << 20, description="The commit's search-config.toml.")
     base_search_config: Lines | None = Field(
         default=None,
         max_length=1 << 20,
-        description="the base branch's search-config.toml; without it, a model is always needed",
+        description="The base branch's search-config.toml. Without it, a model is always needed.",
     )
     promote_to: Stage | None = Field(
-        default=None, description="promote the model to this stage once it is published"
+        default=None, description="Promote the model to this stage once it is published."
     )
-    force: StrictBool = Field(default=False, description="build although the version has not risen")
+    force: StrictBool = Field(default=False, description="Build even if the version has not risen.")
 
 
 class StepOut(BaseModel):
@@ -252,7 +252,7 @@ class BuildAnswerOut(BaseModel):
     outcome: Literal["queued", "exists", "not_needed"]
     prefix: str = Field(examples=["0.0.2-aff1242"])
     build: BuildOut | None
-    reason: NotNeeded | None = Field(description="why no model is needed, when none is")
+    reason: NotNeeded | None = Field(description="Why no model is needed. Null when one is needed.")
 
 
 class BuildPage(BaseModel):
@@ -261,7 +261,7 @@ class BuildPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.BUILD], "next": None}]})
 
     items: list[BuildOut]
-    next: str | None = Field(description="`cursor` of the next page; null on the last")
+    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
 
 
 @router.post(
@@ -269,6 +269,7 @@ class BuildPage(BaseModel):
     operation_id="builds:create",
     summary="Ask for the model of a commit",
     status_code=202,
+    response_description="A build was made",
     responses={
         200: {
             "model": BuildAnswerOut,
@@ -307,14 +308,20 @@ def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> Buil
     )
 
 
-@router.get("/builds", operation_id="builds:list", summary="Builds, newest first", responses=problems())
+@router.get(
+    "/builds",
+    operation_id="builds:list",
+    summary="Builds, newest first",
+    response_description="A page of builds",
+    responses=problems(),
+)
 def list_builds(
     db: Db,
     cursor: PageCursor,
     limit: Limit = 50,
-    state: Annotated[BuildState | None, Query(description="only builds in this state")] = None,
-    prefix: Annotated[Line | None, Query(description="only builds of this prefix")] = None,
-    branch: Annotated[Line | None, Query(description="only builds of this branch")] = None,
+    state: Annotated[BuildState | None, Query(description="Only builds in this state.")] = None,
+    prefix: Annotated[Line | None, Query(description="Only builds of this prefix.")] = None,
+    branch: Annotated[Line | None, Query(description="Only builds of this branch.")] = None,
 ) -> BuildPage:
     """The builds with their steps. If there are several filters, a build must match all of them."""
     page = listing.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)
@@ -323,10 +330,16 @@ def list_builds(
     )
 
 
-BuildId = Annotated[UUID, Path(description="the build's id")]
+BuildId = Annotated[UUID, Path(description="The build's id.")]
 
 
-@router.get("/builds/{id}", operation_id="builds:get", summary="One build", responses=problems(NotFound))
+@router.get(
+    "/builds/{id}",
+    operation_id="builds:get",
+    summary="One build",
+    response_description="The build",
+    responses=problems(NotFound),
+)
 def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
     """The build with its steps, progress and instance, and the reason if it failed."""
     return BuildOut.of(listing.get(db, id))
@@ -358,7 +371,7 @@ def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
 def log(
     id: BuildId,  # noqa: A002 - the contract's name
     db: Db,
-    offset: Annotated[int, Query(ge=0, le=_MAX_OFFSET, description="start at this byte")] = 0,
+    offset: Annotated[int, Query(ge=0, le=_MAX_OFFSET, description="The byte to start at.")] = 0,
 ) -> Response:
     """Up to 4 MiB of UTF-8 from `offset` on; it ends between two characters.
 

@@ -76,17 +76,23 @@ CanBuild = Annotated[Caller, Depends(get_builder)]
 
 
 async def _cursor(
-    cursor: Annotated[Line | None, Query(description="`next` of the page before")] = None,
+    cursor: Annotated[Line | None, Query(description="The `next` of the page before.")] = None,
 ) -> Cursor | None:
     return None if cursor is None else Cursor.parse(cursor)
 
 
 PageCursor = Annotated[Cursor | None, Depends(_cursor)]
-Limit = Annotated[int, Query(ge=1, le=200, description="at most this many items on a page")]
+Limit = Annotated[int, Query(ge=1, le=200, description="At most this many items on a page.")]
 
 
 async def _prefix(
-    prefix: Annotated[str, Path(description="`{version}-{sha7}`", examples=["0.0.2-aff1242"])],
+    prefix: Annotated[
+        str,
+        Path(
+            description="The model's prefix.",
+            examples=["0.0.2-aff1242"],
+        ),
+    ],
 ) -> str:
     return str(Prefix.parse(prefix))
 

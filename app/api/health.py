@@ -44,7 +44,12 @@ async def get_probe(request: Request) -> BucketProbe:
     return probe
 
 
-@router.get("/healthz", operation_id="health:live", summary="Whether the process lives")
+@router.get(
+    "/healthz",
+    operation_id="health:live",
+    summary="Whether the process lives",
+    response_description="The process lives",
+)
 async def healthz() -> Health:
     """Checks only the process itself: it must not be killed because the database cannot be reached."""
     return Health(status="ok")
@@ -54,6 +59,7 @@ async def healthz() -> Health:
     "/readyz",
     operation_id="health:ready",
     summary="Whether it can serve",
+    response_description="Ready",
     responses={503: {"model": Readiness, "description": "Not ready"}},
 )
 def readyz(

@@ -48,7 +48,7 @@ class ArtifactOut(BaseModel):
 
     name: str = Field(examples=["model.zip"])
     sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
-    size: int = Field(description="in bytes")
+    size: int = Field(description="Size in bytes.")
     content_type: str
 
 
@@ -63,7 +63,7 @@ class PromotionOut(BaseModel):
     promoted_at: datetime
     promoted_by: str
     note: str | None
-    override: bool = Field(description="whether it went through a closed gate")
+    override: bool = Field(description="Whether the promotion went through a closed gate.")
 
     @classmethod
     def of(cls, promotion: Promotion, prefix: str) -> Self:
@@ -87,12 +87,16 @@ class ModelOut(BaseModel):
     version: str = Field(examples=["0.0.2"])
     sha: str
     branch: str
-    build: UUID = Field(description="the build that made it")
+    build: UUID = Field(description="The build that made the model.")
     published_at: datetime
-    metrics: dict[str, Any] = Field(description="figures by benchmark", examples=[examples.METRICS])
-    verdict: ShownVerdict = Field(description="of the validation against the model in production")
+    metrics: dict[str, Any] = Field(
+        description="The figures of each benchmark, by its name.", examples=[examples.METRICS]
+    )
+    verdict: ShownVerdict = Field(
+        description="The verdict of the validation against the model in production."
+    )
     verdict_reason: ShownMessage
-    stages: list[ShownStage] = Field(description="the stages that it was ever promoted to")
+    stages: list[ShownStage] = Field(description="Every stage that the model was ever promoted to.")
     artifacts: list[ArtifactOut]
     promotions: list[PromotionOut]
 
@@ -126,7 +130,7 @@ class ModelPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.MODEL], "next": None}]})
 
     items: list[ModelOut]
-    next: str | None = Field(description="`cursor` of the next page; null on the last")
+    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
 
 
 class PromotionCreate(BaseModel):
@@ -137,16 +141,18 @@ class PromotionCreate(BaseModel):
     )
 
     stage: Stage
-    note: Lines | None = Field(default=None, max_length=2000, description="why; needed for an override")
-    override: StrictBool = Field(default=False, description="go through a closed gate")
+    note: Lines | None = Field(
+        default=None, max_length=2000, description="The reason. An override needs one."
+    )
+    override: StrictBool = Field(default=False, description="Promote the model although a gate is closed.")
 
 
 class DownloadOut(BaseModel):
     """A file, and the URL to download it from."""
 
-    url: str = Field(description="presigned; needs no credentials")
+    url: str = Field(description="A presigned URL, which needs no credentials.")
     sha256: str
-    size: int = Field(description="in bytes")
+    size: int = Field(description="Size in bytes.")
 
 
 class LatestOut(BaseModel):
@@ -163,15 +169,21 @@ class LatestOut(BaseModel):
     artifacts: dict[str, DownloadOut]
 
 
-@router.get("/models", operation_id="models:list", summary="Models, newest first", responses=problems())
+@router.get(
+    "/models",
+    operation_id="models:list",
+    summary="Models, newest first",
+    response_description="A page of models",
+    responses=problems(),
+)
 def list_models(
     db: Db,
     cursor: PageCursor,
     limit: Limit = 50,
-    version: Annotated[Line | None, Query(description="only models of this version")] = None,
-    branch: Annotated[Line | None, Query(description="only models of this branch")] = None,
+    version: Annotated[Line | None, Query(description="Only models of this version.")] = None,
+    branch: Annotated[Line | None, Query(description="Only models of this branch.")] = None,
     stage: Annotated[
-        Stage | None, Query(description="only models that were ever promoted to this stage")
+        Stage | None, Query(description="Only models that were ever promoted to this stage.")
     ] = None,
 ) -> ModelPage:
     """Models with their files and promotions. If there are several filters, a model must match all."""
@@ -196,13 +208,13 @@ def list_models(
     },
 )
 def latest(
-    stage: Annotated[Stage, Path(description="the stage to deploy to")],
+    stage: Annotated[Stage, Path(description="The stage to deploy to.")],
     database: DatabaseDep,
     bucket: BucketDep,
     settings: SettingsDep,
-    version: Annotated[Line | None, Query(description="only models of this version")] = None,
+    version: Annotated[Line | None, Query(description="Only models of this version.")] = None,
     if_none_match: Annotated[
-        list[str] | None, Header(description="the `ETag`s of earlier answers, in any number of headers")
+        list[str] | None, Header(description="The `ETag`s of earlier answers, in one or several headers.")
     ] = None,
 ) -> Response:
     """The model most recently promoted to the stage, with URLs and digests of its files.
@@ -246,7 +258,13 @@ def _names(lines: Iterable[str], promotion: str) -> bool:
     )
 
 
-@router.get("/models/{prefix}", operation_id="models:get", summary="One model", responses=problems(NotFound))
+@router.get(
+    "/models/{prefix}",
+    operation_id="models:get",
+    summary="One model",
+    response_description="The model",
+    responses=problems(NotFound),
+)
 def get(prefix: PrefixPath, db: Db) -> ModelOut:
     """The model with its files, figures, verdict and promotions."""
     return ModelOut.of(models.get(db, prefix))
@@ -273,7 +291,7 @@ def get(prefix: PrefixPath, db: Db) -> ModelOut:
 )
 def artifact(
     prefix: PrefixPath,
-    name: Annotated[str, Path(description="the file's name", examples=["model.zip"])],
+    name: Annotated[str, Path(description="The file's name.", examples=["model.zip"])],
     db: Db,
     bucket: BucketDep,
     settings: SettingsDep,
@@ -289,6 +307,7 @@ def artifact(
     operation_id="models:promote",
     summary="Promote a model to a stage",
     status_code=201,
+    response_description="The stage runs this model from now on",
     responses={
         200: {"model": PromotionOut, "description": "The stage runs this model already; nothing changed"},
         **problems(NotFound, GateRefused, Unauthorized, Forbidden),

@@ -238,13 +238,25 @@ def test_posts_that_race_with_the_end_of_a_failing_build_make_one_more(
     api: TestClient, registry: Registry
 ) -> None:
     build_id = registry.queue("1.0.0", sha_of(7))
+    body = registry.body("1.0.0", sha_of(7))
     with ThreadPoolExecutor(1) as other:
         failing = other.submit(registry.fail, build_id)
-        answers = at_the_same_moment(api, [registry.body("1.0.0", sha_of(7))] * 10)
+        answers = at_the_same_moment(api, [body] * 10)
         failing.result()
-    assert {answer.status_code for answer in answers} <= {200, 202}
-    assert registry.count("builds", "state = 'failed'") == 1
-    assert registry.count("builds") <= 2
+    # Whoever came before the end was told of the failing build, and the others of one new build.
+    made = {answer.json()["build"]["id"] for answer in answers if answer.status_code == 202}
+    told = {answer.json()["build"]["id"] for answer in answers if answer.status_code == 200}
+    assert len(answers) == sum(answer.status_code in (200, 202) for answer in answers)
+    assert len(made) == sum(answer.status_code == 202 for answer in answers) <= 1
+    assert told <= {str(build_id)} | made
+    # From now on there is one active build, and it has a job.
+    active = api.post("/builds", json=body).json()["build"]
+    assert active["state"] == "queued"
+    assert made <= {active["id"]}
+    assert registry.values("SELECT id FROM builds WHERE state = 'failed'") == [build_id]
+    assert registry.count("builds") == 2
+    jobs = registry.values("SELECT args->>'build_id' FROM procrastinate_jobs WHERE task_name = 'run_build'")
+    assert sorted(jobs) == sorted([str(build_id), active["id"]])
 
 
 def test_a_build_and_its_job_are_committed_together_or_not_at_all(
