@@ -11,6 +11,7 @@ from app.api import examples
 from app.api.deps import CanBuild, Db, Limit, PageCursor
 from app.api.errors import problems
 from app.api.shown import (
+    ShownActor,
     ShownBuildState,
     ShownKind,
     ShownLaunchState,
@@ -208,6 +209,7 @@ class BuildOut(BaseModel):
     state: ShownBuildState
     promote_to: ShownStage | None
     requested_by: str
+    requested_by_kind: ShownActor
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -233,6 +235,7 @@ class BuildOut(BaseModel):
             state=build.state,
             promote_to=build.promote_to,
             requested_by=build.requested_by,
+            requested_by_kind=build.requested_by_kind,
             created_at=build.created_at,
             started_at=build.started_at,
             finished_at=build.finished_at,
@@ -296,6 +299,7 @@ def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> Buil
             promote_to=body.promote_to,
             force=body.force,
             requested_by=who.name,
+            requested_by_kind=who.kind,
         ),
     )
     if answer.outcome != "queued":

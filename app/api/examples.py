@@ -50,6 +50,7 @@ BUILD: dict[str, Any] = {
     "state": "running",
     "promote_to": "development",
     "requested_by": "ci",
+    "requested_by_kind": "token",
     "created_at": "2026-11-23T09:00:01.733812Z",
     "started_at": "2026-11-23T09:00:01.902144Z",
     "finished_at": None,
@@ -97,6 +98,7 @@ PROMOTION: dict[str, Any] = {
     "stage": "development",
     "promoted_at": "2026-11-23T10:12:44.018233Z",
     "promoted_by": "deploy",
+    "promoted_by_kind": "token",
     "note": None,
     "override": False,
 }

@@ -22,7 +22,7 @@ from app.api.deps import (
     SettingsDep,
 )
 from app.api.errors import problems
-from app.api.shown import ShownMessage, ShownStage, ShownVerdict
+from app.api.shown import ShownActor, ShownMessage, ShownStage, ShownVerdict
 from app.api.strict import StrictRoute
 from app.api.text import Line, Lines
 from app.aws import CloudError
@@ -62,6 +62,7 @@ class PromotionOut(BaseModel):
     stage: ShownStage
     promoted_at: datetime
     promoted_by: str
+    promoted_by_kind: ShownActor
     note: str | None
     override: bool = Field(description="Whether the promotion went through a closed gate.")
 
@@ -73,6 +74,7 @@ class PromotionOut(BaseModel):
             stage=promotion.stage,
             promoted_at=promotion.promoted_at,
             promoted_by=promotion.promoted_by,
+            promoted_by_kind=promotion.promoted_by_kind,
             note=promotion.note,
             override=promotion.override,
         )
@@ -322,7 +324,7 @@ def promote(
     """
     who.need(Scope.promote(body.stage), *([Scope.OVERRIDE] if body.override else []))
     wanted = PromotionRequest(body.stage, body.note, body.override)
-    promotion, new = stages.promote(db, who.name, prefix, wanted)
+    promotion, new = stages.promote(db, who.name, prefix, wanted, who.kind)
     if not new:
         response.status_code = 200
     return PromotionOut.of(promotion, prefix)

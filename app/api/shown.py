@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, WithJsonSchema
 
 from app.api import bounded
-from app.words import BuildKind, BuildState, LaunchState, Market, Stage, StepName, StepState, Verdict
+from app.words import Actor, BuildKind, BuildState, LaunchState, Market, Stage, StepName, StepState, Verdict
 
+ShownActor = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Actor)})]
 ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
 ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
@@ -32,7 +33,9 @@ ShownMessage = Annotated[str, AfterValidator(_message)]
 """What a machine, AWS or a library said: without SQL, and no longer than a reader needs."""
 
 _SHOWN: dict[str, frozenset[str]] = {
-    StepName.NEEDS_MODEL: frozenset({"reason", "raw_source_data_bytes", "benchmarking_data_bytes"}),
+    StepName.NEEDS_MODEL: frozenset(
+        {"reason", "commit", "config_differs", "raw_source_data_bytes", "benchmarking_data_bytes"}
+    ),
     StepName.FIND_IMAGE: frozenset({"image_id", "name", "created"}),
     StepName.FIND_NETWORK: frozenset({"zone"}),
     StepName.LAUNCH_INSTANCE: frozenset({"instance_id", "instance_type", "region", "zone"}),
@@ -40,7 +43,7 @@ _SHOWN: dict[str, frozenset[str]] = {
     StepName.AWAIT_READY: frozenset({"checks"}),
     StepName.FETCH_KEY: frozenset({"fingerprint"}),
     StepName.VALIDATE_CONNECTION: frozenset(),
-    StepName.BRING_CODE: frozenset({"commit"}),
+    StepName.BRING_CODE: frozenset({"commit", "config_differs"}),
     StepName.LOAD_INPUTS: frozenset({"inputs", "config_sha256"}),
     StepName.TRAIN: frozenset({"files", "metrics", "counts"}),
     StepName.BENCHMARK: frozenset({"files", "metrics", "counts"}),

@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.db.storable import MESSAGE_LIMIT, StorableJson, StorableText
 from app.words import (
+    Actor,
     BuildKind,
     BuildState,
     EventType,
@@ -77,6 +78,7 @@ class Build(Base):
     promote_to: Mapped[str | None]
     forced: Mapped[bool] = mapped_column(server_default=text("false"))
     requested_by: Mapped[str]
+    requested_by_kind: Mapped[str] = mapped_column(server_default=Actor.TOKEN.value)
     state: Mapped[str] = mapped_column(server_default=BuildState.QUEUED.value)
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     started_at: Mapped[datetime | None]
@@ -98,6 +100,7 @@ class Build(Base):
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", BuildKind), name="kind"),
+        CheckConstraint(_one_of("requested_by_kind", Actor), name="requested_by_kind"),
         CheckConstraint(_one_of("state", BuildState), name="state"),
         CheckConstraint(f"promote_to IS NULL OR {_one_of('promote_to', Stage)}", name="promote_to"),
         CheckConstraint("(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
@@ -298,6 +301,7 @@ class Promotion(Base):
     # the latest model of a version.
     version: Mapped[str]
     promoted_by: Mapped[str]
+    promoted_by_kind: Mapped[str] = mapped_column(server_default=Actor.TOKEN.value)
     note: Mapped[str | None]
     override: Mapped[bool] = mapped_column(server_default=text("false"))
     promoted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -306,6 +310,7 @@ class Promotion(Base):
 
     __table_args__ = (
         CheckConstraint(_one_of("stage", Stage), name="stage"),
+        CheckConstraint(_one_of("promoted_by_kind", Actor), name="promoted_by_kind"),
         ForeignKeyConstraint(["model_id", "version"], ["models.id", "models.version"], ondelete="RESTRICT"),
         Index("ix_promotions_stage_version_latest", "stage", "version", text("id DESC")),
         Index("ix_promotions_model", "model_id", "stage"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.registry.errors import Forbidden, Unauthorized
 from app.settings import Token
-from app.words import Access, Scope
+from app.words import Access, Actor, Scope
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Caller:
 
     name: str
     scopes: frozenset[Scope]
+    kind: Actor = Actor.TOKEN
 
     def need(self, *scopes: Scope) -> None:
         """Raises Forbidden, which names the first scope that the caller lacks."""
@@ -25,6 +26,12 @@ class Caller:
                     f"Use a token that has it, or add it to the token's entry in REGISTRY_API_TOKENS."
                 )
                 raise Forbidden(message, required_scope=scope)
+
+
+def _caller(known: Token | None, scopes: frozenset[Scope]) -> Caller:
+    if known is None:
+        return Caller("anonymous", scopes, Actor.ANONYMOUS)
+    return Caller(known.name, scopes)
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,9 @@ class AccessPolicy:
         """
         known = self._find(token) if token is not None else None
         if self.access is Access.OPEN:
-            return Caller(known.name if known else "anonymous", frozenset(Scope))
+            return _caller(known, frozenset(Scope))
         if self.access is Access.READS and not writes:
-            return Caller(known.name if known else "anonymous", frozenset({Scope.READ}))
+            return _caller(known, frozenset({Scope.READ}))
         if known is None:
             raise self._refusal()
         caller = Caller(known.name, known.scopes)

@@ -11,7 +11,7 @@ from app.registry.builds.lease import Lease, fence
 from app.registry.models import ArtifactRef
 from app.registry.stages import PromotionRequest, promote
 from app.storage.keys import CONTENT_TYPES, verdict_key
-from app.words import Stage, Verdict
+from app.words import Actor, Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
             build.requested_by,
             build.prefix,
             PromotionRequest(Stage(build.promote_to), "with its build"),
+            Actor(build.requested_by_kind),
         )
     # After the promotion, which locks its stage: see mirror.ask.
     mirror.ask(session, verdict_key(build.prefix, publication.verdict))

@@ -26,7 +26,7 @@ from app.registry.errors import GateRefused, Invalid, NothingPromoted
 from app.registry.models import ArtifactRef
 from app.registry.reasons import is_reason
 from app.storage.keys import marker_key
-from app.words import Stage, Verdict
+from app.words import Actor, Stage, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +149,9 @@ class PromotionRequest:
     override: bool = False
 
 
-def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -> tuple[Promotion, bool]:
+def promote(
+    session: Session, who: str, prefix: str, wanted: PromotionRequest, kind: Actor = Actor.TOKEN
+) -> tuple[Promotion, bool]:
     """Record that the model now runs in the stage; returns the record and whether it is new.
 
     Asking again for what the stage already runs changes nothing. A promotion asks for the model's marker in
@@ -175,6 +177,7 @@ def promote(session: Session, who: str, prefix: str, wanted: PromotionRequest) -
         version=model.version,
         stage=wanted.stage,
         promoted_by=who,
+        promoted_by_kind=kind,
         note=wanted.note,
         # Only an override that was needed counts: the record shows which promotions a gate refused.
         override=refusal is not None,

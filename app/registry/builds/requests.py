@@ -13,7 +13,7 @@ from app.registry.builds import events
 from app.registry.builds.listing import get
 from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig, PrefixCollision
 from app.registry.prefixes import NotNeeded, Prefix, decide, parse_sha
-from app.words import BuildState, EventType, Stage
+from app.words import Actor, BuildState, EventType, Stage
 from training.config import ConfigError, SearchConfig, parse_config
 
 
@@ -28,6 +28,7 @@ class BuildRequest:
     promote_to: Stage | None = None
     force: bool = False
     requested_by: str = "anonymous"
+    requested_by_kind: Actor = Actor.ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
         "promote_to": wanted.promote_to,
         "forced": wanted.force,
         "requested_by": wanted.requested_by,
+        "requested_by_kind": wanted.requested_by_kind,
     }
     # The build that is in our way can fail between our two looks: then look again.
     for _ in range(10):
