@@ -265,7 +265,7 @@ class FailureCode(StrEnum):
     )
     NO_IMAGE = (
         "no_image", False, Responsible.OPERATOR,
-        "No available machine image has the configured name and owner.",
+        "No machine image of the configured name and owner is available and fits the instance type.",
         "Make one with Packer (.packer/), or set REGISTRY_IMAGE_NAME_PATTERN and REGISTRY_IMAGE_OWNERS.",
     )
     NO_NETWORK = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from worker.remote import CommandFailed, Remote, RemoteLost
+from worker.remote import CommandFailed, Remote, RemoteFault, RemoteLost
 
 _FULL = re.compile(r"[0-9a-f]{40}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")
@@ -24,6 +24,8 @@ ENVIRONMENT = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECT
 _ABSENT = ("not our ref", "couldn't find remote ref", "no such remote ref")
 # The host may have the commit, but hands out only what a branch or tag points to.
 _UNADVERTISED = "unadvertised object"
+# What Linux says of the instance's own disk.
+_DISK = ("No space left on device", "Read-only file system", "Disk quota exceeded")
 
 
 class UnknownCommit(Exception):
@@ -135,13 +137,15 @@ def file_at(git: Git, commit: str, path: str) -> str | None:
 
 
 def fetch_error(output: str) -> Exception:
-    """What a failed fetch means, by what git printed: UnknownCommit, or GitUnavailable.
+    """What a failed fetch means, by what git printed: UnknownCommit, RemoteFault, or GitUnavailable.
 
     Only what the host plainly does not have is final. A host that is down, overloaded or out of reach has
     many ways to say so, and each may pass.
     """
     if any(words in output for words in _ABSENT):
         return UnknownCommit("The git host does not have it")
+    if any(words in output for words in _DISK):
+        return RemoteFault(f"git cannot write what it fetches: {output.strip()[-1000:]}")
     return GitUnavailable(f"the git host cannot be fetched from: {output.strip()[-1000:]}")
 
 

@@ -281,7 +281,17 @@ class Remote:
             if transport is None or not transport.is_active():
                 message = "the connection is closed"
                 raise RemoteLost(message)
-            self._sftp = self._client.open_sftp()
+            try:
+                self._sftp = self._client.open_sftp()
+            except (paramiko.SFTPError, paramiko.SSHException) as exc:
+                if not transport.is_active():
+                    raise
+                # The connection is fine, so it is the machine's SFTP that is not.
+                message = (
+                    f"SFTP does not work ({exc}), although the connection does. Does a login script of "
+                    f"{self.endpoint.user} print something, or end the shell?"
+                )
+                raise RemoteFault(message, FailureCode.INVALID_IMAGE) from exc
             channel = self._sftp.get_channel()
             if channel is not None:
                 channel.settimeout(60)

@@ -8,6 +8,12 @@ from app.words import Stage, Verdict
 RAW_SOURCE_DATA = "raw_source_data.zip"
 BENCHMARKING_DATA = "benchmarking_data.zip"
 
+# The names that an input may have in the bucket's root. The first one that is there is taken.
+ROOT_NAMES = {
+    RAW_SOURCE_DATA: (RAW_SOURCE_DATA, "raw_data_sources.zip"),
+    BENCHMARKING_DATA: (BENCHMARKING_DATA,),
+}
+
 UNPUBLISHED = "unpublished/"
 # The folder that builds of the release before used instead.
 FORMER_UNPUBLISHED = "staging/"

@@ -77,6 +77,8 @@ class Session:
         user = self._channel.get_extra_info("username") or "ubuntu"
         # Whoever writes to a full disk gets an error; by default Linux would kill the program.
         first = "trap '' XFSZ; ulimit -S -f 0" if self._disk_full() else "trap '' XFSZ"
+        # As bash does for whoever logs in by SSH.
+        first += "\n[ ! -e ~/.bashrc ] || . ~/.bashrc"
         process = subprocess.Popen(
             [SHELL, "-c", f"{first}\n{command}"] if command else [SHELL],
             stdin=subprocess.PIPE,

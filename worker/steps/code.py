@@ -86,7 +86,7 @@ def _compared(build: BuildView) -> bool:
 def _fetch(build: BuildView, space: Workspace, clone: RemoteGit) -> tuple[str, str]:
     """Let the instance fetch the commit from its clone's origin. Returns the commit and the origin.
 
-    Raises StepFailed, GitUnavailable.
+    Raises StepFailed, GitUnavailable, RemoteFault.
     """
     try:
         address = clone.run("remote", "get-url", "origin")
@@ -112,7 +112,7 @@ def _fetch(build: BuildView, space: Workspace, clone: RemoteGit) -> tuple[str, s
         if isinstance(reason, UnknownCommit):
             raise no_such_commit(build.sha, origin, said) from None
         # Without its cause, whose text quotes the address.
-        raise GitUnavailable(said) from None
+        raise type(reason)(said) from None
     except UnknownCommit as exc:
         raise no_such_commit(build.sha, origin, str(exc)) from exc
     except GitFailed as exc:

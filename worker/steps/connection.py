@@ -1,14 +1,16 @@
 """The private key, and an SSH connection that is verified by the instance's host key."""
 
+import secrets
+import shlex
 from datetime import timedelta
 from typing import ClassVar
 
 from app.registry.builds.steps import BuildView
-from app.words import StepName
+from app.words import FailureCode, StepName
 from worker import ec2
 from worker.errors import StepFailed
 from worker.launch_key import launch_key
-from worker.remote import Endpoint, Remote, RemoteLost
+from worker.remote import CommandFailed, Endpoint, Remote, RemoteFault, RemoteLost
 from worker.steps.instance import AwaitAddress, LaunchInstance, cloud_of
 from worker.steps.machine import Machine
 from worker.steps.step import Output, Step, output_of
@@ -58,8 +60,30 @@ class ValidateConnection(Step[Connection]):
     def act(self, build: BuildView, work: Workbench) -> Connection:
         launched = output_of(build, LaunchInstance)
         remote = work.remote(lambda: _connect(build, work, launched.host_key))
-        remote.run("true", timeout_s=30)
-        return Connection(host_key=remote.host_key, home=remote.home())
+        home = _undisturbed_home(work, remote)
+        return Connection(host_key=remote.host_key, home=home)
+
+
+def _undisturbed_home(work: Workbench, remote: Remote) -> str:
+    """The login user's home folder, when a command reads there what was written by SFTP.
+
+    Raises RemoteFault, RemoteLost.
+    """
+    try:
+        if printed := remote.run("true", timeout_s=30).strip():
+            work.log(f"Login scripts print this before each command. It is left out: {printed[:200]!r}")
+        home, written = remote.home(), secrets.token_hex(16)
+        path = f"{home}/.connection-{written}"
+        remote.put_text(written, path)
+        quoted = shlex.quote(path)
+        remote.value(f"cat {quoted} && rm -f {quoted}", written, timeout_s=30)
+    except CommandFailed as exc:
+        message = (
+            f"commands and SFTP do not work together: {exc}. Does a login script of {remote.endpoint.user} "
+            "end the shell, or print in the middle of what a command prints?"
+        )
+        raise RemoteFault(message, FailureCode.INVALID_IMAGE) from exc
+    return home
 
 
 def connect(build: BuildView, work: Workbench) -> Remote:

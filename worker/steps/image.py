@@ -1,5 +1,6 @@
 """Which machine image the instance is made from."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,9 @@ from worker.workbench import Workbench
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import ImageTypeDef
+
+# The start of a pattern, and the first numbers of a version at its end, if it fixes them: `Name 1.`
+_BEGUN = re.compile(r"(.*?)((?<![0-9A-Za-z.])(?:\d+\.){1,2}|)", re.DOTALL)
 
 
 class Image(Output):
@@ -59,6 +63,8 @@ class FindImage(Step[Image]):
                 f"that can be used.{others} {code.advice}"
             )
             raise StepFailed(code, message)
+        for one in choice.passed_over[:10]:
+            work.log(f"passed over: {one}")
         image = Image(
             image_id=choice.image["ImageId"],
             name=choice.image["Name"],
@@ -74,14 +80,14 @@ class FindImage(Step[Image]):
 def choose(images: "Iterable[ImageTypeDef]", pattern: str, architectures: frozenset[str]) -> Choice:
     """The image of the highest version that is available and of one of the architectures.
 
-    Where the pattern ends in its only `*`, the rest of the name must be a semantic version: a copy that is
-    named "... 1.2.0 backup" is not a release. Of the images of any other pattern, the newest wins.
+    Where the pattern ends in `*`, the rest of the name must be a semantic version: a copy that is named
+    "... 1.2.0 backup" is not a release. Pre-releases come after every release. Of the images of a pattern
+    that ends in anything else, the newest wins.
     """
-    versioned = pattern.endswith("*") and not any(wild in pattern[:-1] for wild in "*?")
-    usable: list[tuple[Version, str, str, ImageTypeDef]] = []
+    usable: list[tuple[bool, Version, str, str, ImageTypeDef]] = []
     passed_over = []
     for image in images:
-        text = image["Name"].removeprefix(pattern[:-1]) if versioned else "0.0.0"
+        text = _version_text(image["Name"], pattern)
         if image.get("State") != "available":
             passed_over.append(f"{image['Name']!r} is {image.get('State')}")
         elif image.get("Architecture") not in architectures:
@@ -90,9 +96,25 @@ def choose(images: "Iterable[ImageTypeDef]", pattern: str, architectures: frozen
             passed_over.append(f"{image['Name']!r} does not end in a semantic version")
         else:
             # The id breaks a tie: dates have a resolution of one second.
-            usable.append((Version.parse(text), image["CreationDate"], image["ImageId"], image))
-    best = max(usable, key=lambda one: one[:3], default=None)
-    return Choice(None if best is None else best[3], tuple(passed_over))
+            version = Version.parse(text)
+            released = version.prerelease is None
+            usable.append((released, version, image["CreationDate"], image["ImageId"], image))
+    best = max(usable, key=lambda one: one[:4], default=None)
+    return Choice(None if best is None else best[4], tuple(passed_over))
+
+
+def _version_text(name: str, pattern: str) -> str:
+    """What should be a semantic version in the name of an image that matches the pattern.
+
+    The same for every name where the pattern does not end in `*`. In `Name 1.*` the version begins before the
+    `*`. As in EC2, `*` and `?` are wildcards, and nothing else is.
+    """
+    if not pattern.endswith("*"):
+        return "0.0.0"
+    before, begun = _BEGUN.fullmatch(pattern[:-1]).groups()  # type: ignore[union-attr]
+    wildcards = "".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in before)
+    found = re.fullmatch(f"{wildcards}({re.escape(begun)}.*)", name, re.DOTALL)
+    return "" if found is None else found[1]
 
 
 def _architectures(cloud: Cloud, instance_type: str) -> frozenset[str]:
@@ -101,6 +123,5 @@ def _architectures(cloud: Cloud, instance_type: str) -> frozenset[str]:
         types = cloud.ec2.describe_instance_types(
             InstanceTypes=[instance_type]  # type: ignore[list-item]
         )["InstanceTypes"]
-    return frozenset(
-        name for found in types for name in found.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
-    )
+    found = {name for one in types for name in one.get("ProcessorInfo", {}).get("SupportedArchitectures", [])}
+    return frozenset(found) or frozenset({"x86_64"})

@@ -10,7 +10,7 @@ from app.registry import inputs
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
 from app.storage import keys
-from app.storage.bucket import FileDigest, KeyTaken, digest_of
+from app.storage.bucket import Bucket, FileDigest, KeyTaken, digest_of
 from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
 from worker.remote import Remote, RemoteFault
@@ -72,28 +72,31 @@ class LoadInputs(Step[Loaded]):
         return Loaded(inputs=pinned, config_sha256=digest.sha256)
 
     def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
-        said = remote.run(f"sha256sum {shlex.quote(path)}", timeout_s=300)
-        if content.sha256 not in said.split():
-            message = (
-                f"{path} does not have the sha256 {content.sha256} that it was sent with: {said.strip()}"
-            )
+        found = remote.value(f"sha256sum <{shlex.quote(path)}", r"[0-9a-f]{64} .*", timeout_s=300)
+        if found.split()[0] != content.sha256:
+            message = f"{path} was sent with the sha256 {content.sha256}, and has {found.split()[0]}"
             raise RemoteFault(message, FailureCode.CORRUPT_TRANSFER)
 
 
 def pin(build: BuildView, work: Workbench, name: str, kind: InputKind, local: Path) -> FileDigest:
     """Fetch an input from the bucket's root, and keep it under its digest. Raises StepFailed."""
     bucket = work.clouds.bucket
-    try:
-        content = bucket.download(name, local)
-    except CloudNotFound as exc:
-        message = (
-            f"The bucket {bucket.name} has no {name} in its root any more. Put it there, then post again."
-        )
-        raise StepFailed(FailureCode.MISSING_INPUT, message) from exc
+    content = _download(bucket, name, local)
     origin = f"s3://{bucket.name}/{keys.input_key(content.sha256)}"
     used = InputRecord(kind, name, content.sha256, content.size_bytes, origin)
     keep_input(build, work, used, local, content, content_type="application/zip")
     return content
+
+
+def _download(bucket: Bucket, name: str, local: Path) -> FileDigest:
+    """The input by the first of its names that the bucket has. Raises StepFailed."""
+    for key in keys.ROOT_NAMES[name]:
+        try:
+            return bucket.download(key, local)
+        except CloudNotFound:
+            continue
+    code = FailureCode.MISSING_INPUT
+    raise StepFailed(code, f"The bucket {bucket.name} has no {name} in its root any more. {code.advice}")
 
 
 def keep_input(

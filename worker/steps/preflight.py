@@ -13,6 +13,7 @@ from app.words import FailureCode, StepName
 from worker.errors import StepFailed
 from worker.git import LocalGit
 from worker.steps.commit import differing_keys, found_commit
+from worker.steps.leftovers import is_leftover
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
 
@@ -40,13 +41,13 @@ class NeedsModel(Step[Needed]):
 
     def act(self, build: BuildView, work: Workbench) -> Needed:
         bucket = work.clouds.bucket
-        sizes = {key: _whole_zip(bucket, key) for key in (keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA)}
+        sizes = {name: _whole_zip(bucket, name) for name in keys.ROOT_NAMES}
         for name in keys.CONTENT_TYPES:
-            taken = bucket.head(keys.artifact_key(build.prefix, name))
+            there = bucket.head(keys.artifact_key(build.prefix, name))
             # What a build of ours left there, publishing removes.
-            if taken is not None and taken.build_id is None:
+            if there is not None and there.build_id != str(build.id) and not is_leftover(build, work, there):
                 code = FailureCode.PREFIX_TAKEN
-                message = f"The bucket {bucket.name} has a {taken.key} that this registry did not write."
+                message = f"The bucket {bucket.name} has a {there.key} that this build may not replace."
                 raise StepFailed(code, f"{message} {code.advice}")
         commit, differs = None, None
         if work.settings.code_repository is not None:
@@ -62,20 +63,23 @@ class NeedsModel(Step[Needed]):
         )
 
 
-def _whole_zip(bucket: Bucket, key: str) -> int:
+def _whole_zip(bucket: Bucket, name: str) -> int:
     """The size of an input in bytes. Raises StepFailed when it is missing or cannot be a whole archive.
 
     Only its directory is read, which stands at the end of the file: the machine checks the content.
     """
-    found = bucket.head(key)
+    found = next((there for key in keys.ROOT_NAMES[name] if (there := bucket.head(key))), None)
     if found is None:
         code = FailureCode.MISSING_INPUT
-        raise StepFailed(code, f"The bucket {bucket.name} has no {key} in its root. {code.advice}")
+        raise StepFailed(code, f"The bucket {bucket.name} has no {name} in its root. {code.advice}")
+    key = found.key
     try:
         with zipfile.ZipFile(bucket.open(found)) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
     except (zipfile.BadZipFile, ValueError, EOFError, struct.error) as exc:
         raise _unusable(key, f"it is not a whole zip archive ({exc})") from exc
+    if any(member.header_offset < 0 for member in members):
+        raise _unusable(key, "its beginning is missing")
     if not members:
         raise _unusable(key, "it is an empty archive")
     if encrypted := [member.filename for member in members if member.flag_bits & 1]:

@@ -5,24 +5,24 @@ import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from app.aws import PreconditionFailed
 from app.registry import provenance
 from app.registry.builds import listing, log, steps
-from app.registry.builds.lease import Lease, state_of
+from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
 from app.registry.models import ArtifactRef
 from app.registry.publication import Publication, publish
 from app.storage import keys
-from app.storage.bucket import ObjectInfo, digest_of
-from app.words import BuildState, FailureCode, StepName, Verdict
+from app.storage.bucket import digest_of
+from app.words import FailureCode, StepName, Verdict
 from worker.errors import StepFailed
 from worker.retry import Patience
 from worker.steps.collect import Collect, CollectedFile, keep_unpublished
 from worker.steps.job import Benchmark, FileRef
+from worker.steps.leftovers import is_leftover
 from worker.steps.step import Output, Step, output_of
 from worker.steps.validation import Validate
 from worker.workbench import Workbench
@@ -153,7 +153,7 @@ class Publish(Step[Published]):
             message = f"The unpublished {name} is not in the bucket as it was put there. {code.advice}"
             raise StepFailed(code, message)
         there = bucket.head(key)
-        if there is not None and there.sha256 != file.sha256 and self._is_leftover(build, work, there):
+        if there is not None and there.sha256 != file.sha256 and is_leftover(build, work, there):
             work.check()
             bucket.delete(key, only=there)
             there = None
@@ -168,13 +168,3 @@ class Publish(Step[Published]):
         if there is None or (there.sha256, there.size_bytes) != (file.sha256, file.size_bytes):
             code = FailureCode.PREFIX_TAKEN
             raise StepFailed(code, f"The bucket has another {key}. {code.advice}")
-
-    def _is_leftover(self, build: BuildView, work: Workbench, there: ObjectInfo) -> bool:
-        """Whether a build that ended without a model wrote the object. Nothing else is ever removed."""
-        try:
-            owner = UUID(there.build_id or "")
-        except ValueError:
-            return False
-        with work.transaction() as session:
-            state = state_of(session, owner)
-        return owner != build.id and state in (BuildState.FAILED, BuildState.CANCELLED)

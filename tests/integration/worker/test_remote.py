@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,22 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from local.simcloud.server import SimCloud
 from local.stack import free_port
 from tests.conftest import skip_or_fail
-from worker.remote import CommandFailed, Endpoint, Remote, RemoteLost, RemoteRefused, load_key
+from worker.remote import (
+    BadValue,
+    CommandFailed,
+    Endpoint,
+    Remote,
+    RemoteFault,
+    RemoteLost,
+    RemoteRefused,
+    load_key,
+)
+
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+)
 
 
 @dataclass
@@ -35,9 +51,9 @@ def pem_of(private: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticC
     ).decode()
 
 
-@pytest.fixture
-def openssh(tmp_path: Path) -> Iterator[Machine]:
-    """A real OpenSSH server, as any Linux has it."""
+@contextmanager
+def openssh_server(tmp_path: Path, sftp: str = "internal-sftp", *lines: str) -> Iterator[Machine]:
+    """A real OpenSSH server, as any Linux has it, with more lines in its configuration."""
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(sshd).exists():
         skip_or_fail("no OpenSSH server is installed (apt-get install openssh-server)")
@@ -52,7 +68,8 @@ def openssh(tmp_path: Path) -> Iterator[Machine]:
     (tmp_path / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host_key\n"
         f"AuthorizedKeysFile {tmp_path}/authorized\nPidFile {tmp_path}/pid\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+        f"StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp {sftp}\n"
+        + "".join(f"{line}\n" for line in lines)
     )
     server = subprocess.Popen([sshd, "-D", "-e", "-f", tmp_path / "config"], stderr=subprocess.DEVNULL)
     try:
@@ -63,6 +80,12 @@ def openssh(tmp_path: Path) -> Iterator[Machine]:
     finally:
         server.terminate()
         server.wait()
+
+
+@pytest.fixture
+def openssh(tmp_path: Path) -> Iterator[Machine]:
+    with openssh_server(tmp_path) as machine:
+        yield machine
 
 
 @pytest.fixture
@@ -208,3 +231,55 @@ def test_a_server_that_hangs_is_given_up(instance: Machine, cloud: SimCloud) -> 
         with pytest.raises(RemoteLost):
             remote.run("echo 1", timeout_s=2)
         assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [
+        ("echo one", "one"),
+        ("printf one", "one"),
+        ("echo one; echo two >&2", "one"),
+        ("printf 'one\\n\\n  two\\n\\n'", "one\n\n  two"),
+        ("true", ""),
+        ('echo "it\'s 100% \\$HOME"', "it's 100% $HOME"),
+        ("cat", "from the standard input"),
+    ],
+)
+def test_a_value_is_what_the_command_alone_prints(machine: Machine, command: str, value: str) -> None:
+    with Remote(machine.endpoint, machine.key) as remote:
+        assert remote.value(command, r"(?s).*", stdin=b"from the standard input\n") == value
+
+
+def test_what_a_login_script_prints_is_not_taken_for_a_value(tmp_path: Path) -> None:
+    noise = 'echo Welcome; echo a mistake >&2; set -x; eval "$SSH_ORIGINAL_COMMAND"; echo Bye'
+    with (
+        openssh_server(tmp_path, "internal-sftp", f"ForceCommand {noise}") as machine,
+        Remote(machine.endpoint, machine.key) as remote,
+    ):
+        assert "Welcome" in remote.run("echo one", timeout_s=10)
+        assert remote.value("echo one; echo two", r"one\ntwo") == "one\ntwo"
+
+
+def test_a_value_of_another_form_is_refused_with_what_was_printed(machine: Machine) -> None:
+    with Remote(machine.endpoint, machine.key) as remote:
+        with pytest.raises(BadValue, match="two words"):
+            remote.value("echo two words", r"[a-z]+")
+        with pytest.raises(CommandFailed, match="`false`") as failed:
+            remote.value("false", r".*")
+    assert failed.value.status == 1
+
+
+@pytest.mark.parametrize("script", ['echo Welcome; eval "$SSH_ORIGINAL_COMMAND"', "exit 0"])
+def test_sftp_that_a_login_script_disturbs_is_told_from_a_lost_connection(
+    tmp_path: Path, script: str
+) -> None:
+    server = next((found for found in SFTP_SERVERS if Path(found).exists()), None)
+    if server is None:
+        skip_or_fail("no sftp-server is installed (apt-get install openssh-sftp-server)")
+    with (
+        openssh_server(tmp_path, str(server), f"ForceCommand {script}") as machine,
+        Remote(machine.endpoint, machine.key) as remote,
+        pytest.raises(RemoteFault, match="login script") as raised,
+    ):
+        remote.home()
+    assert raised.value.code == "invalid_image"

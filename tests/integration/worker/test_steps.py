@@ -4,9 +4,11 @@ import io
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
@@ -14,22 +16,39 @@ from sqlalchemy import select
 from app.aws import CloudError, CloudUnavailable, NoCapacity
 from app.db.tables import Input, Launch
 from app.registry import inputs
-from app.registry.builds import listing, steps
+from app.registry.builds import ending, listing, steps
 from app.registry.builds.lease import LeaseLost, release, take
+from app.registry.builds.steps import Failure
 from app.settings import Settings
 from app.storage import keys
-from app.words import StepName
+from app.storage.bucket import digest_of
+from app.words import BuildState, StepName
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
 from worker.ec2 import MANAGED_BY
 from worker.errors import StepFailed
+from worker.remote import RemoteFault
 
 
 def failure_of(flow: Flow, name: StepName) -> StepFailed:
     with pytest.raises(StepFailed) as raised:
         flow.act(name)
     return raised.value
+
+
+def test_raw_data_may_have_the_other_name_that_existing_tools_use(flow: Flow) -> None:
+    bucket = flow.clouds.bucket
+    content = bucket.digest(keys.RAW_SOURCE_DATA)
+    bucket._client.copy_object(
+        Bucket=bucket.name,
+        Key="raw_data_sources.zip",
+        CopySource={"Bucket": bucket.name, "Key": keys.RAW_SOURCE_DATA},
+    )
+    bucket.delete(keys.RAW_SOURCE_DATA)
+    flow.do_until(StepName.LOAD_INPUTS)
+    loaded = flow.do(StepName.LOAD_INPUTS)
+    assert loaded.inputs[keys.RAW_SOURCE_DATA].sha256 == content.sha256
 
 
 @pytest.mark.parametrize("key", [keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA])
@@ -62,10 +81,11 @@ def encrypted_zip() -> bytes:
         b"<html>Sign in</html>",
         zip_with()[:-30],
         zip_with(b"x" * 500_000)[:200_000],
+        zip_with(b"x" * 500_000)[200_000:],
         b"PK\x05\x06" + bytes(18),
         encrypted_zip(),
     ],
-    ids=["empty file", "page", "cut", "half", "empty archive", "password"],
+    ids=["empty file", "page", "cut", "half", "other half", "empty archive", "password"],
 )
 @pytest.mark.parametrize("key", [keys.RAW_SOURCE_DATA, keys.BENCHMARKING_DATA])
 def test_an_input_that_is_not_a_whole_zip_is_found_before_anything_is_launched(
@@ -97,6 +117,31 @@ def test_of_a_large_input_only_the_directory_is_read(flow: Flow, monkeypatch: py
 def test_a_prefix_that_somebody_else_wrote_is_not_built(flow: Flow, name: str) -> None:
     overwrite(flow.clouds.bucket, keys.artifact_key(flow.view().prefix, name))
     assert failure_of(flow, StepName.NEEDS_MODEL).code == "prefix_taken"
+
+
+@pytest.mark.parametrize(
+    ("owner", "taken"), [("own", False), ("failed", False), ("active", True), ("", True)]
+)
+def test_only_what_a_build_without_a_model_left_may_lie_under_the_prefix(
+    flow: Flow, post: Callable[..., UUID], tmp_path: Path, owner: str, taken: bool
+) -> None:
+    build_id = flow.build_id if owner == "own" else post("0.0.9") if owner else UUID(int=7)
+    if owner == "failed":
+        with flow.database.transaction() as session:
+            lease = take(session, build_id, "another", timedelta(seconds=3))
+            assert lease is not None
+            steps.fail(session, lease, Failure(StepName.VALIDATE, "crashed", "It failed."))
+            ending.end(session, lease, BuildState.FAILED)
+    left = tmp_path / "left"
+    left.write_bytes(b"left over")
+    key = keys.artifact_key(flow.view().prefix, keys.BENCHMARK_ZIP)
+    flow.clouds.bucket.put_once(
+        key, left, digest_of(left), content_type="application/zip", build_id=str(build_id)
+    )
+    if taken:
+        assert failure_of(flow, StepName.NEEDS_MODEL).code == "prefix_taken"
+    else:
+        flow.do(StepName.NEEDS_MODEL)
 
 
 def test_the_newest_available_image_is_taken_and_recorded(flow: Flow) -> None:
@@ -260,6 +305,40 @@ def test_a_missing_secret_is_named(flow: Flow, monkeypatch: pytest.MonkeyPatch) 
     failure = failure_of(flow, StepName.FETCH_KEY)
     assert failure.code == "no_key"
     assert "no-such-secret" in failure.message
+
+
+LOUD = """\
+echo Welcome to $HOSTNAME
+printf '\\n$(touch ~/was-run)'
+echo 0123456 >&2
+export SHELLOPTS; set -x
+"""
+
+
+def test_a_login_script_that_prints_disturbs_no_step(flow: Flow, cloud: SimCloud, head: str) -> None:
+    flow.do_until(StepName.VALIDATE_CONNECTION)
+    [instance] = cloud.instances()
+    (instance.home / ".bashrc").write_text(LOUD)
+    flow.do_until(StepName.BRING_CODE)
+    code = flow.do(StepName.BRING_CODE)
+    assert code.commit == head
+    # Once more, by the instance's own fetch.
+    flow.work.settings = flow.settings.model_copy(update={"code_repository": None})
+    again = flow.act(StepName.BRING_CODE)
+    assert again.commit == head
+    assert Path(again.origin).is_dir()
+    flow.do(StepName.LOAD_INPUTS)
+    assert not (instance.home / "was-run").exists()
+
+
+@pytest.mark.parametrize("script", ["exit 0", "exit 3", "exec echo Welcome"])
+def test_a_login_script_that_ends_the_shell_is_named(flow: Flow, cloud: SimCloud, script: str) -> None:
+    flow.do_until(StepName.VALIDATE_CONNECTION)
+    [instance] = cloud.instances()
+    (instance.home / ".bashrc").write_text(f"{script}\n")
+    with pytest.raises(RemoteFault, match="login script") as raised:
+        flow.act(StepName.VALIDATE_CONNECTION)
+    assert raised.value.code == "invalid_image"
 
 
 def test_the_code_is_the_commits_and_bringing_it_again_repairs_it(
