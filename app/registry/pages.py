@@ -64,7 +64,7 @@ def paginate(
     """One page of the query, newest first; a query on an index of (at, id) reads no more than the page."""
     if cursor is not None:
         query = query.where(tuple_(at, id_) < (cursor.at, cursor.id))
-    # One row more than asked for tells whether there is a next page.
+    # One row more than was asked for shows whether there is a next page.
     rows = list(session.scalars(query.order_by(at.desc(), id_.desc()).limit(limit + 1)))
     items = rows[:limit]
     more = len(rows) > limit

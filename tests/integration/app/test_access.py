@@ -1,4 +1,4 @@
-"""Who may change something, and that every error is a problem document."""
+"""Who may call, and that every error is answered with a problem document."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -316,7 +316,7 @@ def test_a_defect_is_a_problem_document_that_gives_nothing_away(
     assert "hunter2" not in answer.text
 
 
-def test_a_registry_without_aws_credentials_tells_what_it_lacks(
+def test_a_registry_without_aws_credentials_says_what_it_lacks(
     settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.model(stages=(Stage.DEVELOPMENT,))
@@ -328,7 +328,7 @@ def test_a_registry_without_aws_credentials_tells_what_it_lacks(
     assert "IAM role" in answer.json()["detail"]
 
 
-def test_a_database_that_is_away_is_told_to_be_tried_again(settings: Settings) -> None:
+def test_while_the_database_is_away_callers_are_asked_to_retry(settings: Settings) -> None:
     away = settings.model_copy(
         update={"database_url": type(settings.database_url)("postgresql://127.0.0.1:1/x")}
     )

@@ -1,4 +1,4 @@
-"""The bucket: written once, never over anything else by accident."""
+"""The bucket: objects are written once, and nothing is overwritten by accident."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""GET /builds/{id}/log: any part of the log, to the byte."""
+"""GET /builds/{id}/log: a reader can get any part of the log, to the byte."""
 
 from uuid import UUID
 
@@ -95,7 +95,7 @@ def test_a_build_that_has_logged_nothing_has_an_empty_log(api: TestClient, regis
         (f"/builds/{UUID(int=1)}/log?offset={10**30}", 422),
     ],
 )
-def test_what_is_not_there_is_told(api: TestClient, path: str, status: int) -> None:
+def test_a_log_that_does_not_exist_is_refused_with_a_problem(api: TestClient, path: str, status: int) -> None:
     answer = api.get(path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"

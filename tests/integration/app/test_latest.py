@@ -1,4 +1,4 @@
-"""GET /models/{stage}/latest and the files behind it: what the deploy job calls."""
+"""GET /models/{stage}/latest and the downloads that it names, which the deploy job uses."""
 
 import hashlib
 from collections.abc import Iterator

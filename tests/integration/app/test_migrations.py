@@ -1,4 +1,4 @@
-"""The schema: up, the code's own, down, and up again; any number of migrators at once."""
+"""The migrations: they make the schema of the code, can be undone, and can run several at once."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The OpenAPI document: the committed snapshot, and what every operation must tell."""
+"""The OpenAPI document: the committed snapshot, and what it must say about every operation."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""POST /builds: what CI asks for, and what becomes of it."""
+"""POST /builds: what CI may ask for, and what it is answered."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def test_a_commit_with_a_risen_version_is_queued(api: TestClient, registry: Regi
     assert job == [build["id"]]
 
 
-def test_the_second_post_is_told_of_the_first_ones_build(api: TestClient, registry: Registry) -> None:
+def test_a_second_post_for_a_prefix_is_answered_with_its_build(api: TestClient, registry: Registry) -> None:
     body = registry.body()
     first = api.post("/builds", json=body)
     for state in ("queued", "running", "succeeded"):

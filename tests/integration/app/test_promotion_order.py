@@ -1,4 +1,4 @@
-"""Promotions in any order, against what they are to mean."""
+"""Promotions in any order, compared with a model of the rules in a few lines."""
 
 from dataclasses import dataclass, field
 

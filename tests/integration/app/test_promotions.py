@@ -1,4 +1,4 @@
-"""POST /models/{prefix}/promotions: the gates, the record, and the marker."""
+"""POST /models/{prefix}/promotions: the gates, the record, and the markers that are asked for."""
 
 import itertools
 import threading
@@ -119,7 +119,9 @@ def test_promotions_have_their_markers_looked_at(api: TestClient, registry: Regi
         ("1.0.0-abcdef9%0A", 422, "is not a prefix"),
     ],
 )
-def test_what_cannot_be_promoted_is_told(api: TestClient, prefix: str, status: int, says: str) -> None:
+def test_what_cannot_be_promoted_is_refused_with_the_reason(
+    api: TestClient, prefix: str, status: int, says: str
+) -> None:
     answer = api.post(f"/models/{prefix}/promotions", json={"stage": "development"})
     assert answer.status_code == status
     assert says in answer.json()["detail"]
