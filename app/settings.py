@@ -157,14 +157,14 @@ class Settings(BaseSettings):
         default=20, ge=1, description="how many builds one worker process works on at the same time"
     )
     lease: timedelta = Field(
-        default=timedelta(seconds=30),
+        default=timedelta(seconds=9),
         description="how long a worker holds a build without renewing its lease",
     )
     heartbeat: timedelta = Field(
-        default=timedelta(seconds=10), description="how often a worker tells the queue that it is alive"
+        default=timedelta(seconds=2), description="how often a worker tells the queue that it is alive"
     )
     stalled_after: timedelta = Field(
-        default=timedelta(seconds=30),
+        default=timedelta(seconds=6),
         description="how long a worker may be silent before other workers get its jobs",
     )
     upkeep_every_s: int = Field(

@@ -1,5 +1,6 @@
 """Carries a build through its flow: takes its lease, does the steps that are not done, and ends it."""
 
+import contextlib
 import logging
 import threading
 import traceback
@@ -8,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.aws import CloudError
 from app.db.session import Database, is_temporary
 from app.registry.builds import ending, steps
-from app.registry.builds.lease import LeaseLost, release, state_of, take
+from app.registry.builds.lease import Lease, LeaseLost, note_error, release, state_of, take
 from app.registry.builds.steps import BuildView, Failure
 from app.settings import Settings
 from app.words import BuildState, FailureCode, StepName
@@ -24,6 +27,9 @@ from worker.steps.step import Output, Step
 from worker.workbench import Workbench
 
 _log = logging.getLogger(__name__)
+
+# How many workers in a row may take a build without getting it any further.
+MAX_TAKINGS = 10
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,18 @@ class Runner:
                 with self.database.transaction() as session:
                     release(session, lease)
                 raise
+            except Exception as exc:
+                self._note_error(lease, exc)
+                raise
             finally:
                 work.close()
+
+    def _note_error(self, lease: Lease, error: Exception) -> None:
+        """For whoever ends the build, should it stop every worker that takes it."""
+        if is_temporary(error):
+            return
+        with contextlib.suppress(LeaseLost, SQLAlchemyError), self.database.transaction() as session:
+            note_error(session, lease, f"{type(error).__name__}: {error}")
 
     def _walk(self, work: Workbench) -> None:
         while True:
@@ -69,10 +85,22 @@ class Runner:
             if build.failure is not None:
                 self._end_failed(build, build.failure, work)
                 return
+            if build.takings > MAX_TAKINGS:
+                self._give_up(build, work)
+                continue
             step, *later = (step for step in FLOWS[build.kind] if step.name not in build.done)
             # The last step's output and the build's end are one change, so readers see both or neither.
             if self._do(step, build, work, ends_build=not later) and not later:
                 return
+
+    def _give_up(self, build: BuildView, work: Workbench) -> None:
+        """Record that no worker gets any further with the build. It ends like any other that fails."""
+        step = next(step for step in FLOWS[build.kind] if step.name not in build.done)
+        code = FailureCode.INTERNAL_ERROR
+        reason = build.last_error or "each of them died without a word"
+        message = f"{MAX_TAKINGS} workers in a row got no further with {step.name}: {reason}. {code.advice}"
+        with self.database.transaction() as session:
+            steps.fail(session, work.lease, Failure(step.name, code, message))
 
     def _view(self, work: Workbench) -> BuildView:
         with self.database.transaction() as session:

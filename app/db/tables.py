@@ -94,6 +94,9 @@ class Build(Base):
     lease_epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
+    # How often workers have taken the build since it last got any further, and what stopped the last of them.
+    takings: Mapped[int] = mapped_column(server_default=text("0"))
+    last_error: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
 
     steps: Mapped[list["BuildStep"]] = relationship(lazy="raise", order_by="BuildStep.started_at")
     launches: Mapped[list["Launch"]] = relationship(lazy="raise", order_by="Launch.attempt")

@@ -66,6 +66,7 @@ def take(
         # The worker before may have died at any moment up to the end of its lease.
         _count_time(session, build, build.lease_expires_at)
     build.lease_epoch += 1
+    build.takings += 1
     build.lease_owner = owner
     build.lease_expires_at = at + duration
     if build.state == BuildState.QUEUED:
@@ -78,10 +79,17 @@ def renew(session: Session, lease: Lease, duration: timedelta) -> None:
     fence(session, lease).lease_expires_at = now(session) + duration
 
 
+def note_error(session: Session, lease: Lease, error: str) -> None:
+    """Record what stops a worker that will try the build again. Raises LeaseLost."""
+    fence(session, lease).last_error = error
+
+
 def release(session: Session, lease: Lease) -> None:
     """Let another worker take the build at once. Raises LeaseLost."""
     build = fence(session, lease)
     _count_time(session, build, now(session))
+    # A worker that hands the build over has not failed with it.
+    build.takings -= 1
     build.lease_owner = None
     build.lease_expires_at = None
 

@@ -42,6 +42,8 @@ class BuildView:
     promote_to: Stage | None
     forced: bool
     failure: Failure | None
+    takings: int
+    last_error: str | None
     started: frozenset[str]
     done: frozenset[str]
     outputs: dict[str, dict[str, Any]] = field(repr=False)
@@ -84,6 +86,8 @@ def view(session: Session, lease: Lease) -> BuildView:
         promote_to=Stage(build.promote_to) if build.promote_to else None,
         forced=build.forced,
         failure=failure,
+        takings=build.takings,
+        last_error=build.last_error,
         started=frozenset(row.name for row in rows),
         done=frozenset(row.name for row in rows if row.state == StepState.SUCCEEDED),
         outputs={row.name: row.output for row in rows if row.output is not None},
@@ -112,6 +116,7 @@ def start(session: Session, lease: Lease, name: StepName) -> timedelta:
 def finish(session: Session, lease: Lease, name: StepName, output: dict[str, Any]) -> None:
     """Raises LeaseLost."""
     build = fence(session, lease)
+    build.takings = 0
     step = session.get_one(BuildStep, (lease.build_id, name))
     step.state = StepState.SUCCEEDED
     step.output = output
@@ -124,7 +129,8 @@ def finish(session: Session, lease: Lease, name: StepName, output: dict[str, Any
 
 def note(session: Session, lease: Lease, name: StepName, message: str) -> None:
     """Record what a step that is still being tried waits for. Raises LeaseLost."""
-    fence(session, lease)
+    # A worker that waits and says for what is one that works.
+    fence(session, lease).takings = 0
     message = public_text(message)
     session.get_one(BuildStep, (lease.build_id, name)).message = message
     session.flush()
@@ -173,13 +179,15 @@ def rewind(session: Session, lease: Lease, name: StepName, reason: str) -> None:
 
 def checkpoint(session: Session, lease: Lease, name: StepName, done: dict[str, Any]) -> None:
     """Store what a step that is under way has done so far. Raises LeaseLost."""
-    fence(session, lease)
+    fence(session, lease).takings = 0
     session.get_one(BuildStep, (lease.build_id, name)).checkpoint = done
 
 
 def set_progress(session: Session, lease: Lease, progress: dict[str, Any]) -> None:
     """Raises LeaseLost."""
-    fence(session, lease).progress = progress
+    build = fence(session, lease)
+    build.progress = progress
+    build.takings = 0
     session.flush()
     events.notify(session, lease.build_id)
 

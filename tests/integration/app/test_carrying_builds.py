@@ -38,6 +38,7 @@ INPUT = InputRecord(InputKind.RAW_DATA, "raw_source_data.zip", "a" * 64, 5, None
 WRITES: dict[str, Callable[[Session, Lease], object]] = {
     "renew": lambda s, lease: renew(s, lease, timedelta(hours=9)),
     "release": release,
+    "note_error": lambda s, lease: build_lease.note_error(s, lease, "ValueError: no"),
     "view": steps.view,
     "start": lambda s, lease: steps.start(s, lease, StepName.TRAIN),
     "finish": lambda s, lease: steps.finish(s, lease, StepName.TRAIN, {"x": 1}),

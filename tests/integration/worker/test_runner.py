@@ -11,10 +11,12 @@ from sqlalchemy import text
 from app.db.session import Database
 from app.db.tables import Build
 from app.registry.builds import listing, log, steps
+from app.registry.builds.lease import release, take
+from app.settings import Settings
 from app.words import BuildState, StepName, StepState
 from local.simcloud.server import SimCloud
 from worker.errors import Busy, HandOver
-from worker.runner import Runner
+from worker.runner import MAX_TAKINGS, Runner
 
 Post = Callable[..., UUID]
 NewRunner = Callable[[], Runner]
@@ -189,3 +191,56 @@ def test_a_worker_that_is_told_to_stop_lets_go_at_once(
     assert (build.state, build.lease_owner) == ("running", None)
     # The machine stays for the worker that takes over.
     assert len(cloud.instances()) == 1
+
+
+def test_a_build_that_stops_every_worker_ends_with_its_instance(
+    database: Database,
+    cloud: SimCloud,
+    post: Post,
+    new_runner: NewRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A defect outside the steps, which are guarded: the job comes back again and again."""
+
+    def defect(*_: object) -> None:
+        message = "a defect while the step is recorded"
+        raise ValueError(message)
+
+    build_id = post()
+    with monkeypatch.context() as patched:
+        patched.setattr("app.registry.builds.steps.start", defect)
+        for _ in range(MAX_TAKINGS):
+            with pytest.raises(ValueError, match="a defect"):
+                new_runner().carry(build_id)
+            expire(database)
+            assert build_of(database, build_id).state == BuildState.RUNNING
+        # Whoever comes next ends it, and needs what is defective to do so no more than once.
+    new_runner().carry(build_id)
+    build = build_of(database, build_id)
+    assert (build.state, build.failure_code) == (BuildState.FAILED, "internal_error")
+    assert "a defect while the step is recorded" in (build.failure_message or "")
+    assert cloud.instances() == []
+
+
+def test_workers_that_die_one_after_the_other_end_the_build_but_those_that_hand_it_over_do_not(
+    database: Database, cloud: SimCloud, post: Post, new_runner: NewRunner, settings: Settings
+) -> None:
+    build_id = post()
+    for _ in range(3 * MAX_TAKINGS):
+        with database.transaction() as session:
+            lease = take(session, build_id, "a worker that is stopped", settings.lease)
+            assert lease is not None
+            release(session, lease)
+    for _ in range(MAX_TAKINGS):
+        with database.transaction() as session:
+            assert take(session, build_id, "a worker that is killed", settings.lease) is not None
+        expire(database)
+    new_runner().carry(build_id)
+    build = build_of(database, build_id)
+    assert (build.state, build.failure_code) == (BuildState.FAILED, "internal_error")
+    assert "died without a word" in (build.failure_message or "")
+
+
+def expire(database: Database) -> None:
+    with database.transaction() as session:
+        session.execute(text("UPDATE builds SET lease_expires_at = now() - interval '1 second'"))
