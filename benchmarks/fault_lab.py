@@ -90,7 +90,7 @@ class StepFault(Fault):
             return False
         if self.changes and not call.action.startswith(_CHANGES):
             return False
-        return self.step in self.running()
+        return self.match in call.request and self.step in self.running()
 
 
 @dataclass
@@ -292,9 +292,11 @@ class Hold(ABC):
     # Whether the next worker, too, is stopped until the release.
     holds_everyone = False
 
-    def __init__(self, scene: Scene, step: StepName) -> None:
+    def __init__(self, scene: Scene, step: StepName, at: str = "") -> None:
+        """`at` is the object whose writing is to be stopped, where the step writes several."""
         self.scene = scene
         self.step = step
+        self.at = at
 
     @abstractmethod
     def begin(self) -> None: ...
@@ -321,6 +323,7 @@ class CallHold(Hold):
             running=self.scene.running,
             step=self.step,
             changes=self.step in _CHANGING,
+            match=self.at,
         )
         self.scene.lab.cloud.faults.put(self._fault)
 
@@ -400,7 +403,7 @@ class TableHold(Hold):
         self._connection.close()
 
 
-def hold_of(scene: Scene, step: StepName) -> Hold:
+def hold_of(scene: Scene, step: StepName, at: str = "") -> Hold:
     """The way to stop a worker in the step."""
     if step in (StepName.TRAIN, StepName.BENCHMARK):
         return JobHold(scene, step)
@@ -408,7 +411,7 @@ def hold_of(scene: Scene, step: StepName) -> Hold:
         return GitHold(scene, step)
     if step is StepName.VALIDATE:
         return TableHold(scene, step)
-    return CallHold(scene, step)
+    return CallHold(scene, step, at)
 
 
 def _a_zip() -> bytes:

@@ -33,6 +33,7 @@ from enum import StrEnum
 from rich.console import Console
 from rich.table import Table
 
+from app.storage import keys
 from app.words import BuildKind, StepName
 from benchmarks.fault_lab import VERSIONS, Hold, Lab, NotReached, Scene, StepFault, hold_of
 
@@ -43,6 +44,9 @@ _SETTLE_S = 2.0
 _AWS_TROUBLE_S = 1.5
 
 
+FLOW = BuildKind.TRAIN.steps
+
+
 class Kind(StrEnum):
     """What happens to a build in a step."""
 
@@ -51,7 +55,8 @@ class Kind(StrEnum):
     STOP = "stop"
     """Its worker is stopped until another one has taken the build, and then goes on beside it."""
     STOP_LONG = "stop-long"
-    """The same, but the worker goes on only when the other one has done the step."""
+    """The same, but the worker goes on only when the other one has done the step: during the training,
+    if that comes later."""
     POSTGRES = "postgres"
     """Postgres is restarted."""
     POSTGRES_MORE = "postgres-more"
@@ -79,18 +84,20 @@ class Cell:
     kind: Kind
     step: StepName
     error: AwsError | None = None
+    artifact: str = ""
+    """The file whose publishing is the moment of the fault."""
 
     @property
     def name(self) -> str:
         code = f":{self.error.code}" if self.error is not None else ""
-        return f"{self.kind}{code}@{self.step}"
+        artifact = f"/{self.artifact}" if self.artifact else ""
+        return f"{self.kind}{code}@{self.step}{artifact}"
 
     @property
     def must_succeed(self) -> bool:
         """Whether nothing but a model is the right end."""
         if self.kind is Kind.AWS:
-            flow = BuildKind.TRAIN.steps
-            paid_for = flow.index(self.step) >= flow.index(StepName.TRAIN)
+            paid_for = FLOW.index(self.step) >= FLOW.index(StepName.TRAIN)
             return paid_for or self.error in THROTTLING
         return self.kind in (Kind.KILL, Kind.STOP, Kind.STOP_LONG, Kind.POSTGRES, Kind.POSTGRES_MORE)
 
@@ -110,9 +117,7 @@ AWS_ERRORS = (
     AwsError("SomethingNobodyKnows", 400),
 )
 # The others ask AWS for nothing.
-ASKS_AWS = tuple(
-    step for step in BuildKind.TRAIN.steps if step not in (StepName.BRING_CODE, StepName.VALIDATE)
-)
+ASKS_AWS = tuple(step for step in FLOW if step not in (StepName.BRING_CODE, StepName.VALIDATE))
 
 CELLS: tuple[Cell, ...] = (
     *(Cell(Kind.KILL, step) for step in BuildKind.TRAIN.steps),
@@ -129,6 +134,8 @@ CELLS: tuple[Cell, ...] = (
             StepName.PUBLISH,
         )
     ),
+    # Between two files a worker looks whether it still holds the build, so each is a moment of its own.
+    *(Cell(Kind.STOP_LONG, StepName.PUBLISH, artifact=name) for name in keys.CONTENT_TYPES),
     *(
         Cell(Kind.POSTGRES, step)
         for step in (
@@ -188,14 +195,23 @@ def _stop(scene: Scene, cell: Cell, hold: Hold) -> None:
     worker, epoch = _worker_of(scene), scene.row().epoch
     worker.send_signal(signal.SIGSTOP)
     scene.start_worker()
+    training = None
+    if cell.kind is Kind.STOP_LONG and FLOW.index(cell.step) < FLOW.index(StepName.TRAIN):
+        training = hold_of(scene, StepName.TRAIN)
+        training.begin()
     scene.wait(lambda: scene.row().epoch > epoch or scene.row().ended, _REACH_S, "a takeover")
     if cell.kind is Kind.STOP_LONG:
         if hold.holds_everyone:
             hold.release()
         done = "the step, done by the second worker"
         scene.wait(lambda: cell.step in scene.done() or scene.row().ended, _END_S, done)
+    if training is not None:
+        training.await_reached(_REACH_S)
     hold.release()
     worker.send_signal(signal.SIGCONT)
+    if training is not None:
+        time.sleep(_SETTLE_S)
+        training.release()
 
 
 def _restart_postgres(scene: Scene, _cell: Cell, _hold: Hold) -> None:
@@ -267,7 +283,7 @@ def _inject(scene: Scene, cell: Cell) -> None:
     if cell.kind is Kind.AWS:
         _answer_with_error(scene, cell)
         return
-    hold = hold_of(scene, cell.step)
+    hold = hold_of(scene, cell.step, f"/{scene.prefix}/{cell.artifact}" if cell.artifact else "")
     hold.begin()
     scene.start_worker()
     try:

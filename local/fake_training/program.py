@@ -6,7 +6,8 @@ What steers it comes from the environment:
   as the file `hold-train` or `hold-benchmark` lies there.
 
 Every line of the log has its own number, so that a reader sees whether one is missing or was read twice.
-Every `model.zip` is different, so that nobody takes the work of one training for that of another.
+Every `model.zip` is different, so that nobody takes the work of one training for that of another. A job whose
+code is removed or replaced while it runs fails, as one may that reads more of its code late.
 """
 
 import hashlib
@@ -85,9 +86,12 @@ def work(command: str, progress: Path) -> None:
 def main(command: str, job: Path) -> None:
     """Do the job that `job.json` describes."""
     order = json.loads(job.read_text(encoding="utf-8"))
+    code = Path(__file__).stat()
     with (Path(os.environ["FAKE_TRAINING_CONTROL"]) / "started").open("a", encoding="utf-8") as started:
         started.write(f"{command} {order['build_id']}\n")
     work(command, job.parent / "progress.jsonl")
+    if not Path(__file__).exists() or not os.path.samestat(code, Path(__file__).stat()):
+        sys.exit("The code is not the one that this job was started with.")
     output = Path(order["output"])
     files = made(command)
     for name, content in files.items():

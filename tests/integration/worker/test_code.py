@@ -96,6 +96,13 @@ def worktree(flow: Flow, cloud: SimCloud) -> Path:
 NewFlow = Callable[..., Flow]
 
 
+def shorten(flow: Flow, digits: int) -> None:
+    """As an older release may have stored the commit, which accepted fewer than 40 digits."""
+    with flow.database.transaction() as session:
+        build = session.get_one(Build, flow.build_id)
+        build.sha = build.sha[:digits]
+
+
 def misleading_names(repository: Repository, commit: str) -> None:
     """Another commit, with a branch and tags that are named like the wanted one."""
     other = repository.commit({"marker": "another"})
@@ -112,7 +119,8 @@ def test_a_branch_or_tag_that_is_named_like_the_commit_does_not_win(
 ) -> None:
     commit = repository.git("rev-parse", "HEAD")
     misleading_names(repository, commit)
-    flow = new_flow(sha=commit[:digits])
+    flow = new_flow(sha=commit)
+    shorten(flow, digits)
     clone = set_up(flow, cloud, None if from_host else repository, repository.folder.as_uri())
     # The image's clone has the misleading names too.
     subprocess.run(
@@ -146,7 +154,8 @@ def test_the_digits_of_something_else_than_a_commit_are_refused(
 def test_a_commit_that_is_not_in_the_workers_repository_costs_no_instance(
     new_flow: NewFlow, cloud: SimCloud, repository: Repository, digits: int
 ) -> None:
-    flow = new_flow(sha=("deadbeef" * 5)[:digits])
+    flow = new_flow(sha="deadbeef" * 5)
+    shorten(flow, digits)
     flow.work.settings = flow.settings.model_copy(update={"code_repository": str(repository.folder)})
     failure = failure_of(flow, StepName.NEEDS_MODEL)
     assert failure.code == "unknown_commit"
@@ -200,7 +209,8 @@ def test_what_a_fetch_left_that_was_cut_off_does_not_stop_the_next(
     new_flow: NewFlow, cloud: SimCloud, repository: Repository, host: GitHost
 ) -> None:
     commit = repository.git("rev-parse", "HEAD")
-    flow = new_flow(sha=commit[:10])
+    flow = new_flow(sha=commit)
+    shorten(flow, 10)
     clone = set_up(flow, cloud, None, host.url)
     for left in ("shallow.lock", "packed-refs.lock", "config.lock", "objects/pack/tmp_pack_abc"):
         (clone / ".git" / left).write_text("")
