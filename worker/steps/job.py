@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from app.registry import inputs
+from app.registry.builds import steps
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
 from app.registry.public import public_uri
@@ -129,7 +130,9 @@ class RunJob(Step[JobState]):
 
     def _follow(self, build: BuildView, work: Workbench, job: Job) -> tuple[int, int]:
         """Returns the job's exit status, and how many bytes of its log were stored."""
-        stored = build.checkpoints.get(self.name)
+        # As it is now: an earlier try of this worker may have read on.
+        with work.transaction() as session:
+            stored = steps.view(session, build.lease).checkpoints.get(self.name)
         follower = Follower(
             job,
             sleep=work.sleep,
