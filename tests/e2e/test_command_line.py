@@ -43,8 +43,9 @@ def test_a_failed_build_fails_ci_and_shows_why(service: Service, tmp_path: Path)
     assert "unknown_commit" in failed.stdout
     assert "then post the build again" in failed.stdout
     # The end of its log.
-    assert "[bring_code] started" in failed.stdout
-    assert not service.cloud.instances()
+    assert "[needs_model] started" in failed.stdout
+    # The commit was looked up before anything was launched.
+    assert service.cloud.instances(ended=True) == []
 
 
 def test_the_exit_status_tells_a_fault_of_the_checkout_from_a_refusal(
