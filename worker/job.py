@@ -35,6 +35,8 @@ cd {repository} || exit 1
 {python} -m training {command} --job {job}/job.json >>{job}/log 2>&1 </dev/null
 echo $? >{job}/exit.partial && mv {job}/exit.partial {job}/exit
 """
+# A shell's exit status for a program that a signal ended is this and the signal's number.
+_ENDED_BY_SIGNAL = 128
 # Exits with 0 when no process of the job is alive and none has written an exit status.
 _DEAD = "cd {job} && flock --nonblock lock test ! -e exit"
 # Not with cmp, which tells files apart by their sizes first: in /proc, each size is 0.
@@ -98,11 +100,15 @@ class Job:
             self.remote.run(_DEAD.format(job=job), timeout_s=60)
         except CommandFailed:
             return
+        raise JobDied(rebooted=self.rebooted())
+
+    def rebooted(self) -> bool:
+        """Whether the instance has rebooted since the job was started."""
         try:
-            self.remote.run(_REBOOTED.format(job=job), timeout_s=60)
+            self.remote.run(_REBOOTED.format(job=shlex.quote(self.folder)), timeout_s=60)
         except CommandFailed:
-            raise JobDied(rebooted=False) from None
-        raise JobDied(rebooted=True)
+            return False
+        return True
 
     def exit_status(self) -> int | None:
         """None while the job has not ended."""
@@ -184,6 +190,9 @@ class Follower:
                 quiet = 0
                 self.job.require_alive()
             self.sleep(self.poll_s)
+        # A machine that reboots ends its processes one by one: the shell may outlive the job for a moment.
+        if status > _ENDED_BY_SIGNAL and self.job.rebooted():
+            raise JobDied(rebooted=True)
         return status
 
     def _take_over_news(self) -> bool:
