@@ -118,7 +118,6 @@ class Stack:
             "REGISTRY_ACCESS": "open",
             "REGISTRY_SSH_PORT": str(ssh_port),
             "REGISTRY_CODE_REPOSITORY": str(ROOT),
-            "REGISTRY_LEASE": "PT10S",
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
         }

@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 # How many workers in a row may take a build without getting it any further.
 MAX_TAKINGS = 10
 
+# How long to wait, while the database is out of order, before it is tried again.
+_OUTAGE_WAIT_S = 1.0
+
 
 @dataclass(frozen=True)
 class Runner:
@@ -67,15 +70,32 @@ class Runner:
                     release(session, lease)
                 raise
             except Exception as exc:
-                self._note_error(lease, exc)
+                if is_temporary(exc):
+                    self._put_off(lease)
+                else:
+                    self._note_error(lease, exc)
                 raise
             finally:
                 work.close()
 
+    def _put_off(self, lease: Lease) -> None:
+        """Give the build back as soon as the database can record it, so that no outage counts as a try."""
+        while True:
+            try:
+                with self.database.transaction() as session:
+                    release(session, lease)
+            except LeaseLost:
+                return
+            except Exception as exc:
+                if not is_temporary(exc):
+                    raise
+            else:
+                return
+            if self.stopping.wait(_OUTAGE_WAIT_S):
+                return
+
     def _note_error(self, lease: Lease, error: Exception) -> None:
         """For whoever ends the build, should it stop every worker that takes it."""
-        if is_temporary(error):
-            return
         with contextlib.suppress(LeaseLost, SQLAlchemyError), self.database.transaction() as session:
             note_error(session, lease, f"{type(error).__name__}: {error}")
 

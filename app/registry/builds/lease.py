@@ -88,8 +88,8 @@ def release(session: Session, lease: Lease) -> None:
     """Let another worker take the build at once. Raises LeaseLost."""
     build = fence(session, lease)
     _count_time(session, build, now(session))
-    # A worker that hands the build over has not failed with it.
-    build.takings -= 1
+    # A worker that hands the build over has not failed with it. If it got any further, nothing is counted.
+    build.takings = max(0, build.takings - 1)
     build.lease_owner = None
     build.lease_expires_at = None
 
@@ -121,7 +121,13 @@ def fence(session: Session, lease: Lease) -> Build:
     """The build's row, locked, while the lease is held. Raises LeaseLost."""
     build = session.scalar(
         select(Build)
-        .where(Build.id == lease.build_id, Build.lease_epoch == lease.epoch, Build.state.in_(ACTIVE))
+        .where(
+            Build.id == lease.build_id,
+            Build.lease_epoch == lease.epoch,
+            # The heartbeat of a worker that has just released the build must not renew the lease.
+            Build.lease_owner.is_not(None),
+            Build.state.in_(ACTIVE),
+        )
         .with_for_update()
         # The row as it is under the lock, not as this session may have read it before.
         .execution_options(populate_existing=True)

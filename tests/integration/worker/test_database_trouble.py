@@ -8,13 +8,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from app.db.session import Database, is_temporary
 from app.registry.builds import listing
-from app.registry.builds.lease import fence, take
+from app.registry.builds.lease import Lease, fence, release, take
 from app.settings import Settings
 from worker.main import open_database
-from worker.runner import Runner
+from worker.runner import MAX_TAKINGS, Runner
 
 Post = Callable[..., UUID]
 NewRunner = Callable[[], Runner]
@@ -109,3 +110,39 @@ def test_a_workers_thread_does_not_wait_for_a_lock_longer_than_its_lease(
         waited = timedelta(seconds=time.monotonic() - began)
     assert is_temporary(raised.value)
     assert waited < settings.lease
+
+
+def test_no_trouble_of_the_database_counts_as_a_try_that_got_nowhere(
+    database: Database, post: Post, new_runner: NewRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a build does when the table of its steps is locked for long, or the database's disk is full.
+    monkeypatch.setattr("app.registry.builds.steps.start", lambda *_: waits_for_a_lock(database))
+    build_id = post()
+    for _ in range(MAX_TAKINGS + 2):
+        # Nobody has to wait until the lease ends either.
+        with pytest.raises(DBAPIError):
+            new_runner().carry(build_id)
+    with database.transaction() as session:
+        build = listing.get(session, build_id)
+    assert (build.state, build.failure_code, build.lease_owner) == ("running", None, None)
+
+
+def test_a_build_that_met_an_outage_is_free_as_soon_as_the_outage_ends(
+    database: Database, post: Post, new_runner: NewRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The outage goes on while the worker tries to give the build back.
+    outage = [True, True, True]
+
+    def fails_for_a_while(session: Session, lease: Lease) -> None:
+        if outage:
+            outage.pop()
+            session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        release(session, lease)
+
+    monkeypatch.setattr("worker.runner.release", fails_for_a_while)
+    monkeypatch.setattr("worker.steps.image.FindImage.act", lambda *_: is_shut_down(database))
+    build_id = post()
+    with pytest.raises(DBAPIError):
+        new_runner().carry(build_id)
+    with database.transaction() as session:
+        assert listing.get(session, build_id).lease_owner is None

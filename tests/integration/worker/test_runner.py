@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app.db.session import Database
 from app.db.tables import Build
 from app.registry.builds import listing, log, steps
-from app.registry.builds.lease import release, take
+from app.registry.builds.lease import LeaseLost, release, renew, take
 from app.settings import Settings
 from app.words import BuildState, StepName, StepState
 from local.simcloud.server import SimCloud
@@ -230,6 +230,8 @@ def test_workers_that_die_one_after_the_other_end_the_build_but_those_that_hand_
         with database.transaction() as session:
             lease = take(session, build_id, "a worker that is stopped", settings.lease)
             assert lease is not None
+            # Its progress does not make up for the deaths of those that come later.
+            steps.set_progress(session, lease, {"phase": "waiting", "percent": 0.0, "eta_seconds": None})
             release(session, lease)
     for _ in range(MAX_TAKINGS):
         with database.transaction() as session:
@@ -239,6 +241,20 @@ def test_workers_that_die_one_after_the_other_end_the_build_but_those_that_hand_
     build = build_of(database, build_id)
     assert (build.state, build.failure_code) == (BuildState.FAILED, "internal_error")
     assert "died without a word" in (build.failure_message or "")
+
+
+def test_a_released_build_is_not_held_again_by_a_late_heartbeat(
+    database: Database, post: Post, settings: Settings
+) -> None:
+    build_id = post()
+    with database.transaction() as session:
+        lease = take(session, build_id, "a worker that hands over", settings.lease)
+        assert lease is not None
+        release(session, lease)
+    with pytest.raises(LeaseLost), database.transaction() as session:
+        renew(session, lease, settings.lease)
+    with database.transaction() as session:
+        assert take(session, build_id, "another worker", settings.lease) is not None
 
 
 def expire(database: Database) -> None:
