@@ -47,6 +47,13 @@ VERSIONS = ("0.0.2", "0.0.3")
 CONFIG = 'name = "faults"\nversion = "{version}"\ndigits = 6\ncn_data_file = "cn.csv"\n'
 
 _POLL_S = 0.02
+_QUICK = {
+    "REGISTRY_LEASE": "PT3S",
+    "REGISTRY_HEARTBEAT": "PT1S",
+    "REGISTRY_STALLED_AFTER": "PT3S",
+    "REGISTRY_UPKEEP_EVERY_S": "1",
+    "REGISTRY_ORPHAN_GRACE": "PT0S",
+}
 _CHANGES = ("Run", "Put", "Copy", "Terminate")
 # What a step is stopped at: its first change of something, where it has one, otherwise its first call.
 _CHANGING = frozenset(
@@ -184,7 +191,8 @@ class Scene:
             raise NotReached(f"The registry answered {answer.outcome} to the post.")
         return answer.build.id, answer.prefix
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self, *, quick: bool = True) -> subprocess.Popen[bytes]:
+        """`quick` workers notice each other's deaths sooner than with the default settings."""
         environment = {
             **{name: at for name, at in os.environ.items() if not name.startswith(("AWS_", "REGISTRY_"))},
             **self.lab.cloud.environment(),
@@ -193,11 +201,7 @@ class Scene:
             "DATABASE_URL": self.database.conninfo,
             "REGISTRY_SSH_PORT": str(self.lab.cloud.ssh_port),
             "REGISTRY_CODE_REPOSITORY": str(self.lab.repository.folder),
-            "REGISTRY_LEASE": "PT3S",
-            "REGISTRY_HEARTBEAT": "PT1S",
-            "REGISTRY_STALLED_AFTER": "PT3S",
-            "REGISTRY_UPKEEP_EVERY_S": "1",
-            "REGISTRY_ORPHAN_GRACE": "PT0S",
+            **(_QUICK if quick else {}),
         }
         with (self.lab.folder / f"worker-{len(self.workers)}.log").open("wb") as log:
             worker = subprocess.Popen(
@@ -248,6 +252,14 @@ class Scene:
     def log(self) -> str:
         sql = "SELECT content FROM build_log_chunks WHERE build_id = :id ORDER BY start"
         return "".join(content for (content,) in self._rows(sql, id=self.build_id))
+
+    def listening(self) -> int:
+        """How many connections to the database listen for jobs."""
+        sql = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN%procrastinate%'"
+        )
+        return int(self._rows(sql)[0][0])
 
     def objects(self) -> dict[str, str]:
         """The sha256 of each object under the prefix, by its key."""
