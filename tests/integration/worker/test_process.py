@@ -194,7 +194,7 @@ def test_a_worker_ends_soon_while_postgres_is_down(
     own_postgres.stop()
     try:
         time.sleep(1)
-        assert workers.stop(worker) < 10
+        assert workers.stop(worker) < 20
         assert worker.returncode == 0
     finally:
         own_postgres.start()
@@ -208,7 +208,7 @@ def test_a_worker_ends_soon_while_a_call_hangs_and_its_build_goes_on_elsewhere(
     build_id = post()
     worker = workers.start()
     watch.until(lambda: hanging.hits == 1)
-    assert workers.stop(worker) < 10
+    assert workers.stop(worker) < 20
     assert worker.returncode == 0
     assert watch.build(build_id).lease_owner is None
     cloud.faults.add("ec2", "DescribeInstanceStatus", code="RequestLimitExceeded", status=503, times=None)
