@@ -365,6 +365,9 @@ class JobHold(Hold):
 class GitHold(Hold):
     """The machine's git does not begin."""
 
+    # The next worker waits for the lock of the build's folder, which is held as long as the command runs.
+    holds_everyone = True
+
     _SCRIPT = """\
 #!/bin/sh
 if mkdir '{folder}/git-is-held' 2>/dev/null; then

@@ -3,8 +3,8 @@
 import sys
 
 from app.settings import Settings, SettingsError
-from worker import logs
 from worker.main import main
+from worker.process import logs
 
 if __name__ == "__main__":
     logs.configure()

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from app.db.session import is_temporary
 from app.registry.builds.lease import release_all_of
-from worker import threads
 from worker.errors import Busy, HandOver
-from worker.logs import in_one_line
+from worker.process import threads
+from worker.process.logs import in_one_line
 from worker.runner import Runner
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from app.db.session import Database
 from app.registry.builds.lease import Lease, LeaseLost, renew
-from worker.logs import in_one_line
+from worker.process.logs import in_one_line
 
 _log = logging.getLogger(__name__)
 

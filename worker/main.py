@@ -20,9 +20,10 @@ from procrastinate.worker import Worker
 from app.db.session import Database
 from app.queue import BUILDS, JANITOR, MIRROR
 from app.settings import Settings
-from worker import logs, scratch, tasks
+from worker import tasks
 from worker.carrying import Carrying
 from worker.clouds import Clouds
+from worker.process import logs, scratch
 from worker.runner import Runner
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from app.aws import (
 )
 from app.words import FailureCode
 from worker.errors import StepFailed
-from worker.remote import CommandFailed, RemoteFault, RemoteLost, RemoteRefused
+from worker.machine.remote import CommandFailed, RemoteFault, RemoteLost, RemoteRefused
 
 # The seconds between tries. After the last of these, it is used again and again.
 WAITS_S = (1, 2, 5, 10, 20, 30)

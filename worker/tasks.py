@@ -16,10 +16,11 @@ from app.aws import CloudError
 from app.db.session import CONNECTION, is_temporary
 from app.queue import BUILDS, DRAIN_OUTBOX, JANITOR, MIRROR, RUN_BUILD
 from app.settings import Settings
-from worker import janitor, mirror, threads
+from worker import janitor, mirror
 from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
-from worker.logs import in_one_line
+from worker.process import threads
+from worker.process.logs import in_one_line
 from worker.runner import Runner
 
 _log = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from app.registry.builds import log, steps
 from app.registry.builds.lease import Lease, LeaseLost
 from app.settings import Settings
 from app.words import FailureCode, StepName
-from worker import scratch
 from worker.clouds import Clouds
 from worker.errors import HandOver, StepFailed
 from worker.heartbeat import Heartbeat
-from worker.logs import entry
-from worker.remote import Remote
+from worker.machine.remote import Remote
+from worker.process import scratch
+from worker.process.logs import entry
 
 _log = logging.getLogger(__name__)
 

@@ -10,17 +10,17 @@ from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
 from app.registry.public import public_text, public_uri
 from app.words import FailureCode, InputKind, StepName
-from worker import git
 from worker.errors import StepFailed
-from worker.git import GitFailed, GitUnavailable, LocalGit, RemoteGit, UnknownCommit
-from worker.remote import CommandFailed
+from worker.machine import git
+from worker.machine.folders import BuildFolder, Machine
+from worker.machine.git import GitFailed, GitUnavailable, LocalGit, RemoteGit, UnknownCommit
+from worker.machine.remote import CommandFailed
+from worker.machine.workspace import Workspace
 from worker.steps.commit import differing_keys, found_commit, no_such_commit
 from worker.steps.connection import ValidateConnection, workspace
-from worker.steps.machine import BuildFolder, Machine
 from worker.steps.preflight import NeedsModel
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
-from worker.workspace import Workspace
 
 _GIT_S = 600
 

@@ -11,12 +11,12 @@ from app.storage import keys
 from app.storage.bucket import FileDigest, digest_of
 from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
-from worker.remote import Remote, RemoteFault
+from worker.machine.folders import Machine
+from worker.machine.remote import Remote, RemoteFault
 from worker.retry import Patience
 from worker.steps.connection import ValidateConnection, connect
 from worker.steps.inputs import keep_input
 from worker.steps.job import Benchmark, FileRef, JobInput, Train
-from worker.steps.machine import Machine
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 

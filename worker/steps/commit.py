@@ -8,9 +8,9 @@ from app.registry.builds.steps import BuildView
 from app.storage import keys
 from app.words import FailureCode
 from training.config import ConfigError, parse_config
-from worker import git
 from worker.errors import StepFailed
-from worker.git import Git, GitFailed, GitUnavailable, LocalGit, UnknownCommit
+from worker.machine import git
+from worker.machine.git import Git, GitFailed, GitUnavailable, LocalGit, UnknownCommit
 from worker.workbench import Workbench
 
 

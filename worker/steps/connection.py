@@ -7,15 +7,14 @@ from typing import ClassVar
 
 from app.registry.builds.steps import BuildView
 from app.words import FailureCode, StepName
-from worker import ec2
 from worker.errors import StepFailed
-from worker.launch_key import launch_key
-from worker.remote import CommandFailed, Endpoint, Remote, RemoteFault, RemoteLost
-from worker.steps.instance import AwaitAddress, LaunchInstance, cloud_of
-from worker.steps.machine import Machine
+from worker.machine.folders import Machine
+from worker.machine.remote import CommandFailed, Endpoint, Remote, RemoteFault, RemoteLost
+from worker.machine.workspace import Workspace
+from worker.steps.instance import AwaitAddress, LaunchInstance, cloud_of, require_alive
+from worker.steps.launch_key import launch_key
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
-from worker.workspace import Workspace
 
 
 class Key(Output):
@@ -112,5 +111,5 @@ def _connect(build: BuildView, work: Workbench, host_key: str | None) -> Remote:
         return Remote(Endpoint(address, settings.ssh_port, settings.ssh_user, host_key), key)
     except RemoteLost:
         # Another try makes sense only while the instance is alive.
-        ec2.require_alive(work, cloud_of(build, work), output_of(build, LaunchInstance).instance_id)
+        require_alive(work, cloud_of(build, work), output_of(build, LaunchInstance).instance_id)
         raise

@@ -13,9 +13,9 @@ from app.storage import keys
 from app.storage.bucket import Bucket, FileDigest, KeyTaken, digest_of
 from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
-from worker.remote import Remote, RemoteFault
+from worker.machine.folders import Machine
+from worker.machine.remote import Remote, RemoteFault
 from worker.steps.connection import ValidateConnection, workspace
-from worker.steps.machine import Machine
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 

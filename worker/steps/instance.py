@@ -15,10 +15,10 @@ from app.words import FailureCode, StepName
 from worker import ec2
 from worker.clouds import Cloud
 from worker.errors import StepFailed
-from worker.hostkey import HostKey, derive
-from worker.launch_key import launch_key
+from worker.machine.hostkey import HostKey, derive
 from worker.retry import Patience
 from worker.steps.image import FindImage
+from worker.steps.launch_key import launch_key
 from worker.steps.network import FindNetwork
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
@@ -26,6 +26,8 @@ from worker.workbench import Workbench
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef, TagTypeDef
 
+# EC2 is eventually consistent and may not know an existing instance yet. After this long, it counts as gone.
+_UNKNOWN_S = 60.0
 _POLL_S = 2.0
 
 # A dead-man's switch: even if the registry is gone, the machine shuts down, and a shutdown terminates it. It
@@ -79,6 +81,22 @@ class Terminated(Output):
 def cloud_of(build: BuildView, work: Workbench) -> Cloud:
     """The region that the build's instance runs in."""
     return work.clouds.region(output_of(build, LaunchInstance).region)
+
+
+def require_alive(work: Workbench, cloud: Cloud, instance_id: str) -> None:
+    """Raises StepFailed when the instance has ended without our doing.
+
+    An instance that EC2 does not know is asked for again for a while before it counts as gone.
+    """
+    asked_s = 0.0
+    while (found := ec2.describe(cloud, instance_id)) is None and asked_s < _UNKNOWN_S:
+        work.sleep(_POLL_S)
+        asked_s += _POLL_S
+    state = found["State"]["Name"] if found is not None else "gone"
+    if state not in ("pending", "running"):
+        reason = (found or {}).get("StateTransitionReason") or "EC2 gives no reason"
+        message = f"The instance {instance_id} is {state} ({reason}). Post the build again."
+        raise StepFailed(FailureCode.INSTANCE_LOST, message)
 
 
 class LaunchInstance(Step[Launched]):
@@ -183,7 +201,7 @@ class AwaitAddress(Step[Address]):
         cloud, instance_id = cloud_of(build, work), output_of(build, LaunchInstance).instance_id
         private = work.settings.instance_address == "private"
         while True:
-            ec2.require_alive(work, cloud, instance_id)
+            require_alive(work, cloud, instance_id)
             found = ec2.describe(cloud, instance_id)
             if found is not None and found["State"]["Name"] == "running":
                 address = found.get("PrivateIpAddress") if private else found.get("PublicIpAddress")
@@ -208,7 +226,7 @@ class AwaitReady(Step[Ready]):
             if ("impaired", "impaired") in checks:
                 code = FailureCode.INSTANCE_IMPAIRED
                 raise StepFailed(code, f"EC2 finds the instance {instance_id} impaired. {code.advice}")
-            ec2.require_alive(work, cloud, instance_id)
+            require_alive(work, cloud, instance_id)
             work.sleep(_POLL_S)
 
 

@@ -15,11 +15,11 @@ from app.registry.public import public_uri
 from app.storage import keys
 from app.words import FailureCode, InputKind, StepName, known
 from worker.errors import StepFailed
-from worker.job import Follower, Job, JobDied, JobSilent
+from worker.machine.folders import Machine
+from worker.machine.job import Follower, Job, JobDied, JobSilent
 from worker.retry import Patience
 from worker.steps.code import BringCode
 from worker.steps.connection import ValidateConnection, workspace
-from worker.steps.machine import Machine
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 

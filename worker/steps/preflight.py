@@ -11,7 +11,7 @@ from app.storage import keys
 from app.storage.bucket import Bucket
 from app.words import FailureCode, StepName
 from worker.errors import StepFailed
-from worker.git import LocalGit
+from worker.machine.git import LocalGit
 from worker.steps.commit import differing_keys, found_commit
 from worker.steps.leftovers import is_leftover
 from worker.steps.step import Output, Step

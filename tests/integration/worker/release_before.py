@@ -19,7 +19,7 @@ from local.fake_training import Control
 from local.simcloud.ec2 import SimulatedInstance
 from local.simcloud.server import SimCloud
 from worker.clouds import Clouds
-from worker.remote import Endpoint, Remote, load_key
+from worker.machine.remote import Endpoint, Remote, load_key
 
 STEPS = (
     "needs_model",

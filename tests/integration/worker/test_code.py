@@ -19,7 +19,7 @@ from local.simcloud.server import SimCloud
 from tests.integration.git_host import GitHost, git_host
 from tests.integration.worker.conftest import CONFIG, Flow
 from worker.errors import StepFailed
-from worker.git import GitUnavailable
+from worker.machine.git import GitUnavailable
 
 TOML = CONFIG.format(version="0.0.2")
 

@@ -20,13 +20,13 @@ from local.simcloud.server import SimCloud
 from local.simcloud.settings import Settings as CloudSettings
 from tests.conftest import ROOT
 from tests.integration.worker.conftest import Flow
-from worker import hostkey
 from worker.errors import StepFailed
-from worker.job import Follower, Job, JobDied, JobSilent, Progress
-from worker.remote import CommandFailed, Endpoint, Remote, RemoteFault, RemoteRefused, load_key
+from worker.machine import hostkey
+from worker.machine.job import Follower, Job, JobDied, JobSilent, Progress
+from worker.machine.remote import CommandFailed, Endpoint, Remote, RemoteFault, RemoteRefused, load_key
+from worker.machine.workspace import Workspace
 from worker.retry import RETRIED, Patience, reason_to_wait
 from worker.steps.instance import user_data
-from worker.workspace import Workspace
 
 MIB = 1 << 20
 # The instances' minute is short, so that a test can wait for an instance to end itself.
@@ -213,7 +213,7 @@ def test_a_line_of_more_than_four_mebibytes_does_not_stop_the_live_log(machine: 
 def test_a_last_line_without_an_end_gets_one_and_a_cut_one_gets_none(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, rest: int
 ) -> None:
-    monkeypatch.setattr("worker.job._BLOCK", 8)
+    monkeypatch.setattr("worker.machine.job._BLOCK", 8)
     job = machine.job()
     files, shown = Files(job), Followed(job)
     content = "line\nü€😀" + "x" * (2 + rest)
@@ -248,7 +248,7 @@ def test_bytes_that_are_not_text_do_no_harm(machine: Machine) -> None:
 def test_a_log_beyond_the_limit_is_cut_with_a_note_and_its_end_is_kept(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.job.LOG_LIMIT_BYTES", MIB)
+    monkeypatch.setattr("worker.machine.job.LOG_LIMIT_BYTES", MIB)
     job = machine.job()
     files, shown = Files(job), Followed(job)
     files.log(b"first line\n" + b"x" * MIB + b"\n")
@@ -286,7 +286,7 @@ def test_a_killed_job_is_told_and_its_last_words_are_shown(machine: Machine) -> 
 
 
 def test_the_end_of_a_killed_jobs_long_log_is_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.job.LOG_LIMIT_BYTES", MIB)
+    monkeypatch.setattr("worker.machine.job.LOG_LIMIT_BYTES", MIB)
     job = machine.job()
     files, shown = Files(job), Followed(job)
     files.log(b"x" * 3 * MIB)
@@ -321,7 +321,7 @@ def test_a_silent_job_is_told_from_one_that_writes(machine: Machine) -> None:
 
 
 def test_whatever_a_job_writes_is_a_sign_of_life(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.job.LOG_LIMIT_BYTES", 10)
+    monkeypatch.setattr("worker.machine.job.LOG_LIMIT_BYTES", 10)
     job = machine.job()
     files, shown = Files(job), Followed(job)
 

@@ -23,7 +23,7 @@ from tests.integration.worker.conftest import Flow
 from worker.clouds import Clouds
 from worker.errors import StepFailed
 from worker.heartbeat import Heartbeat
-from worker.remote import RemoteFault
+from worker.machine.remote import RemoteFault
 from worker.runner import Runner
 from worker.steps.job import FileRef, JobInput, JobState
 from worker.workbench import Workbench

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from local.simcloud.server import SimCloud
 from local.stack import free_port
 from tests.conftest import skip_or_fail
-from worker.remote import (
+from worker.machine.remote import (
     BadValue,
     CommandFailed,
     Endpoint,

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from worker import scratch
+from worker.process import scratch
 
 # Makes its folder, says where it is, and lives until its standard input ends.
 WORKER = """
 import sys
-from worker import scratch
+from worker.process import scratch
 folder = scratch.folder()
 (folder / "model.zip").write_text("of a build")
 print(folder, flush=True)

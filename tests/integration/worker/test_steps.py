@@ -28,7 +28,7 @@ from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
 from worker.ec2 import MANAGED_BY
 from worker.errors import StepFailed
-from worker.remote import RemoteFault
+from worker.machine.remote import RemoteFault
 
 
 def failure_of(flow: Flow, name: StepName) -> StepFailed:

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.hostkey import derive
-from worker.remote import load_key
+from worker.machine.hostkey import derive
+from worker.machine.remote import load_key
 
 WORDS = st.text(st.characters(codec="utf-8"))
 

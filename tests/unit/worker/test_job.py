@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from app.settings import Settings
 from app.words import BuildKind, StepName
 from worker.flows import FLOWS
-from worker.job import Progress, progress_of
+from worker.machine.job import Progress, progress_of
 from worker.steps.job import JobInput, JobResult
 
 DIGEST = "0" * 64

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.logs import entry
+from worker.process.logs import entry
 
 
 @given(st.text())

@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 from app.aws import CloudError, translated
 from worker.errors import StepFailed
 from worker.flows import FLOWS
-from worker.remote import CommandFailed, RemoteFault, RemoteLost, RemoteRefused
+from worker.machine.remote import CommandFailed, RemoteFault, RemoteLost, RemoteRefused
 from worker.retry import Patience, reason_to_wait
 
 EARLY, LATE = Patience.BEFORE_THE_TRAINING, Patience.FROM_THE_TRAINING_ON

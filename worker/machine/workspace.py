@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.registry.builds.lease import LeaseLost
-from worker.remote import CommandFailed, Remote, RemoteFault, RemoteLost
+from worker.machine.remote import CommandFailed, Remote, RemoteFault, RemoteLost
 
 _LOCK_WAIT_S = 60
 _FAULT, _OUTDATED, _LOCKED = 96, 97, 98

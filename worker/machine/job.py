@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.remote import CommandFailed, Remote
-from worker.workspace import Workspace
+from worker.machine.remote import CommandFailed, Remote
+from worker.machine.workspace import Workspace
 
 _BLOCK = 4 << 20
 # A build's log may grow to this size. Of what comes later, only the last part is kept.

@@ -8,7 +8,7 @@ from app.aws import CloudNotFound, translated
 from app.words import FailureCode
 from worker.clouds import Cloud
 from worker.errors import StepFailed
-from worker.remote import load_key
+from worker.machine.remote import load_key
 from worker.workbench import Workbench
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from worker.remote import CommandFailed, Remote, RemoteFault, RemoteLost
+from worker.machine.remote import CommandFailed, Remote, RemoteFault, RemoteLost
 
 _FULL = re.compile(r"[0-9a-f]{40}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")

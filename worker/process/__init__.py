@@ -1,0 +1,1 @@
+"""What the worker's own process needs: threads, folders for temporary files, and its log."""
