@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncssh
 
@@ -26,6 +27,13 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ID_VARIABLE = "SIMCLOUD_INSTANCE_ID"
 OWNER_VARIABLE = "SIMCLOUD_OWNER"
 PASSED_ON = ("HF_HUB_OFFLINE",)
+
+_CAT = """\
+#!/bin/sh
+# The kernel's boot id is the computer's. Each simulated instance has its own, which changes at each boot.
+[ "$*" = /proc/sys/kernel/random/boot_id ] && exec /bin/cat '{boot_id}'
+exec /bin/cat "$@"
+"""
 
 
 class HaltedError(Exception):
@@ -120,6 +128,7 @@ class Machine:
             await loop.run_in_executor(None, self._make_home)
         if self._halting.is_set():
             raise HaltedError
+        (self.folder / "boot-id").write_text(f"{uuid4()}\n", encoding="utf-8")
         self._open_control()
         options = ssh.options(
             host_keys=self._host_keys,
@@ -284,6 +293,9 @@ class Machine:
         control = self.folder / "control"
         os.mkfifo(control)
         shutdown.install(commands, control)
+        cat = commands / "cat"
+        cat.write_text(_CAT.format(boot_id=self.folder / "boot-id"), encoding="utf-8")
+        cat.chmod(0o755)
         # The repository that is cloned may belong to another user.
         (self.home / ".gitconfig").write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
         clone = training / "repository"

@@ -269,8 +269,11 @@ def test_user_data_brings_the_host_key_and_commands_for_every_boot(
     assert f"ssh-ed25519 {presented}" == key.export_public_key().decode().strip()
     first = "every\nfirst  boot\nscript\n"
     eventually(lambda: sh(made, "cat order")[1] == first)
+    boot_id = sh(made, "cat /proc/sys/kernel/random/boot_id")[1]
+    assert sh(made, "cat /proc/sys/kernel/random/boot_id")[1] == boot_id
     cloud.reboot_instance(made)
     eventually(lambda: sh(made, "cat order")[1] == f"{first}every\n")
+    assert sh(made, "cat /proc/sys/kernel/random/boot_id")[1] != boot_id
     log = cloud.instances()[0].home / "cloud-init-output.log"
     assert "ignores 'packages'" in log.read_text(encoding="utf-8")
 
