@@ -18,7 +18,8 @@ import tempfile
 import time
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -191,9 +192,9 @@ class Scene:
             raise NotReached(f"The registry answered {answer.outcome} to the post.")
         return answer.build.id, answer.prefix
 
-    def start_worker(self, *, quick: bool = True) -> subprocess.Popen[bytes]:
-        """`quick` workers notice each other's deaths sooner than with the default settings."""
-        environment = {
+    def environment(self) -> dict[str, str]:
+        """What the service's processes of this scene need to know."""
+        return {
             **{name: at for name, at in os.environ.items() if not name.startswith(("AWS_", "REGISTRY_"))},
             **self.lab.cloud.environment(),
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -201,8 +202,11 @@ class Scene:
             "DATABASE_URL": self.database.conninfo,
             "REGISTRY_SSH_PORT": str(self.lab.cloud.ssh_port),
             "REGISTRY_CODE_REPOSITORY": str(self.lab.repository.folder),
-            **(_QUICK if quick else {}),
         }
+
+    def start_worker(self, *, quick: bool = True) -> subprocess.Popen[bytes]:
+        """`quick` workers notice each other's deaths sooner than with the default settings."""
+        environment = self.environment() | (_QUICK if quick else {})
         with (self.lab.folder / f"worker-{len(self.workers)}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "worker"],
@@ -416,6 +420,18 @@ class TableHold(Hold):
 
     def release(self) -> None:
         self._connection.close()
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Other work on this machine: processes that each keep a core busy."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def hold_of(scene: Scene, step: StepName, at: str = "") -> Hold:

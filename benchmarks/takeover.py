@@ -10,14 +10,11 @@ differs from try to try. The other one must go on with the build, and finish it 
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from app.words import StepName
-from benchmarks.fault_lab import Lab, Scene, hold_of
+from benchmarks.fault_lab import Lab, Scene, busy, hold_of
 
 LIMIT_S = 15.0
 # A heartbeat, a renewal of the lease and a look for stalled jobs fall differently in each try.
@@ -51,24 +48,13 @@ def _await_workers(scene: Scene, count: int) -> None:
     scene.wait(lambda: scene.listening() >= 3 * count, 60, "both workers")
 
 
-@contextmanager
-def _busy(processes: int) -> Iterator[None]:
-    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-
-
 def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--tries", type=int, default=10)
     options.add_argument("--load", type=int, default=0, help="processes that keep a core busy meanwhile")
     chosen = options.parse_args()
     took = []
-    with Lab() as lab, _busy(chosen.load):
+    with Lab() as lab, busy(chosen.load):
         for number in range(chosen.tries):
             took.append(_try(lab, number))
             print(f"try {number + 1}: {took[-1]:.1f} s", flush=True)
