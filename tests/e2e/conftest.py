@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -19,16 +20,27 @@ from tests.e2e.service import ROOT, Service, small_benchmarks, small_raw_data
 
 
 @pytest.fixture(scope="module")
-def running_cloud() -> Iterator[SimCloud]:
+def repository() -> Path:
+    """Where the training code comes from: this checkout, unless a module has another repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="module")
+def machine_environment() -> dict[str, str]:
+    """What every process on a simulated machine has in its environment."""
     # One thread: two that compete with the tests' other processes wait for each other at every step.
-    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with SimCloud(CloudSettings(repository=ROOT, session_environment=environment)) as cloud:
+    return {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def running_cloud(repository: Path, machine_environment: dict[str, str]) -> Iterator[SimCloud]:
+    with SimCloud(CloudSettings(repository=repository, session_environment=machine_environment)) as cloud:
         yield cloud
 
 
 @pytest.fixture(scope="module")
 def running_service(
-    postgres: str, running_cloud: SimCloud, tmp_path_factory: pytest.TempPathFactory
+    postgres: str, running_cloud: SimCloud, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """The API as a process, for all tests of a module: it keeps no state of its own."""
     name = f"test_{secrets.token_hex(6)}"
@@ -43,7 +55,7 @@ def running_service(
         "DATABASE_URL": url,
         "REGISTRY_ACCESS": "open",
         "REGISTRY_SSH_PORT": str(running_cloud.ssh_port),
-        "REGISTRY_CODE_REPOSITORY": str(ROOT),
+        "REGISTRY_CODE_REPOSITORY": str(repository),
         "REGISTRY_LEASE": "PT3S",
         "REGISTRY_HEARTBEAT": "PT1S",
         "REGISTRY_STALLED_AFTER": "PT3S",

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import json
-import signal
 import tomllib
 import zipfile
 
@@ -120,34 +119,6 @@ def test_ci_builds_a_commit_and_the_deploy_job_deploys_it(service: Service, head
     assert json.loads(service.run("latest", "production", "--json").stdout)["prefix"] == prefix
 
 
-def test_two_prefixes_are_built_side_by_side(service: Service, head: str) -> None:
-    service.start_worker()
-    ids = [service.post(head, small_config(version))["build"]["id"] for version in ("0.0.3", "0.0.4")]
-    for build_id in ids:
-        service.await_step(build_id, "train")
-    # Neither waited for the other to end.
-    assert [service.build(build_id)["state"] for build_id in ids] == ["running", "running"]
-    builds = [service.await_end(build_id) for build_id in ids]
-    assert [build["state"] for build in builds] == ["succeeded", "succeeded"]
-    assert len(service.cloud.instances(ended=True)) == 2
-    assert not service.cloud.instances()
-
-
-def test_a_build_without_raw_data_fails_before_it_costs_anything(service: Service, head: str) -> None:
-    service.s3().delete_object(Bucket=service.cloud.bucket, Key="raw_source_data.zip")
-    service.start_worker()
-    build = service.await_end(service.post(head, small_config())["build"]["id"])
-    assert build["state"] == "failed"
-    assert build["failure"]["step"] == "needs_model"
-    assert build["failure"]["code"] == "missing_input"
-    assert "raw_source_data.zip" in build["failure"]["message"]
-    assert service.cloud.instances(ended=True) == []
-    # The prefix is free again, and with the data in place the same post builds.
-    with service.client() as client:
-        assert client.get("/models")["items"] == []
-    assert service.post(head, small_config())["outcome"] == "queued"
-
-
 def test_a_failed_training_fails_its_build_and_leaves_its_log_but_no_machine(
     service: Service, head: str
 ) -> None:
@@ -166,44 +137,3 @@ def test_a_failed_training_fails_its_build_and_leaves_its_log_but_no_machine(
         assert "absent.csv" in log
         assert client.get("/models")["items"] == []
     assert not [key for key in service.bucket_keys() if key.startswith(build["prefix"])]
-
-
-def test_a_build_outlives_workers_that_stop_or_die(service: Service, head: str) -> None:
-    stopped = service.start_worker()
-    build_id = service.post(head, small_config(epochs=60))["build"]["id"]
-    service.await_job(build_id, "train")
-    stopped.terminate()
-    assert stopped.wait(20) == 0
-    assert service.build(build_id)["state"] == "running"
-
-    killed = service.start_worker()
-    service.await_build(build_id, lambda build: step_of(build, "train")["attempts"] == 2)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-
-    service.start_worker()
-    build = service.await_end(build_id)
-    assert build["state"] == "succeeded", build["failure"]
-    # Each worker went on with the training that the first one started.
-    assert step_of(build, "train")["attempts"] == 3
-    assert step_of(build, "launch_instance")["attempts"] == 1
-    assert len(service.cloud.instances(ended=True)) == 1
-    with service.client() as client:
-        assert [model["prefix"] for model in client.get("/models")["items"]] == [build["prefix"]]
-        log = client.text(f"/builds/{build_id}/log")
-    # Not a line of the job's log is missing or doubled.
-    assert log.count("data: rows") == 1
-
-
-def test_an_instance_that_aws_takes_away_fails_the_build(service: Service, head: str) -> None:
-    service.start_worker()
-    build_id = service.post(head, small_config(epochs=30))["build"]["id"]
-    service.await_step(build_id, "train")
-    service.cloud.kill_instance(service.cloud.instances()[0].id)
-    build = service.await_end(build_id)
-    assert (build["failure"]["step"], build["failure"]["code"]) == ("train", "instance_lost")
-    # The prefix is free: CI posts again and gets a new machine.
-    again = service.post(head, small_config())
-    assert again["outcome"] == "queued"
-    service.await_job(again["build"]["id"], "train")
-    assert len(service.cloud.instances()) == 1

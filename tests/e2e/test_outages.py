@@ -1,0 +1,134 @@
+"""Builds beside each other, and builds whose workers, inputs or instances are lost, by real processes.
+
+The training is the fake one, which runs until a test lets it end, so no test waits for a model.
+"""
+
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.words import BuildKind
+from local.fake_training import Control, Repository
+from tests.e2e.service import Service, step_of
+
+CONFIG = 'name = "outages"\nversion = "{version}"\ndigits = 6\ncn_data_file = "cn.csv"\n'
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return Repository.make(tmp_path_factory.mktemp("code") / "repository")
+
+
+@pytest.fixture(scope="module")
+def repository(code: Repository) -> Path:
+    return code.folder
+
+
+@pytest.fixture(scope="module")
+def running_control(tmp_path_factory: pytest.TempPathFactory) -> Control:
+    return Control(tmp_path_factory.mktemp("control"))
+
+
+@pytest.fixture(scope="module")
+def machine_environment(running_control: Control) -> dict[str, str]:
+    return running_control.environment(seconds=0.3)
+
+
+@pytest.fixture
+def control(running_control: Control) -> Iterator[Control]:
+    yield running_control
+    running_control.clear()
+
+
+def post(service: Service, code: Repository, version: str = "0.0.2") -> str:
+    """Post a build of a new commit; returns its id."""
+    config = CONFIG.format(version=version)
+    build_id: str = service.post(code.commit(config), config)["build"]["id"]
+    return build_id
+
+
+def test_two_prefixes_are_built_side_by_side(service: Service, code: Repository, control: Control) -> None:
+    control.hold("train")
+    service.start_worker()
+    ids = [post(service, code, version) for version in ("0.0.3", "0.0.4")]
+    for build_id in ids:
+        service.await_step(build_id, "train")
+    # Neither waits for the other to end.
+    assert [service.build(build_id)["state"] for build_id in ids] == ["running", "running"]
+    control.release("train")
+    builds = [service.await_end(build_id) for build_id in ids]
+    assert [build["state"] for build in builds] == ["succeeded", "succeeded"]
+    assert len(service.cloud.instances(ended=True)) == 2
+    assert not service.cloud.instances()
+
+
+def test_a_build_without_raw_data_fails_before_it_costs_anything(service: Service, code: Repository) -> None:
+    service.s3().delete_object(Bucket=service.cloud.bucket, Key="raw_source_data.zip")
+    service.start_worker()
+    build = service.await_end(post(service, code))
+    assert build["state"] == "failed"
+    assert build["failure"]["step"] == "needs_model"
+    assert build["failure"]["code"] == "missing_input"
+    assert "raw_source_data.zip" in build["failure"]["message"]
+    assert service.cloud.instances(ended=True) == []
+    # The prefix is free again, and with the data in place the same post builds.
+    with service.client() as client:
+        assert client.get("/models")["items"] == []
+    assert service.post(build["sha"], CONFIG.format(version="0.0.2"))["outcome"] == "queued"
+
+
+def test_a_build_outlives_workers_that_stop_or_die(
+    service: Service, code: Repository, control: Control
+) -> None:
+    control.hold("train")
+    stopped = service.start_worker()
+    build_id = post(service, code)
+    service.await_job(build_id, "train")
+    stopped.terminate()
+    assert stopped.wait(20) == 0
+    assert service.build(build_id)["state"] == "running"
+
+    killed = service.start_worker()
+    service.await_build(build_id, lambda build: step_of(build, "train")["attempts"] == 2)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+
+    service.start_worker()
+    service.await_build(build_id, lambda build: step_of(build, "train")["attempts"] == 3)
+    control.release("train")
+    build = service.await_end(build_id)
+    assert build["state"] == "succeeded", build["failure"]
+    # Each worker went on with the training that the first one started.
+    assert control.starts("train") == [build_id]
+    assert step_of(build, "launch_instance")["attempts"] == 1
+    assert len(service.cloud.instances(ended=True)) == 1
+    with service.client() as client:
+        assert [model["prefix"] for model in client.get("/models")["items"]] == [build["prefix"]]
+        log = client.text(f"/builds/{build_id}/log")
+    # Not a line of the job's log is missing or doubled.
+    lines = [int(number) for number in re.findall(r"^train: line (\d+)$", log, re.MULTILINE)]
+    assert lines == list(range(1, len(lines) + 1))
+    assert lines
+
+
+def test_an_instance_that_aws_takes_away_fails_the_build(
+    service: Service, code: Repository, control: Control
+) -> None:
+    control.hold("train")
+    service.start_worker()
+    build_id = post(service, code)
+    service.await_step(build_id, "train")
+    service.cloud.kill_instance(service.cloud.instances()[0].id)
+    build = service.await_end(build_id)
+    assert (build["failure"]["step"], build["failure"]["code"]) == ("train", "instance_lost")
+    # The prefix is free: CI posts again and gets a new machine.
+    again = service.post(build["sha"], CONFIG.format(version="0.0.2"))
+    assert again["outcome"] == "queued"
+    service.await_job(again["build"]["id"], "train")
+    assert len(service.cloud.instances()) == 1
+    control.release("train")
+    built = service.await_end(again["build"]["id"])
+    assert [step["state"] for step in built["steps"]] == ["succeeded"] * len(BuildKind.TRAIN.steps)
