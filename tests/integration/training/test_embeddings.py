@@ -158,7 +158,7 @@ def test_a_killed_process_of_the_pool_is_an_error_that_names_its_device(
 
         def work() -> None:
             while True:
-                pool.encode(["word " * 2000] * 50, 1)
+                pool.encode(["word " * 2000] * 4, 1)
 
         pool.encode(["kettle"] * 8, 1)
         victim = (set(multiprocessing.active_children()) - others).pop()

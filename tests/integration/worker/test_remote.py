@@ -224,7 +224,10 @@ def test_a_cut_connection_is_noticed_and_a_new_one_works(instance: Machine, clou
         assert again.run("echo 3", timeout_s=10) == "3\n"
 
 
-def test_a_server_that_hangs_is_given_up(instance: Machine, cloud: SimCloud) -> None:
+def test_a_server_that_hangs_is_given_up(
+    instance: Machine, cloud: SimCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.machine.remote._CONNECT_S", 2)
     with Remote(instance.endpoint, instance.key) as remote:
         cloud.freeze_ssh(cloud.instances()[0].id)
         began = time.monotonic()
