@@ -1,1 +1,1 @@
-"""The domain: prefixes, builds, models and promotions, free of HTTP and AWS."""
+"""The domain: prefixes, builds, models and promotions. It knows nothing of HTTP and AWS."""

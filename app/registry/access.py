@@ -44,7 +44,7 @@ class AccessPolicy:
     def admit(self, token: str | None, *, writes: bool) -> Caller:
         """The caller that the token belongs to, or an anonymous one where the setting allows that.
 
-        Raises Unauthorized, and Forbidden when no token could help or this one lacks the scope to read.
+        Raises Unauthorized, or Forbidden if no token could help or this token lacks the scope to read.
         """
         known = self._find(token) if token is not None else None
         if self.access is Access.OPEN:
@@ -71,7 +71,7 @@ class AccessPolicy:
 
     @property
     def summary(self) -> str:
-        """What an operator should know: the setting, and what follows from it that may be a surprise."""
+        """The setting, and a consequence of it that may surprise an operator."""
         match self.access, self.tokens:
             case Access.OPEN, _:
                 return "open: everyone who can reach this service may change everything"

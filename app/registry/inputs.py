@@ -1,4 +1,4 @@
-"""Inputs: everything that a model is made from. Each content has one row, and so has each use by a build."""
+"""Inputs: everything that a model is made from. One row for each content, and one for each use by a build."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class InputRecord:
 
 
 def record(session: Session, lease: Lease, used: Iterable[InputRecord]) -> None:
-    """Record the inputs of the model. Recording the same again changes nothing. Raises LeaseLost.
+    """Record the inputs of the model. Recording them again changes nothing. Raises LeaseLost.
 
-    Call it before the content is put into the bucket, so that the database knows everything that lies there.
+    Call it before the content is put into the bucket, so that the database knows everything that is there.
     """
     fence(session, lease)
     for item in used:

@@ -19,7 +19,7 @@ MAX_LAUNCHES = 3
 
 
 class TooManyLaunches(Exception):
-    """The build has had the highest number of instances that is allowed."""
+    """The build has already had as many instances as it may have."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Request:
 
 
 def token_of(build_id: UUID, attempt: int, place: Place, instance_type: str, market: Market) -> str:
-    """EC2's idempotency token: the same for every try of one launch. 64 characters."""
+    """EC2's idempotency token, which is the same for every try of one launch. It has 64 characters."""
     parts = (build_id, attempt, place.region, place.subnet_id, instance_type, market)
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
@@ -49,9 +49,9 @@ def token_of(build_id: UUID, attempt: int, place: Place, instance_type: str, mar
 def request(
     session: Session, lease: Lease, place: Place, instance_type: str, market: Market = Market.ON_DEMAND
 ) -> Request:
-    """Record that an instance is about to be asked for.
+    """Record that EC2 is about to be asked for an instance.
 
-    A request for the same place whose answer was never stored is asked for again, with its own token.
+    If the answer to an earlier request for the same place was never stored, that request is used again.
     Raises LeaseLost and TooManyLaunches.
     """
     fence(session, lease)

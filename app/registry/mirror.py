@@ -1,7 +1,7 @@
 """The bucket mirrors the database: what it should hold for a key, and which keys to look at again.
 
-The outbox says only "look at this key again". The worker that looks asks `should_hold` what the key should
-hold at that moment, and makes the bucket match. So it does no harm to ask too often, or in another order.
+The outbox only says "look at this key again". A worker then asks `should_hold` what the key should hold at
+that moment, and makes the bucket match. So it does no harm to ask too often, or in another order.
 """
 
 from dataclasses import dataclass
@@ -84,17 +84,17 @@ def _is_being_built(session: Session, prefix: str) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """A key to look at, as it was asked for."""
+    """An entry of the outbox: a key to look at, as it was when it was read."""
 
     key: str
     generation: int
 
 
 def ask(session: Session, *asked: str) -> None:
-    """Have a worker look at these keys, once this transaction is committed.
+    """Have a worker look at these keys once this transaction is committed.
 
-    Call it last in a transaction. It waits for others that ask at the same time, so a transaction that takes
-    another lock afterwards (such as that of a promotion's stage) can deadlock with one that has it already.
+    Call it last in a transaction. It waits for other transactions that call it at the same time. If it
+    came before another lock, such as that of a promotion's stage, two transactions could deadlock.
     """
     # Sorted, because two transactions that ask for the same keys in different orders could deadlock.
     rows = [{"key": key} for key in sorted(set(asked))]
@@ -116,7 +116,7 @@ def ask(session: Session, *asked: str) -> None:
 
 
 def due(session: Session, limit: int = 100) -> list[Entry]:
-    """The keys that are due, the one that has waited longest first."""
+    """The keys that are due. The one that has waited longest comes first."""
     rows = session.execute(
         select(Outbox.key, Outbox.generation)
         .where(Outbox.next_attempt_at <= func.clock_timestamp())
@@ -127,15 +127,15 @@ def due(session: Session, limit: int = 100) -> list[Entry]:
 
 
 def done(session: Session, entry: Entry) -> bool:
-    """Take the entry off the list, unless its key was asked for again meanwhile; returns whether it was."""
+    """Delete the entry, unless its key was asked for again meanwhile. Returns whether it was deleted."""
     taken_off = session.scalar(delete(Outbox).where(*_as_asked(entry)).returning(Outbox.key))
     return taken_off is not None
 
 
 def failed(session: Session, entry: Entry, error: str) -> timedelta | None:
-    """Put the entry off, longer each time, up to five minutes; returns for how long.
+    """Delay the entry, longer each time, up to five minutes. Returns the delay.
 
-    Returns None when the key was asked for again meanwhile: then it stays due.
+    Returns None if the key was asked for again meanwhile, because the entry then stays due.
     """
     attempts = session.scalar(select(Outbox.attempts).where(*_as_asked(entry)).with_for_update())
     if attempts is None:

@@ -1,4 +1,4 @@
-"""Published models and their artifacts: listed, and looked up."""
+"""Looks up and lists published models and their artifacts."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from app.words import Stage
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """The name of one file of a model, where it lies in the bucket, and what it must contain."""
+    """The name of one file of a model, its key in the bucket, and the size and digest that it must have."""
 
     name: str
     key: str
@@ -28,7 +28,7 @@ def get(session: Session, prefix: str) -> Model:
 
 
 def get_record(session: Session, prefix: str) -> Model:
-    """The model alone. Raises NotFound."""
+    """The model without its artifacts and promotions. Raises NotFound."""
     return _one(session, prefix)
 
 

@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Up to `limit` items, and the cursor of the next page when there is one."""
+    """Up to `limit` items, and the cursor of the next page if there is one."""
 
     items: list[Item]
     next: Cursor | None
@@ -61,7 +61,7 @@ def paginate(
     limit: int,
     cursor: Cursor | None,
 ) -> Page[Item]:
-    """One page of the query, newest first; a query on an index of (at, id) reads no more than the page."""
+    """One page of the query, newest first. With an index on (at, id), it reads only the rows of the page."""
     if cursor is not None:
         query = query.where(tuple_(at, id_) < (cursor.at, cursor.id))
     # One row more than was asked for shows whether there is a next page.

@@ -98,7 +98,7 @@ def _is_version(text: str) -> bool:
 
 
 def decide(version: str, base_config: str | None) -> NotNeeded | None:
-    """Whether a commit needs a model: its version must be higher than the base branch's.
+    """Decide whether a commit needs a model, which it does if its version is higher than the base branch's.
 
     `base_config` is the text of the base branch's search-config.toml. None, or a text without a readable
     version, compares as lower than anything, because a broken base must not keep a repair from being built.
@@ -117,7 +117,7 @@ def _version_of(config: str) -> Version | None:
     try:
         version = tomli.loads(config).get("version")
     except (ValueError, RecursionError):
-        # It is not TOML, or more than the parser can read, such as a thousand nested arrays.
+        # The text is not TOML, or the parser cannot handle it, such as a thousand nested arrays.
         return None
     if not isinstance(version, str) or len(version) > MAX_VERSION or not Version.is_valid(version):
         return None

@@ -17,10 +17,10 @@ from app.words import StepName
 
 
 def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict[str, Any]:
-    """`made` has the sha256 of each file that the build made, by its name.
+    """The statement for a build. `made` maps the name of each file that it made to the file's sha256.
 
-    The same build and files give the same statement, however often it is asked for: the build's start is when
-    a worker first took it, and its finish when the last file of the model was collected.
+    The same build and files always give the same statement. The build's start is when a worker first took it,
+    and its finish is when the last file of the model was collected.
     Raises NotFound.
     """
     build = listing.get(session, build_id)
@@ -56,7 +56,7 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
 
 
 def _config_differs(session: Session, build_id: UUID) -> list[str]:
-    """The keys of the configuration whose values are not those at the commit, as a step has found them."""
+    """The configuration keys whose values differ from those at the commit, as an earlier step found them."""
     outputs = session.scalars(
         select(BuildStep.output).where(
             BuildStep.build_id == build_id,

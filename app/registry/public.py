@@ -1,20 +1,20 @@
-"""What may be stored and shown of an address: no user, no password, no query, no fragment."""
+"""Removes from addresses what may be secret: users, passwords, queries and fragments."""
 
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-# `user:password@host:path`, as git writes an address of SSH.
+# `user:password@host:path`, which is how git writes an SSH address.
 _SCP = re.compile(r"[^/@]+@(?=[^/@]+:)")
-# The lengths are bounded so that a long text is searched in a time that grows no faster than its length.
+# The lengths are bounded so that the time of a search grows no faster than the length of the text.
 _URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>`|]+")
 _USER_AND_PASSWORD = re.compile(r"(?<![^\s'\"`(=])[^\s/@:'\"`]{1,100}:[^\s/@'\"`]{1,300}@(?=[^\s/@])")
-# Shorter ones are not secrets, and removing them would damage the rest of the text.
+# Shorter texts are not secrets, and removing them would damage the rest of the text.
 _MIN_SECRET = 4
 _REMOVED = "***"
 
 
 def public_uri(uri: str) -> str:
-    """The URI without what may be secret in it: a user, a password, a query, a fragment.
+    """The URI without its user, password, query and fragment, which may be secret.
 
     `git+https://token@host/repository@commit` becomes `git+https://host/repository@commit`.
     """
@@ -23,17 +23,17 @@ def public_uri(uri: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError:
-        # Such as a bracket that is never closed. What cannot be read cannot be cleaned either.
+        # A URI that cannot be parsed, such as one with an unclosed bracket, cannot be cleaned either.
         return uri.partition("://")[0] + "://"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def public_text(text: str, *addresses: str) -> str:
-    """The text with each URL in it made public.
+    """The text without the secrets in the URLs that it contains.
 
-    `addresses` are URIs that the text may quote, whole or in pieces: what is secret in them is removed
-    wherever it stands.
+    `addresses` are URIs that the text may quote, whole or in pieces. Their secrets are removed wherever they
+    occur in the text.
     """
     for secret in sorted({secret for uri in addresses for secret in _secrets(uri)}, key=len, reverse=True):
         text = text.replace(secret, _REMOVED)
@@ -42,7 +42,7 @@ def public_text(text: str, *addresses: str) -> str:
 
 
 def _secrets(uri: str) -> set[str]:
-    """The parts of a URI that may be secret, as they are written and decoded."""
+    """The parts of a URI that may be secret, both as they are written and percent-decoded."""
     try:
         parts = urlsplit(uri if "://" in uri else f"ssh://{uri}")
     except ValueError:

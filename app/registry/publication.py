@@ -1,4 +1,4 @@
-"""The publication of a model: its record, artifacts, markers and first promotion, in one transaction."""
+"""Publishes a model. Its record, artifacts, markers and first promotion are stored in one transaction."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -59,5 +59,5 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
             PromotionRequest(Stage(build.promote_to), "with its build"),
             Actor(build.requested_by_kind),
         )
-    # After the promotion, which locks its stage: see mirror.ask.
+    # This comes after the promotion, which locks its stage. mirror.ask says why.
     mirror.ask(session, verdict_key(build.prefix, publication.verdict))

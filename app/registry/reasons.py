@@ -9,7 +9,7 @@ _INVISIBLE = ("Z", "C", "M")
 
 
 def is_reason(text: str | None) -> bool:
-    """Whether a reader of the text would see anything."""
+    """Whether the text has at least one visible character."""
     return any(
         character not in _BLANK and not unicodedata.category(character).startswith(_INVISIBLE)
         for character in text or ""

@@ -37,7 +37,7 @@ _LOCK_CLASS = 0x7A51
 def newest_promotion(
     stage: Stage | BindParameter[str], version: BindParameter[str] | None = None
 ) -> Select[Promotion]:
-    """The newest promotion to a stage, of one version if given: this promotion says what runs there.
+    """The newest promotion to a stage, or of one version to a stage. It says which model runs there.
 
     Promotions to one stage are made one after the other, so the highest id is the newest. The query reads one
     index backwards to its first row, however many promotions there are.
@@ -56,7 +56,7 @@ def running(session: Session, stage: Stage) -> Model | None:
     return session.scalar(select(Model).join(newest, newest.c.model_id == Model.id))
 
 
-# What runs, for the deploy job
+# The latest model, for the deploy job
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Latest:
 
 
 def _latest(*, of_version: bool) -> Select[Any]:
-    """One statement with everything that the deploy job needs. The artifacts are returned as arrays."""
+    """One query for everything that the deploy job needs. It returns the artifacts as arrays."""
     version = bindparam("version", type_=String) if of_version else None
     newest = aliased(Promotion, newest_promotion(bindparam("stage", type_=String), version).subquery())
 
@@ -115,7 +115,7 @@ LATEST_OF_VERSION = _latest(of_version=True)
 
 
 def latest(session: Session | Connection, stage: Stage, version: str | None = None) -> Latest:
-    """The model most recently promoted to the stage, of one version if given; one indexed query.
+    """The model most recently promoted to the stage, or the one of a version. This is one indexed query.
 
     Raises NothingPromoted.
     """
@@ -152,10 +152,10 @@ class PromotionRequest:
 def promote(
     session: Session, who: str, prefix: str, wanted: PromotionRequest, kind: Actor = Actor.TOKEN
 ) -> tuple[Promotion, bool]:
-    """Record that the model now runs in the stage; returns the record and whether it is new.
+    """Record that the model now runs in the stage. Returns the record and whether it is new.
 
-    Asking again for what the stage already runs changes nothing. A promotion asks for the model's marker in
-    the bucket, in the same transaction.
+    If the stage already runs the model, nothing changes. A new promotion also puts the model's marker into
+    the outbox, in the same transaction.
     The record's `override` says whether the promotion went through a closed gate.
     Raises NotFound, Invalid (an override without a reason) and GateRefused.
     """
@@ -179,7 +179,7 @@ def promote(
         promoted_by=who,
         promoted_by_kind=kind,
         note=wanted.note,
-        # Only an override that was needed counts: the record shows which promotions a gate refused.
+        # An override that was not needed is not recorded: the record shows which promotions a gate refused.
         override=refusal is not None,
     )
     session.add(promotion)

@@ -1,1 +1,1 @@
-"""Builds: requested, listed, carried by a worker under a lease, ended."""
+"""Builds: how they are requested and listed, how a worker holds one under a lease, and how they end."""

@@ -7,6 +7,6 @@ from sqlalchemy.orm import Session
 
 
 def now(session: Session) -> datetime:
-    """The time at this moment, not at the transaction's start. In UTC."""
+    """The current time in UTC, not the time at which the transaction began."""
     at: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return at

@@ -8,5 +8,5 @@ from app.words import BuildState
 
 
 def end(session: Session, lease: Lease, state: BuildState) -> None:
-    """End the build. A failed one has its failure recorded before. Raises LeaseLost."""
+    """End the build. Before a build can fail, its failure must be recorded. Raises LeaseLost."""
     switch(session, fence(session, lease), state)

@@ -1,4 +1,4 @@
-"""The events of a build in their order, and the notification of readers."""
+"""Records the events of a build in order, and notifies readers of them."""
 
 import json
 from collections.abc import Mapping
@@ -19,8 +19,9 @@ CHANNEL = "build_events"
 def add(session: Session, build_id: UUID, kind: EventType, data: Mapping[str, object]) -> int:
     """Record an event and notify readers of it. Returns the event's id.
 
-    The caller holds the build's row lock, or has just inserted the row: so the ids of a build's events are in
-    the order in which their transactions commit, and a reader who has seen one has missed none before it.
+    The caller must hold the lock on the build's row, or have just inserted the row. The ids of a build's
+    events are then in the order in which their transactions commit, so a reader who has seen one event has
+    seen all earlier ones.
     """
     cut = {
         name: text_of(value, MESSAGE_LIMIT) if isinstance(value, str) else value
@@ -34,9 +35,9 @@ def add(session: Session, build_id: UUID, kind: EventType, data: Mapping[str, ob
 
 
 def notify(session: Session, build_id: UUID, event_id: int | None = None) -> None:
-    """Tell readers that there is news of the build; without an event's id, of its progress or log.
+    """Tell readers about a new event of the build or, without an event's id, about new progress or log lines.
 
-    Never with content: a payload of 8,000 bytes would abort the transaction.
+    The notification has no content, because a payload of 8,000 bytes would abort the transaction.
     """
     payload = json.dumps({"build": str(build_id), "event": event_id})
     session.execute(select(func.pg_notify(CHANNEL, payload)))

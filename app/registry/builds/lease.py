@@ -1,8 +1,8 @@
 """The lease on a build's row decides which worker may write for the build.
 
-Every write of a worker passes `fence`, which locks the row and compares the lease's epoch, a number that
-increases each time a worker takes the build. A worker that was paused, and whose build another one has taken
-over, changes nothing any more.
+Before each write, a worker calls `fence`, which locks the row and compares the lease's epoch, a number that
+increases each time a worker takes the build. If a worker was paused and another one has taken its build
+meanwhile, the first can no longer change anything.
 """
 
 from collections.abc import Collection
@@ -25,7 +25,7 @@ _UNATTENDED_LOCK = 0x7A52
 
 
 class LeaseLost(Exception):
-    """Another worker has the build, or it has ended: apply nothing."""
+    """Another worker has taken the build, or the build has ended. Nothing may be written for it."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def take(
     duration: timedelta,
     kinds: Collection[BuildKind] = tuple(BuildKind),
 ) -> Lease | None:
-    """Take an active build whose lease is free or has run out; None when there is nothing to take.
+    """Take an active build that has no lease, or whose lease has expired. None if it cannot be taken.
 
-    `kinds` are those that the worker can carry: a build of another kind is left to a newer worker.
-    The database's clock decides.
+    `kinds` are the kinds that this worker can build. A build of another kind is left to a newer worker.
+    The database's clock decides whether a lease has expired.
     """
     build = session.scalar(
         select(Build)
@@ -63,7 +63,7 @@ def take(
         return None
     at = now(session)
     if build.lease_expires_at is not None:
-        # The worker before may have died at any moment up to the end of its lease.
+        # The previous worker may have died at any moment before the end of its lease.
         _count_time(session, build, build.lease_expires_at)
     build.lease_epoch += 1
     build.takings += 1
@@ -80,22 +80,22 @@ def renew(session: Session, lease: Lease, duration: timedelta) -> None:
 
 
 def note_error(session: Session, lease: Lease, error: str) -> None:
-    """Record what stops a worker that will try the build again. Raises LeaseLost."""
+    """Record the error that made a worker stop. The build will be tried again. Raises LeaseLost."""
     fence(session, lease).last_error = error
 
 
 def release(session: Session, lease: Lease) -> None:
-    """Let another worker take the build at once. Raises LeaseLost."""
+    """Give the build up, so that another worker can take it at once. Raises LeaseLost."""
     build = fence(session, lease)
     _count_time(session, build, now(session))
-    # A worker that hands the build over has not failed with it. If it got any further, nothing is counted.
+    # Handing a build over is not a failure, so it does not count. After progress the count is 0 already.
     build.takings = max(0, build.takings - 1)
     build.lease_owner = None
     build.lease_expires_at = None
 
 
 def release_all_of(session: Session, owner: str) -> None:
-    """Let other workers take every build that the worker still holds. It must renew no lease after that."""
+    """Give up every build that the worker still holds. After this, the worker must not renew any lease."""
     for build_id, epoch in session.execute(
         select(Build.id, Build.lease_epoch).where(Build.lease_owner == owner, Build.state.in_(ACTIVE))
     ):
@@ -103,7 +103,7 @@ def release_all_of(session: Session, owner: str) -> None:
 
 
 def _count_time(session: Session, build: Build, until: datetime) -> None:
-    """Add the time that a worker has worked on the running step to what its deadline counts."""
+    """Add the time that a worker spent on the running step to the time that counts for its deadline."""
     worked = func.extract("epoch", literal(until) - BuildStep.resumed_at)
     session.execute(
         update(BuildStep)
@@ -118,7 +118,7 @@ def _count_time(session: Session, build: Build, until: datetime) -> None:
 
 
 def fence(session: Session, lease: Lease) -> Build:
-    """The build's row, locked, while the lease is held. Raises LeaseLost."""
+    """Lock and return the build's row. Raises LeaseLost unless the lease is still held."""
     build = session.scalar(
         select(Build)
         .where(
@@ -129,7 +129,7 @@ def fence(session: Session, lease: Lease) -> Build:
             Build.state.in_(ACTIVE),
         )
         .with_for_update()
-        # The row as it is under the lock, not as this session may have read it before.
+        # Read the row again under the lock, even if this session has read it before.
         .execution_options(populate_existing=True)
     )
     if build is None:
@@ -139,9 +139,9 @@ def fence(session: Session, lease: Lease) -> Build:
 
 
 def unattended(session: Session) -> list[UUID]:
-    """Active builds that no worker holds and no job will bring to one, oldest first.
+    """Active builds that no worker holds and that have no job in the queue, oldest first.
 
-    Callers wait for each other until their transactions end, so that a build is not enqueued twice.
+    A lock that is held until the transaction ends keeps two callers from enqueuing the same build.
     """
     session.execute(select(func.pg_advisory_xact_lock(_UNATTENDED_LOCK)))
     return list(

@@ -1,4 +1,4 @@
-"""Builds looked up and listed."""
+"""Looks up and lists builds."""
 
 from uuid import UUID
 

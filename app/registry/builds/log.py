@@ -1,4 +1,4 @@
-"""A build's log, kept in pieces: written under the lease, read by byte offset."""
+"""A build's log. It is stored in chunks, written under the lease, and read by byte offset."""
 
 from uuid import UUID
 
@@ -17,7 +17,7 @@ def append(session: Session, lease: Lease, content: str) -> None:
     if not content:
         return
     fence(session, lease)
-    # Before its size is taken: some characters are replaced by longer ones.
+    # This comes before the size is computed, because some characters are replaced by longer ones.
     content = public_text(text_of(content))
     start = size_of(session, lease.build_id)
     size = len(content.encode())
@@ -27,11 +27,11 @@ def append(session: Session, lease: Lease, content: str) -> None:
 
 
 def read(session: Session, build_id: UUID, offset: int, limit_bytes: int) -> tuple[bytes, int]:
-    """Up to `limit_bytes` (4 at least) of the log's UTF-8 from byte `offset` on, and its whole size.
+    """Up to `limit_bytes` (at least 4) of the log in UTF-8 from byte `offset` on, and the whole log's size.
 
-    It ends between two characters. What it reads depends on the limit, not on the log's size.
+    The text never ends in the middle of a character. The cost depends on the limit, not on the log's size.
     """
-    # By the primary key alone: the chunk that holds the offset, and those that begin within the limit.
+    # The primary key alone finds the chunk that contains the offset and those that begin within the limit.
     first = (
         select(func.coalesce(func.max(BuildLogChunk.start), 0))
         .where(BuildLogChunk.build_id == build_id, BuildLogChunk.start <= offset)
@@ -49,12 +49,12 @@ def read(session: Session, build_id: UUID, offset: int, limit_bytes: int) -> tup
     found = bytearray()
     for start, content in rows:
         found += content.encode()[max(0, offset - start) :]
-    # Asked after the rows, so that it is never less than what they hold.
+    # The size is read after the rows, so that it is never smaller than what they contain.
     return _whole_characters(found, limit_bytes), size_of(session, build_id)
 
 
 def size_of(session: Session, build_id: UUID) -> int:
-    """Bytes of the log so far."""
+    """The size of the log so far, in bytes."""
     end = session.scalar(
         select(BuildLogChunk.start + BuildLogChunk.size_bytes)
         .where(BuildLogChunk.build_id == build_id)
@@ -65,9 +65,9 @@ def size_of(session: Session, build_id: UUID) -> int:
 
 
 def _whole_characters(text: bytearray, limit_bytes: int) -> bytes:
-    """The first `limit_bytes` of UTF-8, less the character that would be cut in two."""
+    """The first `limit_bytes` of the UTF-8 text, without a character that would be cut at the end."""
     end = min(limit_bytes, len(text))
-    # A byte 10xxxxxx goes on with the character of the bytes before it.
+    # A byte of the form 10xxxxxx continues the character of the bytes before it.
     while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
         end -= 1
     return bytes(text[:end])

@@ -1,4 +1,4 @@
-"""What CI asks for: the build of a commit, once for each prefix."""
+"""Requests for builds, as CI makes them. Each prefix is built once, however often it is requested."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from training.config import ConfigError, SearchConfig, parse_config
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What CI asks for. The configurations are TOML text."""
+    """A request for the build of a commit. The configurations are TOML text."""
 
     sha: str
     branch: str
@@ -40,10 +40,10 @@ class BuildAnswer:
 
 
 def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
-    """Record and enqueue the build of a commit's prefix, unless it needs none or has one.
+    """Record and enqueue the build of a commit's prefix, unless it has one already or does not need one.
 
-    The row and its job are made in the caller's transaction: nothing is committed and not queued.
-    However many ask at the same moment, a prefix gets one build.
+    The row and its job are made in the caller's transaction, so a build cannot be committed without its job.
+    However many callers ask at the same moment, a prefix gets one build.
 
     Raises InvalidConfig, Invalid (sha, promote_to), PrefixCollision and ConfigDiffers.
     """
@@ -52,7 +52,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     except ConfigError as exc:
         raise InvalidConfig(f"search_config cannot be used: {exc}", problems=exc.problems) from exc
     except (ValueError, RecursionError) as exc:
-        # TOML beyond what its parser takes: numbers without end, a thousand nested arrays.
+        # The TOML parser cannot handle everything, such as huge numbers or a thousand nested arrays.
         raise InvalidConfig(f"search_config cannot be read: {exc}. Write it more simply.") from exc
     sha = parse_sha(wanted.sha)
     prefix = str(Prefix.of(config.version, sha))
@@ -78,7 +78,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
         "requested_by": wanted.requested_by,
         "requested_by_kind": wanted.requested_by_kind,
     }
-    # The build that is in our way can fail between our two looks: then look again.
+    # The build that prevents our insert can fail before we read it. Then try again.
     for _ in range(10):
         if build := _existing(session, prefix):
             _refuse_other_commit(build, sha)
@@ -100,8 +100,8 @@ def _existing(session: Session, prefix: str) -> Build | None:
 
 
 def _insert(session: Session, row: dict[str, Any]) -> Build | None:
-    """The new build, or None when another transaction's build holds the prefix."""
-    # Waits for a transaction that is just inserting the same prefix, and yields to it when it commits.
+    """The new build, or None if another build already holds the prefix."""
+    # If another transaction is inserting the same prefix, Postgres waits here until it commits or rolls back.
     build_id = session.scalar(
         insert(Build)
         .values(row)
@@ -115,7 +115,7 @@ def _insert(session: Session, row: dict[str, Any]) -> Build | None:
 
 
 def _refuse_other_commit(build: Build, sha: str) -> None:
-    # Builds of an earlier release may have the sha as short as it was sent.
+    # An earlier release stored the sha as it was sent, so it may have fewer than 40 digits.
     if not sha.startswith(build.sha):
         message = (
             f"{build.prefix} is the commit {build.sha}. Yours, {sha}, shares its version and first 7 digits. "
@@ -125,11 +125,11 @@ def _refuse_other_commit(build: Build, sha: str) -> None:
 
 
 def _refuse_other_config(build: Build, config: SearchConfig) -> None:
-    """Compare the values; layout and comments do not count."""
+    """Raises ConfigDiffers if any value differs. Layout and comments do not count."""
     try:
         built = parse_config(build.search_config).model_dump()
     except (ValueError, RecursionError):
-        # Only an earlier release could read it.
+        # An earlier release accepted this configuration, and this one cannot read it.
         return
     wanted = config.model_dump()
     differing = tuple(sorted(key for key in wanted if wanted[key] != built.get(key)))

@@ -9,18 +9,18 @@ from app.words import BuildState, EventType
 
 
 class InvalidTransition(Exception):
-    """A build cannot go from its state to the wanted one. This is a defect of the caller."""
+    """A build cannot change from its state to the new one. This is a defect of the caller."""
 
 
 def switch(session: Session, build: Build, state: BuildState) -> None:
-    """Bring the build into the state, and record the event, in the caller's transaction.
+    """Change the build's state and record the event, in the caller's transaction.
 
-    The caller holds the build's row lock. Raises InvalidTransition.
+    The caller must hold the lock on the build's row. Raises InvalidTransition.
     """
     if state not in BuildState(build.state).next:
         msg = f"build {build.id} is {build.state} and cannot become {state}"
         raise InvalidTransition(msg)
-    # Read first: asking the database flushes, and half of the change breaks its constraints.
+    # Read the clock before the change: a query flushes, and half of the change breaks the constraints.
     at = now(session)
     build.state = state
     if state is BuildState.RUNNING:

@@ -18,7 +18,7 @@ from app.words import BuildKind, EventType, Stage, StepName, StepState, known
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a build fails: the step, a stable code, and what is wrong and what to do."""
+    """Why a build fails: the step, a stable code, and a message that says what is wrong and what to do."""
 
     step: str
     code: str
@@ -96,7 +96,10 @@ def view(session: Session, lease: Lease) -> BuildView:
 
 
 def start(session: Session, lease: Lease, name: StepName) -> timedelta:
-    """Returns how long workers have worked on the step before. Raises LeaseLost."""
+    """Record that work on the step begins. Returns how long workers have already worked on it.
+
+    Raises LeaseLost.
+    """
     fence(session, lease)
     at = now(session)
     step = session.get(BuildStep, (lease.build_id, name))
@@ -128,8 +131,8 @@ def finish(session: Session, lease: Lease, name: StepName, output: dict[str, Any
 
 
 def note(session: Session, lease: Lease, name: StepName, message: str) -> None:
-    """Record what a step that is still being tried waits for. Raises LeaseLost."""
-    # A worker that waits and says for what is one that works.
+    """Record what a running step is waiting for. Raises LeaseLost."""
+    # A worker that can say what it is waiting for is working.
     fence(session, lease).takings = 0
     message = public_text(message)
     session.get_one(BuildStep, (lease.build_id, name)).message = message
@@ -140,7 +143,7 @@ def note(session: Session, lease: Lease, name: StepName, message: str) -> None:
 def fail(session: Session, lease: Lease, failure: Failure) -> None:
     """Record the failure. The build ends only after its instance is terminated. Raises LeaseLost."""
     build = fence(session, lease)
-    # What failed may quote an address with a password or a signature.
+    # The message may quote a URL with a password or a signature.
     message = public_text(failure.message)
     step = session.get(BuildStep, (lease.build_id, failure.step))
     at = now(session)
@@ -164,9 +167,9 @@ def fail(session: Session, lease: Lease, failure: Failure) -> None:
 
 
 def rewind(session: Session, lease: Lease, name: StepName, reason: str) -> None:
-    """Take the build back to the named step: this step and all later ones start again. Raises LeaseLost.
+    """Make the build start again from the named step. Raises LeaseLost.
 
-    For a build that lost its instance. What happened before stays in its events and launches.
+    This is for a build that lost its instance. Its earlier events and launches are kept.
     """
     build = fence(session, lease)
     flow = BuildKind(build.kind).steps
@@ -178,7 +181,7 @@ def rewind(session: Session, lease: Lease, name: StepName, reason: str) -> None:
 
 
 def checkpoint(session: Session, lease: Lease, name: StepName, done: dict[str, Any]) -> None:
-    """Store what a step that is under way has done so far. Raises LeaseLost."""
+    """Store what a running step has done so far. Raises LeaseLost."""
     fence(session, lease).takings = 0
     session.get_one(BuildStep, (lease.build_id, name)).checkpoint = done
 
@@ -193,9 +196,9 @@ def set_progress(session: Session, lease: Lease, progress: dict[str, Any]) -> No
 
 
 def shown(build: Build) -> list[StepView]:
-    """All steps of the build in the order of its flow: those with a row, and those that have not started.
+    """All steps of the build in the order of its flow, including those that have not started.
 
-    Steps that this version does not know come last, as they stand in the database.
+    Steps that this version does not know come last, as the database has them.
     """
     rows = {row.name: row for row in build.steps}
     kind = known(BuildKind, build.kind)
@@ -209,6 +212,6 @@ def shown(build: Build) -> list[StepView]:
 
 
 def _shown(row: BuildStep, *, ended: bool) -> StepView:
-    # A step that was under way when its build ended for another reason will not go on.
+    # A step that was running when its build ended for another reason will not go on.
     state = StepState.SKIPPED if ended and row.state == StepState.RUNNING else row.state
     return StepView(row.name, state, row.attempts, row.started_at, row.finished_at, row.output, row.message)
