@@ -13,6 +13,7 @@ moment. The script prints one line for each cell, and ends with status 1 if one 
   instance.
 - What was published has the digests that were recorded, and does not change afterwards.
 - No line of the training's log is lost or doubled.
+- A build that fails names the fault: its failure code is one of those that the fault may have.
 - A fault of a worker or of Postgres does not fail a build. Neither does an error of AWS that passes:
   throttling in any step, and every error from the training on.
 
@@ -34,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.storage import keys
-from app.words import BuildKind, StepName
+from app.words import BuildKind, FailureCode, StepName
 from benchmarks.fault_lab import VERSIONS, Hold, Lab, NotReached, Scene, StepFault, hold_of
 
 # Until the step is reached, and from then until the build has ended.
@@ -102,11 +103,22 @@ class Cell:
         return self.kind in (Kind.KILL, Kind.STOP, Kind.STOP_LONG, Kind.POSTGRES, Kind.POSTGRES_MORE)
 
     @property
+    def failure_codes(self) -> frozenset[FailureCode]:
+        """Those that a failed build may have. A fault that must not fail a build has none."""
+        return _FAILURE_CODES.get(self.kind, frozenset())
+
+    @property
     def ends_machine(self) -> bool:
         """Whether the fault ends what runs on the instance."""
         return self.kind in (Kind.REBOOT, Kind.LOST)
 
 
+_FAILURE_CODES = {
+    Kind.AWS: frozenset({FailureCode.CLOUD_AUTH}),
+    Kind.REBOOT: frozenset({FailureCode.REBOOTED}),
+    Kind.LOST: frozenset({FailureCode.INSTANCE_LOST}),
+    Kind.DISK_FULL: frozenset({FailureCode.INSTANCE_FAULT}),
+}
 THROTTLING = (AwsError("RequestLimitExceeded", 503), AwsError("InternalError", 500))
 AWS_ERRORS = (
     *THROTTLING,
@@ -318,6 +330,8 @@ def _judge(scene: Scene, cell: Cell, broken: list[str]) -> Outcome:
         broken.append("an instance outlived the build")
     if row.ended and row.state != "succeeded" and cell.must_succeed:
         broken.append("the build failed")
+    elif row.failure and row.failure.rpartition(" ")[2] not in cell.failure_codes:
+        broken.append("the failure does not name the fault")
     if len(instances) > 1 and not cell.ends_machine:
         broken.append(f"{len(instances)} instances were launched")
     if trainings > 1 and not cell.ends_machine:

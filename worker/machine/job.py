@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.machine.remote import CommandFailed, Remote
+from app.words import FailureCode
+from worker.machine.remote import CommandFailed, Remote, RemoteFault
 from worker.machine.workspace import Workspace
 
 _BLOCK = 4 << 20
@@ -55,11 +56,11 @@ class Progress:
 
 
 class JobDied(Exception):
-    """No process of the job is alive, and none has written an exit status."""
+    """No process of the job is alive, and none has written an exit status. `code` says why."""
 
-    def __init__(self, *, rebooted: bool) -> None:
-        super().__init__("the instance rebooted" if rebooted else "the job was killed")
-        self.rebooted = rebooted
+    def __init__(self, code: FailureCode) -> None:
+        super().__init__(code.meaning)
+        self.code = code
 
 
 class JobSilent(Exception):
@@ -100,7 +101,14 @@ class Job:
             self.remote.run(_DEAD.format(job=job), timeout_s=60)
         except CommandFailed:
             return
-        raise JobDied(rebooted=self.rebooted())
+        if self.rebooted():
+            raise JobDied(FailureCode.REBOOTED)
+        try:
+            self.workspace.run("true", timeout_s=60)
+        except RemoteFault as exc:
+            # Where nothing can be written, a job cannot leave its exit status either.
+            raise JobDied(FailureCode.INSTANCE_FAULT) from exc
+        raise JobDied(FailureCode.KILLED)
 
     def rebooted(self) -> bool:
         """Whether the instance has rebooted since the job was started."""
@@ -192,7 +200,7 @@ class Follower:
             self.sleep(self.poll_s)
         # A machine that reboots ends its processes one by one: the shell may outlive the job for a moment.
         if status > _ENDED_BY_SIGNAL and self.job.rebooted():
-            raise JobDied(rebooted=True)
+            raise JobDied(FailureCode.REBOOTED)
         return status
 
     def _take_over_news(self) -> bool:

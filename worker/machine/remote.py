@@ -332,6 +332,8 @@ def _lost(path: str | None = None) -> Iterator[None]:
 
 def _open_socket(endpoint: Endpoint) -> socket.socket:
     opened = socket.create_connection((endpoint.address, endpoint.port), timeout=_CONNECT_S)
+    # A file is sent as many small messages. Each would wait up to 40 ms for the acknowledgement of the last.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)

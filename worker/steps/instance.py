@@ -1,6 +1,7 @@
 """Launches the build's EC2 instance, waits for it, and always terminates it."""
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # EC2 is eventually consistent and may not know an existing instance yet. After this long, it counts as gone.
 _UNKNOWN_S = 60.0
 _POLL_S = 2.0
+_FIRST_POLL_S = 0.1
 
 # A dead-man's switch: even if the registry is gone, the machine shuts down, and a shutdown terminates it. It
 # is set to the same moment at every boot, so a reboot neither removes it nor gives the machine more time.
@@ -83,8 +85,8 @@ def cloud_of(build: BuildView, work: Workbench) -> Cloud:
     return work.clouds.region(output_of(build, LaunchInstance).region)
 
 
-def require_alive(work: Workbench, cloud: Cloud, instance_id: str) -> None:
-    """Raises StepFailed when the instance has ended without our doing.
+def require_alive(work: Workbench, cloud: Cloud, instance_id: str) -> "InstanceTypeDef":
+    """The instance as EC2 describes it. Raises StepFailed when the instance has ended without our doing.
 
     An instance that EC2 does not know is asked for again for a while before it counts as gone.
     """
@@ -93,10 +95,19 @@ def require_alive(work: Workbench, cloud: Cloud, instance_id: str) -> None:
         work.sleep(_POLL_S)
         asked_s += _POLL_S
     state = found["State"]["Name"] if found is not None else "gone"
-    if state not in ("pending", "running"):
+    if found is None or state not in ("pending", "running"):
         reason = (found or {}).get("StateTransitionReason") or "EC2 gives no reason"
         message = f"The instance {instance_id} is {state} ({reason}). Post the build again."
         raise StepFailed(FailureCode.INSTANCE_LOST, message)
+    return found
+
+
+def _waits_s() -> Iterator[float]:
+    """Seconds to wait before each next question: few at first, then more, because EC2 limits its calls."""
+    wait_s = _FIRST_POLL_S
+    while True:
+        yield wait_s
+        wait_s = min(2 * wait_s, _POLL_S)
 
 
 class LaunchInstance(Step[Launched]):
@@ -200,14 +211,14 @@ class AwaitAddress(Step[Address]):
     def act(self, build: BuildView, work: Workbench) -> Address:
         cloud, instance_id = cloud_of(build, work), output_of(build, LaunchInstance).instance_id
         private = work.settings.instance_address == "private"
+        waits_s = _waits_s()
         while True:
-            require_alive(work, cloud, instance_id)
-            found = ec2.describe(cloud, instance_id)
-            if found is not None and found["State"]["Name"] == "running":
+            found = require_alive(work, cloud, instance_id)
+            if found["State"]["Name"] == "running":
                 address = found.get("PrivateIpAddress") if private else found.get("PublicIpAddress")
                 if address:
                     return Address(address=address)
-            work.sleep(_POLL_S / 4)
+            work.sleep(next(waits_s))
 
 
 class AwaitReady(Step[Ready]):
@@ -219,6 +230,7 @@ class AwaitReady(Step[Ready]):
 
     def act(self, build: BuildView, work: Workbench) -> Ready:
         cloud, instance_id = cloud_of(build, work), output_of(build, LaunchInstance).instance_id
+        waits_s = _waits_s()
         while True:
             checks = _checks(cloud, instance_id)
             if checks == [("ok", "ok")]:
@@ -227,7 +239,7 @@ class AwaitReady(Step[Ready]):
                 code = FailureCode.INSTANCE_IMPAIRED
                 raise StepFailed(code, f"EC2 finds the instance {instance_id} impaired. {code.advice}")
             require_alive(work, cloud, instance_id)
-            work.sleep(_POLL_S)
+            work.sleep(next(waits_s))
 
 
 def _checks(cloud: Cloud, instance_id: str) -> list[tuple[str, str]]:

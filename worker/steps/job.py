@@ -150,8 +150,8 @@ class RunJob(Step[JobState]):
         try:
             return follower.follow(JobState.model_validate(stored).log_bytes if stored else 0)
         except JobDied as exc:
-            code = FailureCode.REBOOTED if exc.rebooted else FailureCode.KILLED
-            raise StepFailed(code, f"{self.command}: {code.meaning} {code.advice}") from exc
+            message = f"{self.command}: {exc.code.meaning} {exc.code.advice}"
+            raise StepFailed(exc.code, message) from exc
         except JobSilent as exc:
             code, silence = FailureCode.STALLED, work.settings.job_silence
             message = f"{self.command} has written neither log nor progress for {silence}. {code.advice}"

@@ -276,13 +276,22 @@ def test_a_killed_job_is_told_and_its_last_words_are_shown(machine: Machine) -> 
     shown = Followed(job)
     with pytest.raises(JobDied) as died:
         shown.follow(quiet_polls=10)
-    assert not died.value.rebooted
+    assert died.value.code is FailureCode.KILLED
     assert shown.text == "out of mem\n"
     # Whatever it left half-written is not written over.
     machine.start('touch "$HOME/again"', epoch=2)
     with pytest.raises(JobDied):
         Followed(job).follow(quiet_polls=1)
     assert not (machine.home / "again").exists()
+
+
+def test_a_job_that_a_full_disk_ended_is_told_from_a_killed_one(machine: Machine, cloud: SimCloud) -> None:
+    job = machine.start("while printf x; do sleep 0.05; done")
+    shown = Followed(job)
+    cloud.fill_disk(machine.id)
+    with pytest.raises(JobDied) as died:
+        shown.follow(quiet_polls=10)
+    assert died.value.code is FailureCode.INSTANCE_FAULT
 
 
 def test_the_end_of_a_killed_jobs_long_log_is_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +315,7 @@ def test_a_job_that_a_reboot_ended_is_told_and_not_started_again(machine: Machin
         again = Machine(machine.id, remote, machine.home).start('echo again >>"$HOME/ran"', epoch=2)
         with pytest.raises(JobDied) as died:
             Followed(again).follow(quiet_polls=1)
-    assert died.value.rebooted
+    assert died.value.code is FailureCode.REBOOTED
     assert (machine.home / "ran").read_text() == "ran\n"
 
 
