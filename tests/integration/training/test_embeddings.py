@@ -149,12 +149,12 @@ def test_an_encoder_does_not_start_a_pool_for_an_empty_list(
     assert Encoder(transformer, "cpu", 16, pool=["cpu"]).encode([], QUIET).shape == (0, 384)
 
 
-@pytest.mark.parametrize("at_work", [False, True])
+@pytest.mark.parametrize(("at_work", "devices"), [(False, DEVICES), (True, ["cpu"])])
 def test_a_killed_process_of_the_pool_is_an_error_that_names_its_device(
-    transformer: Transformer, at_work: bool
+    transformer: Transformer, at_work: bool, devices: list[str]
 ) -> None:
     others = set(multiprocessing.active_children())
-    with Pool(Encoder(transformer, "cpu", 16, pool=DEVICES).model, DEVICES) as pool:
+    with Pool(Encoder(transformer, "cpu", 16, pool=devices).model, devices) as pool:
 
         def work() -> None:
             while True:

@@ -196,6 +196,8 @@ def test_a_problem_has_the_line_of_its_key(text: str, key: str, line: int) -> No
 
 
 SPACES = " " * 100_000
+# The processor's time on a busy machine. With a time that grows with the square of the length, it is minutes.
+LIMIT_S = 20
 
 
 @pytest.mark.parametrize(
@@ -219,17 +221,17 @@ SPACES = " " * 100_000
     ids=range(14),
 )
 def test_checking_takes_time_in_proportion_to_the_text(text: str) -> None:
-    start = time.process_time()
+    start = time.thread_time()
     with contextlib.suppress(ConfigError):
         parse_config(MINIMAL + text)
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < LIMIT_S
 
 
 @pytest.mark.parametrize("identifier", ["1", "1-", "a.", "-", "1a"])
 def test_checking_a_long_version_takes_time_in_proportion_to_it(identifier: str) -> None:
-    start = time.process_time()
+    start = time.thread_time()
     problems(f'name = "m"\nversion = "1.0.0-{identifier * 100_000}!"\n')
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < LIMIT_S
 
 
 @pytest.mark.parametrize(
