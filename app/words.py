@@ -167,10 +167,23 @@ class Stage(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The result of the validation against the model in production."""
+    """The result of the validation. It is unknown where there was none, or nothing to compare with."""
 
     PASSED = "passed"
     FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @property
+    def has_marker(self) -> bool:
+        """Whether an object of this name stands in the model's prefix."""
+        return self is not Verdict.UNKNOWN
+
+
+class Origin(StrEnum):
+    """Where a model comes from: a build of this registry, or a bucket that was filled before it existed."""
+
+    BUILT = "built"
+    IMPORTED = "imported"
 
 
 class Actor(StrEnum):

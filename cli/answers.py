@@ -37,6 +37,10 @@ def read(document: Mapping[str, Any], of: Callable[[Mapping[str, Any]], T]) -> T
         raise ApiError(message) from exc
 
 
+def _optional_text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a build."""
@@ -141,7 +145,8 @@ class Artifact:
 
     name: str
     url: str
-    sha256: str
+    # The digest of an imported file is computed some time after the import.
+    sha256: str | None
     size_bytes: int
 
 
@@ -156,7 +161,9 @@ class Latest:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
         artifacts = (
-            Artifact(name, str(of["url"]), str(of["sha256"]), int(of["size"]))
+            Artifact(
+                name, str(of["url"]), None if of["sha256"] is None else str(of["sha256"]), int(of["size"])
+            )
             for name, of in document["artifacts"].items()
         )
         return cls(

@@ -53,5 +53,6 @@ def show_latest(console: Console, stage: str, latest: Latest) -> None:
     console.print(Text.assemble((plain(latest.prefix), "bold"), since))
     for artifact in latest.artifacts:
         # On one line, however narrow the terminal is, because digests are there to be copied.
-        line = f"  {plain(artifact.name):<22} {artifact.size_bytes:>12,} bytes  {plain(artifact.sha256)}"
+        digest = plain(artifact.sha256) if artifact.sha256 is not None else "no digest yet"
+        line = f"  {plain(artifact.name):<22} {artifact.size_bytes:>12,} bytes  {digest}"
         console.print(Text(line), soft_wrap=True)

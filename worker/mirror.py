@@ -85,8 +85,10 @@ def _matches(there: ObjectInfo | None, wanted: Wanted) -> bool:
         case Exactly(content):
             return there is not None and there.holds(content)
         case CopyOf(_, sha256, size_bytes):
-            # An object without a digest was not written by the registry: only its size can be compared.
-            return there is not None and there.size_bytes == size_bytes and there.sha256 in (None, sha256)
+            # An object without a digest was not written by the registry, and the digest of an imported
+            # file may not be computed yet: then only the size can be compared.
+            digests = {there.sha256, sha256} - {None} if there is not None else set()
+            return there is not None and there.size_bytes == size_bytes and len(digests) <= 1
 
 
 def _change(bucket: Bucket, key: str, there: ObjectInfo | None, wanted: Wanted) -> None:
@@ -97,8 +99,9 @@ def _change(bucket: Bucket, key: str, there: ObjectInfo | None, wanted: Wanted) 
         case Nothing() if there is not None:
             bucket.delete(key, only=there)
         case CopyOf(source, sha256, _):
-            made = bucket.head(source)
+            made = bucket.head(source) if source is not None else None
             if made is None or made.sha256 != sha256:
-                message = f"{key} is not what it should be, and {source}, where it was made, is gone."
+                copy = "the registry never had another copy" if source is None else f"{source} is gone"
+                message = f"{key} is not what it should be, and {copy}."
                 raise Unsettled(message)
             bucket.copy(made, key, over=there)

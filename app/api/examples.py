@@ -108,6 +108,7 @@ MODEL: dict[str, Any] = {
     "version": "0.0.2",
     "sha": SHA,
     "branch": "feature/more-data",
+    "origin": "built",
     "build": _BUILD_ID,
     "published_at": "2026-11-23T10:01:09.550021Z",
     "metrics": METRICS,
@@ -115,7 +116,13 @@ MODEL: dict[str, Any] = {
     "verdict_reason": "none of 1 common benchmarks fell by more than 2.0%",
     "stages": ["development"],
     "artifacts": [
-        {"name": "model.zip", "sha256": _DIGEST, "size": _SIZE, "content_type": "application/zip"},
+        {
+            "name": "model.zip",
+            "sha256": _DIGEST,
+            "size": _SIZE,
+            "content_type": "application/zip",
+            "missing_since": None,
+        },
     ],
     "promotions": [PROMOTION],
 }

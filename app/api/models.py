@@ -22,7 +22,7 @@ from app.api.deps import (
     SettingsDep,
 )
 from app.api.errors import problems
-from app.api.shown import ShownActor, ShownMessage, ShownStage, ShownVerdict
+from app.api.shown import ShownActor, ShownMessage, ShownOrigin, ShownStage, ShownVerdict
 from app.api.strict import StrictRoute
 from app.api.text import Line, Lines
 from app.aws import CloudError
@@ -47,9 +47,16 @@ class ArtifactOut(BaseModel):
     """One file of a model."""
 
     name: str = Field(examples=["model.zip"])
-    sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+    sha256: str | None = Field(
+        description="Null for an imported file until its digest has been computed.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
     size: int = Field(description="Size in bytes.")
     content_type: str
+    missing_since: datetime | None = Field(
+        description="Since when the bucket is known not to hold this file, or to hold other content there. "
+        "Null while it is there."
+    )
 
 
 class PromotionOut(BaseModel):
@@ -81,21 +88,22 @@ class PromotionOut(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """The model that a succeeded build published under its prefix."""
+    """The model of a prefix: a build published it, or an import found it in the bucket."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MODEL]})
 
     prefix: str = Field(examples=["0.0.2-aff1242"])
     version: str = Field(examples=["0.0.2"])
-    sha: str
-    branch: str
-    build: UUID = Field(description="The build that made the model.")
+    sha: str = Field(description="The git commit. Of an imported model, only its first digits may be known.")
+    branch: str | None = Field(description="Null for an imported model.")
+    origin: ShownOrigin
+    build: UUID | None = Field(description="The build that made the model. Null for an imported model.")
     published_at: datetime
     metrics: dict[str, Any] = Field(
         description="The figures of each benchmark, by its name.", examples=[examples.METRICS]
     )
     verdict: ShownVerdict = Field(
-        description="The verdict of the validation against the model in production."
+        description="The verdict of the validation. `unknown` for a model that was imported without one."
     )
     verdict_reason: ShownMessage
     stages: list[ShownStage] = Field(description="Every stage that the model was ever promoted to.")
@@ -110,6 +118,7 @@ class ModelOut(BaseModel):
             version=model.version,
             sha=model.sha,
             branch=model.branch,
+            origin=model.origin,
             build=model.build_id,
             published_at=model.published_at,
             metrics=model.metrics,
@@ -118,7 +127,11 @@ class ModelOut(BaseModel):
             stages=sorted(been_in, key=_order),
             artifacts=[
                 ArtifactOut(
-                    name=file.name, sha256=file.sha256, size=file.size_bytes, content_type=file.content_type
+                    name=file.name,
+                    sha256=file.sha256,
+                    size=file.size_bytes,
+                    content_type=file.content_type,
+                    missing_since=file.missing_since,
                 )
                 for file in model.artifacts
             ],
@@ -153,7 +166,7 @@ class DownloadOut(BaseModel):
     """A file, and the URL to download it from."""
 
     url: str = Field(description="A presigned URL, which needs no credentials.")
-    sha256: str
+    sha256: str | None = Field(description="Null for an imported file until its digest has been computed.")
     size: int = Field(description="Size in bytes.")
 
 

@@ -12,13 +12,25 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, WithJsonSchema
 
 from app.api import bounded
-from app.words import Actor, BuildKind, BuildState, LaunchState, Market, Stage, StepName, StepState, Verdict
+from app.words import (
+    Actor,
+    BuildKind,
+    BuildState,
+    LaunchState,
+    Market,
+    Origin,
+    Stage,
+    StepName,
+    StepState,
+    Verdict,
+)
 
 ShownActor = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Actor)})]
 ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
 ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
 ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]
+ShownOrigin = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Origin)})]
 ShownStage = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Stage)})]
 ShownStep = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepName)})]
 ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepState)})]

@@ -30,6 +30,7 @@ from app.words import (
     InputKind,
     LaunchState,
     Market,
+    Origin,
     Stage,
     StepState,
     Verdict,
@@ -246,7 +247,10 @@ class BuildInput(Base):
 
 
 class Model(Base):
-    """The model that a succeeded build published under its prefix."""
+    """The model of a prefix: a succeeded build published it, or an import found it in the bucket.
+
+    Of an imported model, the build and the branch are not known, and the sha may have only 7 digits.
+    """
 
     __tablename__ = "models"
 
@@ -254,8 +258,11 @@ class Model(Base):
     prefix: Mapped[str] = mapped_column(unique=True)
     version: Mapped[str]
     sha: Mapped[str]
-    branch: Mapped[str]
-    build_id: Mapped[UUID] = mapped_column(ForeignKey("builds.id", ondelete="RESTRICT"), unique=True)
+    branch: Mapped[str | None]
+    origin: Mapped[str] = mapped_column(server_default=Origin.BUILT.value)
+    build_id: Mapped[UUID | None] = mapped_column(ForeignKey("builds.id", ondelete="RESTRICT"), unique=True)
+    # The configuration of an imported model, as the bucket holds it. That of a built one is with its build.
+    search_config: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
     metrics: Mapped[dict[str, Any]]
     verdict: Mapped[str]
     verdict_reason: Mapped[str]
@@ -266,6 +273,8 @@ class Model(Base):
 
     __table_args__ = (
         CheckConstraint(_one_of("verdict", Verdict), name="verdict"),
+        CheckConstraint(_one_of("origin", Origin), name="origin"),
+        CheckConstraint("origin = 'imported' OR (build_id IS NOT NULL AND branch IS NOT NULL)", name="made"),
         UniqueConstraint("id", "version"),
         Index("ix_models_published", text("published_at DESC"), text("id DESC")),
         Index("ix_models_version_published", "version", text("published_at DESC"), text("id DESC")),
@@ -281,13 +290,21 @@ class Artifact(Base):
     model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id", ondelete="RESTRICT"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(unique=True)
-    sha256: Mapped[str]
+    # Null for an imported file until its digest has been computed.
+    sha256: Mapped[str | None]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     content_type: Mapped[str]
+    # The ETag of the object when its content was last compared with the digest: as long as it has not
+    # changed, the object need not be looked at again.
+    verified_etag: Mapped[str | None]
+    # Since when the bucket is known not to hold this file: it is gone, or has other content. Nobody can
+    # download the model as it was recorded then, so it is not handed out and not promoted.
+    missing_since: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
         CheckConstraint("size_bytes >= 0", name="size_bytes"),
+        Index("ix_artifacts_missing", "model_id", postgresql_where=text("missing_since IS NOT NULL")),
     )
 
 

@@ -26,10 +26,13 @@ class Exactly:
 
 @dataclass(frozen=True)
 class CopyOf:
-    """The key should hold an object with this digest. A missing object is copied from `source`."""
+    """The key should hold an object with this digest, which may be unknown as yet.
 
-    source: str
-    sha256: str
+    A missing object is copied from `source`, if the registry has ever had it elsewhere.
+    """
+
+    source: str | None
+    sha256: str | None
     size_bytes: int
 
 
@@ -65,12 +68,16 @@ def _of_model(session: Session, model: Model, name: str) -> Wanted:
     if (stage := known(Stage, name)) is not None:
         been_in = exists().where(Promotion.model_id == model.id, Promotion.stage == stage)
         return Exactly(b"") if session.scalar(select(been_in)) else Nothing()
-    if (verdict := known(Verdict, name)) is not None:
+    verdict = known(Verdict, name)
+    if verdict is not None and verdict.has_marker:
         return Exactly(b"") if model.verdict == verdict else Nothing()
     artifact = session.get(Artifact, (model.id, name))
     if artifact is None:
         return NotOurs(f"it is not an artifact of {model.prefix}")
-    return CopyOf(keys.unpublished_key(model.build_id, artifact.sha256), artifact.sha256, artifact.size_bytes)
+    source = None
+    if model.build_id is not None and artifact.sha256 is not None:
+        source = keys.unpublished_key(model.build_id, artifact.sha256)
+    return CopyOf(source, artifact.sha256, artifact.size_bytes)
 
 
 def _is_being_built(session: Session, prefix: str) -> bool:

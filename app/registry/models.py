@@ -14,11 +14,14 @@ from app.words import Stage
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """The name of one file of a model, its key in the bucket, and the size and digest that it must have."""
+    """The name of one file of a model, its key in the bucket, and the size and digest that it must have.
+
+    The digest of an imported file is None until it has been computed.
+    """
 
     name: str
     key: str
-    sha256: str
+    sha256: str | None
     size_bytes: int
 
 

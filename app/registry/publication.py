@@ -59,5 +59,6 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
             PromotionRequest(Stage(build.promote_to), "with its build"),
             Actor(build.requested_by_kind),
         )
-    # This comes after the promotion, which locks its stage. mirror.ask says why.
-    mirror.ask(session, verdict_key(build.prefix, publication.verdict))
+    if publication.verdict.has_marker:
+        # This comes after the promotion, which locks its stage. mirror.ask says why.
+        mirror.ask(session, verdict_key(build.prefix, publication.verdict))

@@ -52,14 +52,22 @@ def test_a_stages_marker_is_there_once_the_model_was_promoted_to_it(registry: Re
     assert should_hold(registry, f"{prefix}/production") == Nothing()
 
 
-@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("verdict", [word for word in Verdict if word.has_marker])
 def test_of_the_two_markers_of_a_verdict_the_models_own_is_there(
     registry: Registry, verdict: Verdict
 ) -> None:
     prefix = registry.model(verdict=verdict)
-    other = next(word for word in Verdict if word is not verdict)
+    other = next(word for word in Verdict if word.has_marker and word is not verdict)
     assert should_hold(registry, f"{prefix}/{verdict}") == Exactly(b"")
     assert should_hold(registry, f"{prefix}/{other}") == Nothing()
+
+
+def test_a_verdict_that_is_unknown_has_no_marker(registry: Registry) -> None:
+    prefix = registry.model(verdict=Verdict.UNKNOWN)
+    assert should_hold(registry, f"{prefix}/passed") == Nothing()
+    assert should_hold(registry, f"{prefix}/failed") == Nothing()
+    assert isinstance(should_hold(registry, f"{prefix}/unknown"), NotOurs)
+    assert registry.count("outbox") == 0
 
 
 def test_an_artifact_is_what_was_published(registry: Registry) -> None:
@@ -69,6 +77,7 @@ def test_an_artifact_is_what_was_published(registry: Registry) -> None:
     assert isinstance(wanted, CopyOf)
     assert wanted.sha256 == registry.value("SELECT sha256 FROM artifacts")
     assert wanted.size_bytes == 10
+    assert wanted.source is not None
     assert str(build_id) in wanted.source
 
 

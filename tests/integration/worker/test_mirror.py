@@ -8,7 +8,7 @@ import pytest
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
 from app.registry.mirror import CopyOf, Wanted
-from app.storage.bucket import Bucket, digest_of
+from app.storage.bucket import Bucket, ObjectInfo, digest_of
 from app.words import Stage, Verdict
 from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
@@ -112,8 +112,8 @@ def test_what_is_not_ours_is_neither_written_nor_deleted(registry: Registry, buc
 
 
 @pytest.fixture
-def published(registry: Registry, bucket: Bucket, tmp_path: Path) -> CopyOf:
-    """An artifact whose model is published, and that still lies where its build made it."""
+def published(registry: Registry, bucket: Bucket, tmp_path: Path) -> ObjectInfo:
+    """Where an artifact of a published model still lies as its build made it."""
     build_id = registry.queue()
     file = tmp_path / "model.zip"
     file.write_bytes(b"the model")
@@ -124,13 +124,16 @@ def published(registry: Registry, bucket: Bucket, tmp_path: Path) -> CopyOf:
     with registry.database.transaction() as session:
         wanted = keys_to_look_at.should_hold(session, f"{prefix}/model.zip")
     assert isinstance(wanted, CopyOf)
+    assert wanted.source is not None
     bucket.put_once(wanted.source, file, content, content_type="application/zip", build_id=str(build_id))
-    return wanted
+    made = bucket.head(wanted.source)
+    assert made is not None
+    return made
 
 
 @pytest.mark.parametrize("there", [None, b"broken", b"not model"], ids=["gone", "cut off", "same size"])
 def test_an_artifact_that_is_not_what_was_published_is_copied_again(
-    registry: Registry, bucket: Bucket, published: CopyOf, there: bytes | None
+    registry: Registry, bucket: Bucket, published: ObjectInfo, there: bytes | None
 ) -> None:
     key = registry.value("SELECT key FROM artifacts")
     if there is not None:
@@ -138,21 +141,20 @@ def test_an_artifact_that_is_not_what_was_published_is_copied_again(
     ask(registry, key)
     assert mirror.drain(registry.database, bucket) == 1
     assert read(bucket, key) == b"the model"
-    found, made = bucket.head(key), bucket.head(published.source)
+    found = bucket.head(key)
     assert found is not None
-    assert made is not None
-    assert (found.sha256, found.build_id) == (published.sha256, made.build_id)
+    assert (found.sha256, found.build_id) == (published.sha256, published.build_id)
 
 
 def test_an_artifact_that_cannot_be_brought_back_is_reported_and_tried_again(
-    registry: Registry, bucket: Bucket, published: CopyOf
+    registry: Registry, bucket: Bucket, published: ObjectInfo
 ) -> None:
-    bucket.delete(published.source)
+    bucket.delete(published.key)
     key = registry.value("SELECT key FROM artifacts")
     ask(registry, key)
     assert mirror.drain(registry.database, bucket) == 0
     error = registry.value("SELECT last_error FROM outbox")
-    assert published.source in error
+    assert published.key in error
     assert "is gone" in error
 
 
@@ -235,7 +237,7 @@ def paused_before_the_change(monkeypatch: pytest.MonkeyPatch) -> Callable[[Calla
 def test_a_worker_whose_knowledge_is_old_does_not_overwrite_a_newer_object(
     registry: Registry,
     bucket: Bucket,
-    published: CopyOf,
+    published: ObjectInfo,
     tmp_path: Path,
     paused_before_the_change: Callable[[Callable[[], None]], None],
 ) -> None:
