@@ -1,7 +1,9 @@
 """AWS clients, and the one place that translates their errors into errors that say what to do."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import boto3
@@ -168,6 +170,16 @@ def translated() -> Iterator[None]:
         raise InvalidRequest(type(exc).__name__, str(exc)) from exc
 
 
+@cache
+def _session() -> boto3.session.Session:
+    """One for the process: each session would load its own copy of AWS's descriptions of its services."""
+    return boto3.session.Session()
+
+
+# A session's clients must be made by one thread at a time.
+_MAKING = threading.Lock()
+
+
 def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
     """A client that presigns with Signature V4, because AWS's newer regions accept nothing else.
 
@@ -178,25 +190,28 @@ def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
         s3={"addressing_style": "path" if settings.aws_endpoint_url else "virtual"},
         max_pool_connections=32,
     )
-    return boto3.session.Session().client(
-        "s3",
-        region_name=settings.region,
-        endpoint_url=settings.aws_endpoint_url,
-        config=(_config(1, connect_s=2, read_s=3) if probing else _config(5)).merge(signing),
-    )
+    with _MAKING:
+        return _session().client(
+            "s3",
+            region_name=settings.region,
+            endpoint_url=settings.aws_endpoint_url,
+            config=(_config(1, connect_s=2, read_s=3) if probing else _config(5)).merge(signing),
+        )
 
 
 def ec2_client(settings: Settings, region: str, *, attempts: int = 5) -> "EC2Client":
     """Use one attempt for RunInstances: its capacity errors have status 500, which botocore would retry."""
-    return boto3.session.Session().client(
-        "ec2", region_name=region, endpoint_url=settings.aws_endpoint_url, config=_config(attempts)
-    )
+    with _MAKING:
+        return _session().client(
+            "ec2", region_name=region, endpoint_url=settings.aws_endpoint_url, config=_config(attempts)
+        )
 
 
 def secrets_client(settings: Settings, region: str) -> "SecretsManagerClient":
-    return boto3.session.Session().client(
-        "secretsmanager",
-        region_name=region,
-        endpoint_url=settings.aws_endpoint_url,
-        config=_config(5),
-    )
+    with _MAKING:
+        return _session().client(
+            "secretsmanager",
+            region_name=region,
+            endpoint_url=settings.aws_endpoint_url,
+            config=_config(5),
+        )

