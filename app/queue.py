@@ -3,15 +3,17 @@
 The worker holds the receiving half; the API never imports it.
 """
 
+from typing import Any
 from uuid import UUID
 
 import procrastinate
 import psycopg
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
-from sqlalchemy import ColumnElement, Text, cast, column, literal_column, select, table
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ColumnElement, Text, cast, column, func, literal_column, null, select, table
+from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.types import UserDefinedType
 
 # Each queue has its own slots, so that builds that last hours and calls to AWS that hang delay nothing else.
 BUILDS = "builds"
@@ -36,6 +38,26 @@ def enqueue_build(session: Session, build_id: UUID) -> None:
     the build. The build's own lease, which ends by itself, decides which worker carries it.
     """
     _enqueue(session, RUN_BUILD, queue=BUILDS, once=None, build_id=str(build_id))
+
+
+def build_job(build_id: ColumnElement[UUID]) -> ColumnElement[Any]:
+    """An SQL expression that enqueues a build's job, as `enqueue_build` does.
+
+    It lets one statement store a build and its job. It enqueues a job each time it is evaluated.
+    """
+    job = func.row(
+        BUILDS, RUN_BUILD, 0, null(), null(), func.jsonb_build_object("build_id", build_id), null()
+    )
+    return func.procrastinate_defer_jobs_v1(cast(array([job]), _JobsToDefer()))
+
+
+class _JobsToDefer(UserDefinedType[Any]):
+    """The type of the argument of the queue's function that enqueues jobs."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "procrastinate_job_to_defer_v1[]"
 
 
 def has_job(build_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> ColumnElement[bool]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import tomli
 from pydantic import Field, ValidationError, model_validator
 
+from training.config_parts.differences import Difference, differences_of
 from training.config_parts.lines import Path
 from training.config_parts.problems import (
     ConfigError,
@@ -22,17 +23,25 @@ from training.config_parts.problems import (
     unknown_keys,
 )
 from training.config_parts.section import Section
-from training.config_parts.sources import DEFAULT_SOURCES, SourceConfig, source_tables, sources_of
+from training.config_parts.sources import (
+    DEFAULT_SOURCES,
+    SourceConfig,
+    source_tables,
+    sources_of,
+    written_sources,
+)
 from training.config_parts.values import (
     Device,
     FilePath,
     FolderPath,
     Name,
+    OptionalFilePath,
     TransformerName,
     Url,
     at_most,
 )
 from training.config_parts.words import VAGUE_CODE, CleaningStep, Figure, Language
+from training.config_parts.writing import toml_document
 
 __all__ = [
     "DEFAULT_SOURCES",
@@ -41,11 +50,16 @@ __all__ = [
     "CleaningStep",
     "ConfigError",
     "ConfigProblem",
+    "Difference",
     "Figure",
     "Language",
     "SearchConfig",
     "SourceConfig",
+    "differences",
     "parse_config",
+    "parse_toml",
+    "shown",
+    "write_config",
 ]
 
 SEMANTIC_VERSION: Final = re.compile(
@@ -74,7 +88,7 @@ class SearchConfig(Section):
 
     # Data.
     vague_terms_data_file: FilePath | None = None
-    vague_terms_regex_file: FilePath | None = None
+    vague_terms_regex_file: OptionalFilePath = None
     extra_data_file: FilePath | None = None
     cn_data_file: FilePath | None = None
     search_references_file: FilePath | None = None
@@ -179,9 +193,7 @@ class SearchConfig(Section):
 
 def parse_config(text: str) -> SearchConfig:
     """Read a `search-config.toml`. Raises `ConfigError` with all problems, or with the first of too many."""
-    # Editors on Windows may write a byte order mark, which TOML allows and tomli does not.
-    text = text.removeprefix("\ufeff")
-    raw = _read_toml(text)
+    raw = parse_toml(text)
     findings: list[Finding] = []
     tables = source_tables(raw.pop("sources", []), findings)
     findings += _version_findings(raw)
@@ -196,13 +208,45 @@ def parse_config(text: str) -> SearchConfig:
         findings += [found for found in findings_of(exc, ()) if found.path != ("version",)]
     sources = list(sources_of(known, tables, findings))
     if findings or flat is None:
-        raise error_of(findings, text)
+        raise error_of(findings, text.removeprefix("\ufeff"))
     return flat.model_copy(update={"sources": tuple(sources)})
 
 
-def _read_toml(text: str) -> dict[str, Any]:
+def write_config(config: SearchConfig) -> str:
+    """The text of a configuration that names every value, also those that a posted text left to a default.
+
+    Reading it gives the same configuration. Existing tools have other defaults, so they need every key.
+    """
+    values: dict[str, Any] = config.model_dump(exclude_none=True)
+    values["vague_terms_regex_file"] = config.vague_terms_regex_file or ""
+    values["sources"] = list(written_sources(values, config.sources))
+    return toml_document(values)
+
+
+def differences(there: str, sent: str) -> tuple[Difference, ...]:
+    """The values that differ between two configurations, the first of them if there are very many.
+
+    Layout, comments, order and line ends do not count, and neither does a default value that only one of the
+    two writes out. Where one of the texts is not even TOML, the one difference is the whole file.
+    """
+    if there == sent:
+        return ()
     try:
-        return tomli.loads(text)
+        try:
+            values = parse_config(there).model_dump(), parse_config(sent).model_dump()
+        except ConfigError:
+            # One of them may be for another version of this code, which knows other keys: as written, then.
+            values = parse_toml(there), parse_toml(sent)
+        return differences_of(*values)
+    except (ConfigError, RecursionError):
+        return (Difference("search-config.toml", None, None),)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The values of a text, whatever its keys are. Raises `ConfigError` if it is not TOML."""
+    try:
+        # Editors on Windows may write a byte order mark, which TOML allows and tomli does not.
+        return tomli.loads(text.removeprefix("\ufeff"))
     except tomli.TOMLDecodeError as exc:
         message = f"is not valid TOML: {exc.msg} (line {exc.lineno}, column {exc.colno})"
         raise ConfigError((ConfigProblem("", exc.lineno, message),)) from exc

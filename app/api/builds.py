@@ -59,12 +59,14 @@ class BuildCreate(BaseModel):
     base_search_config: Lines | None = Field(
         default=None,
         max_length=1 << 20,
-        description="The base branch's search-config.toml. Without it, a model is always needed.",
+        description="The base branch's search-config.toml. Without it, a model is always needed. What is not "
+        "a configuration, such as the message of a command that failed, is refused unless `force` is sent.",
     )
     promote_to: Stage | None = Field(
         default=None, description="Promote the model to this stage once it is published."
     )
     force: StrictBool = Field(default=False, description="Build even if the version has not risen.")
+    dry_run: StrictBool = Field(default=False, description="Only answer what would happen. Nothing is built.")
 
 
 class StepOut(BaseModel):
@@ -252,10 +254,27 @@ class BuildAnswerOut(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.QUEUED, examples.NOT_NEEDED]})
 
-    outcome: Literal["queued", "exists", "not_needed"]
+    outcome: Literal["queued", "exists", "needed", "not_needed"] = Field(
+        description="`needed` is the answer of a dry run where a build would be queued."
+    )
     prefix: str = Field(examples=["0.0.2-aff1242"])
-    build: BuildOut | None
+    build: BuildOut | None = Field(
+        description="Null when there is none, also when the model exists and was not built here."
+    )
     reason: NotNeeded | None = Field(description="Why no model is needed. Null when one is needed.")
+    base_problem: str | None = Field(
+        description="Why the base branch's version could not be compared, so that a model counts as needed."
+    )
+    changed_keys: list[str] = Field(
+        description="Keys whose values differ from the base branch's although the version is not higher. "
+        f"Somebody may have forgotten to raise it. At most {requests.MOST_NAMED}.",
+        examples=[["learning_rate"]],
+    )
+    other_models_of_this_version: list[str] = Field(
+        description="Models of the same version at other commits, newest first. "
+        f"At most {requests.MOST_NAMED}.",
+        examples=[["0.0.2-0b5e7c1"]],
+    )
 
 
 class BuildPage(BaseModel):
@@ -276,7 +295,7 @@ class BuildPage(BaseModel):
     responses={
         200: {
             "model": BuildAnswerOut,
-            "description": "The prefix has a build already, or no model is needed",
+            "description": "The prefix has a model or a build, no model is needed, or it was a dry run",
         },
         **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig, Unauthorized, Forbidden),
     },
@@ -284,8 +303,9 @@ class BuildPage(BaseModel):
 def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> BuildAnswerOut:
     """Queue the build of the commit's prefix.
 
-    `queued` (202): a build was made. `exists` (200): the prefix has an active or succeeded build; send it
-    as often as you like. `not_needed` (200): the version has not risen above the base branch's.
+    `queued` (202): a build was made. `exists` (200): the prefix has a model, or an active build; send it as
+    often as you like. `not_needed` (200): the version has not risen above the base branch's. With `dry_run`,
+    nothing is made, and `needed` (200) says that a build would be queued.
     """
     if body.promote_to is not None:
         who.need(Scope.promote(body.promote_to))
@@ -298,6 +318,7 @@ def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> Buil
             base_search_config=body.base_search_config,
             promote_to=body.promote_to,
             force=body.force,
+            dry_run=body.dry_run,
             requested_by=who.name,
             requested_by_kind=who.kind,
         ),
@@ -309,6 +330,9 @@ def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> Buil
         prefix=answer.prefix,
         build=BuildOut.of(answer.build) if answer.build else None,
         reason=answer.reason,
+        base_problem=answer.base_problem,
+        changed_keys=list(answer.changed_keys),
+        other_models_of_this_version=list(answer.other_models),
     )
 
 

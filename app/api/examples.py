@@ -66,6 +66,9 @@ NOT_NEEDED: dict[str, Any] = {
     "prefix": PREFIX,
     "build": None,
     "reason": "version_unchanged",
+    "base_problem": None,
+    "changed_keys": ["learning_rate"],
+    "other_models_of_this_version": ["0.0.2-0b5e7c1"],
 }
 QUEUED: dict[str, Any] = {
     "outcome": "queued",
@@ -88,6 +91,9 @@ QUEUED: dict[str, Any] = {
         ],
     },
     "reason": None,
+    "base_problem": None,
+    "changed_keys": [],
+    "other_models_of_this_version": [],
 }
 
 METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}
@@ -178,7 +184,12 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "config-differs": (
         f"{PREFIX} has a build with other values of digits. Raise the version in search-config.toml, "
         "or send the configuration that it was built with.",
-        {"prefix": PREFIX, "build": _BUILD_ID, "keys": ["digits"]},
+        {
+            "prefix": PREFIX,
+            "build": _BUILD_ID,
+            "keys": ["digits"],
+            "differences": [{"key": "digits", "there": "6", "sent": "8"}],
+        },
     ),
     "gate-refused": (
         f"{PREFIX} was never in staging, and production takes only models that were. "
@@ -191,7 +202,10 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "invalid-search-config": (
         "search_config cannot be used: line 3: digits: must be one of 6 or 8; it is 7",
-        {"problems": [{"key": "digits", "line": 3, "message": "must be one of 6 or 8; it is 7"}]},
+        {
+            "field": "search_config",
+            "problems": [{"key": "digits", "line": 3, "message": "must be one of 6 or 8; it is 7"}],
+        },
     ),
     "unauthorized": (
         "Send `Authorization: Bearer <token>` with a token that this registry knows (REGISTRY_API_TOKENS).",

@@ -10,7 +10,7 @@ from typing import Literal
 from uuid import UUID
 
 from app.words import Scope, Stage
-from training.config import ConfigProblem
+from training.config import ConfigProblem, Difference
 
 
 @dataclass(eq=False, repr=False)
@@ -44,19 +44,27 @@ class Conflict(RegistryError):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class PrefixCollision(Conflict):
-    """Another commit has this prefix. Raise the version in search-config.toml."""
+    """Another commit has this prefix. Raise the version in search-config.toml.
+
+    `build` is not set for a model that this registry did not build.
+    """
 
     prefix: str
-    build: UUID
+    build: UUID | None = None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class ConfigDiffers(Conflict):
-    """The prefix was built with another configuration. Raise the version in search-config.toml."""
+    """The prefix was built with another configuration. Raise the version in search-config.toml.
+
+    `differences` has the values of the keys, without what may be secret. `build` is not set for a model that
+    this registry did not build.
+    """
 
     prefix: str
-    build: UUID
+    build: UUID | None = None
     keys: tuple[str, ...]
+    differences: tuple[Difference, ...]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -73,8 +81,9 @@ class Invalid(RegistryError):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class InvalidConfig(Invalid):
-    """The search configuration is not valid."""
+    """The search configuration is not valid. `field` is where it stands in the request."""
 
+    field: Literal["search_config", "base_search_config"] = "search_config"
     problems: tuple[ConfigProblem, ...] = ()
 
 

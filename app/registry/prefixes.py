@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-import tomli
 from semver import Version
 
-from app.registry.errors import Invalid
-from training.config import SEMANTIC_VERSION
+from app.registry.errors import Invalid, InvalidConfig
+from training.config import SEMANTIC_VERSION, ConfigError, ConfigProblem, SearchConfig, parse_toml, shown
 
 # A prefix is also part of S3 keys, the key of an index and the value of an EC2 tag, which all have a limit.
 MAX_VERSION = 100
@@ -97,28 +96,57 @@ def _is_version(text: str) -> bool:
     return len(text) <= MAX_VERSION and SEMANTIC_VERSION.fullmatch(text) is not None
 
 
-def decide(version: str, base_config: str | None) -> NotNeeded | None:
+@dataclass(frozen=True)
+class Base:
+    """The version of the base branch. It is None, with the problem, where a configuration has none."""
+
+    version: Version | None
+    problem: str | None = None
+
+    @classmethod
+    def read(cls, config: str | None) -> Self:
+        """Read the text of the base branch's search-config.toml; None stands for no such file.
+
+        A configuration without a version that can be compared has a problem, because a broken base must not
+        keep a repair from being built. Raises InvalidConfig for what is not a configuration at all, such as
+        the message of a command that failed: to build whenever CI sends one would cost a GPU hour each time.
+        """
+        if config is None:
+            return cls(None)
+        try:
+            values = parse_toml(config)
+        except ConfigError as exc:
+            raise _not_a_base(str(exc), exc.problems) from exc
+        if not values.keys() & SearchConfig.model_fields.keys():
+            raise _not_a_base("it has no key of a search-config.toml", ())
+        version = values.get("version")
+        if isinstance(version, str) and len(version) <= MAX_VERSION and Version.is_valid(version):
+            return cls(Version.parse(version))
+        found = "has no version" if version is None else f"has the version {shown(version)}"
+        problem = (
+            f"base_search_config {found}, which cannot be compared, so a model is built whatever the version "
+            "is. Write MAJOR.MINOR.PATCH, such as 0.0.2, on the base branch."
+        )
+        return cls(None, problem)
+
+
+def _not_a_base(why: str, problems: tuple[ConfigProblem, ...]) -> InvalidConfig:
+    message = (
+        f"base_search_config is not a search-config.toml: {why}. Send the base branch's file. To build "
+        "whatever the version is, leave base_search_config out or send force."
+    )
+    return InvalidConfig(message, field="base_search_config", problems=problems)
+
+
+def decide(version: str, base: Version | None) -> NotNeeded | None:
     """Decide whether a commit needs a model, which it does if its version is higher than the base branch's.
 
-    `base_config` is the text of the base branch's search-config.toml. None, or a text without a readable
-    version, compares as lower than anything, because a broken base must not keep a repair from being built.
-    Returns None when a model is needed. Versions are ordered as semver.org 2.0.0 says in section 11.
+    Without a base a model is always needed. Returns None when a model is needed. Versions are ordered as
+    semver.org 2.0.0 says in section 11.
     """
-    base = _version_of(base_config) if base_config is not None else None
     if base is None:
         return None
     order = parse_version(version).compare(base)
     if order == 0:
         return NotNeeded.VERSION_UNCHANGED
     return NotNeeded.VERSION_ROLLED_BACK if order < 0 else None
-
-
-def _version_of(config: str) -> Version | None:
-    try:
-        version = tomli.loads(config).get("version")
-    except (ValueError, RecursionError):
-        # The text is not TOML, or the parser cannot handle it, such as a thousand nested arrays.
-        return None
-    if not isinstance(version, str) or len(version) > MAX_VERSION or not Version.is_valid(version):
-        return None
-    return Version.parse(version)

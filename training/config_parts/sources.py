@@ -1,6 +1,6 @@
 """The sources of a configuration: their schema, the default sources, and how both are combined."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -109,7 +109,7 @@ DEFAULT_SOURCES: Final = (
 )
 
 # The top-level keys that give the places of default sources.
-_PLACES: Final[Mapping[str, tuple[str, Literal["file", "folder", "url"]]]] = {
+PLACES: Final[Mapping[str, tuple[str, Literal["file", "folder", "url"]]]] = {
     "vague_terms_data_file": ("vague_terms", "file"),
     "extra_data_file": ("extra_references", "file"),
     "cn_data_file": ("cn_self_texts", "file"),
@@ -165,6 +165,19 @@ def sources_of(
             yield source
 
 
+def written_sources(
+    raw: Mapping[str, Any], sources: Iterable[SourceConfig]
+) -> Iterator[dict[str, str | bool | int | float | tuple[str, ...]]]:
+    """The tables that give these sources again, together with the keys of `raw` that give places."""
+    used = set()
+    for source in sources:
+        used.add(source.name)
+        yield source.model_dump(exclude_none=True)
+    for key, (name, _) in PLACES.items():
+        if raw.get(key) is not None and name not in used:
+            yield {"name": name, "enabled": False}
+
+
 def _problems(source: SourceConfig) -> Iterator[str]:
     """What keeps a source from ever being read."""
     places = sum(place is not None for place in (source.file, source.folder, source.url))
@@ -183,7 +196,7 @@ def _places(raw: Mapping[str, Any], findings: list[Finding]) -> dict[str, dict[s
     """The places of default sources, by their names. Each source has one place."""
     places: dict[str, dict[str, str]] = {}
     first_key: dict[str, str] = {}
-    for key, (source_name, field) in _PLACES.items():
+    for key, (source_name, field) in PLACES.items():
         if not isinstance(raw.get(key), str):
             continue
         if source_name in places:

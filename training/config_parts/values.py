@@ -100,6 +100,10 @@ def _file_path(value: str) -> str:
     return value
 
 
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
 def url_problem(value: str) -> str | None:
     """What is wrong with a source's URL, or None. It does not repeat the URL, which may hold a secret."""
     bare = value
@@ -179,6 +183,9 @@ Device = Annotated[str, AfterValidator(_device)]
 
 FilePath = Annotated[str, AfterValidator(_file_path)]
 """A relative path of a file that stays within the raw data or the checkout."""
+
+OptionalFilePath = Annotated[FilePath | None, BeforeValidator(_none_if_empty)]
+"""A path, or an empty text for no file. Existing tools have a default file where the key is missing."""
 
 FolderPath = Annotated[str, AfterValidator(_folder_path)]
 """A relative path of a folder that stays within the raw data or the checkout."""

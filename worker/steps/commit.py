@@ -1,13 +1,9 @@
 """The build's commit, and whether its own search-config.toml is the one that was posted."""
 
-from collections.abc import Mapping
-
-import tomli
-
 from app.registry.builds.steps import BuildView
 from app.storage import keys
 from app.words import FailureCode
-from training.config import ConfigError, parse_config
+from training.config import differences
 from worker.errors import StepFailed
 from worker.machine import git
 from worker.machine.git import Git, GitFailed, GitUnavailable, LocalGit, UnknownCommit
@@ -44,7 +40,7 @@ def differing_keys(build: BuildView, work: Workbench, repository: Git, commit: s
     if committed is None:
         work.log(f"The commit {commit} has no {keys.SEARCH_CONFIG}. The posted one is used.")
         return ()
-    differing = compare(build.search_config, committed)
+    differing = tuple(one.key for one in differences(committed, build.search_config))
     if not differing:
         return ()
     what = f"The posted {keys.SEARCH_CONFIG} has other values than the file at {commit}: {_listed(differing)}"
@@ -53,32 +49,6 @@ def differing_keys(build: BuildView, work: Workbench, repository: Git, commit: s
         raise StepFailed(code, f"{what}. {code.advice}")
     work.note(f"{what}. The build goes on because it was forced.")
     return differing
-
-
-def compare(posted: str, committed: str) -> tuple[str, ...]:
-    """The keys at the top of two configurations whose values differ, sorted.
-
-    Layout, comments, order and line ends do not count, and neither does a default value that only one of the
-    two writes out. Where the committed file is not even TOML, its one difference is the whole file.
-    """
-    posted, committed = posted.removeprefix("\ufeff"), committed.removeprefix("\ufeff")
-    try:
-        ours, theirs = _values(posted), _values(committed)
-    except ConfigError:
-        # The commit's own training code may know other keys than we do: as written, then.
-        try:
-            ours, theirs = tomli.loads(posted), tomli.loads(committed)
-        except (ValueError, RecursionError):
-            return (keys.SEARCH_CONFIG,)
-    except (ValueError, RecursionError):
-        return (keys.SEARCH_CONFIG,)
-    missing = object()
-    names = sorted(ours.keys() | theirs.keys())
-    return tuple(name for name in names if ours.get(name, missing) != theirs.get(name, missing))
-
-
-def _values(text: str) -> Mapping[str, object]:
-    return parse_config(text).model_dump()
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Text, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -32,6 +33,11 @@ def add(session: Session, build_id: UUID, kind: EventType, data: Mapping[str, ob
     ).scalar_one()
     notify(session, build_id, event_id)
     return event_id
+
+
+def notification(build_id: ColumnElement[UUID], event_id: ColumnElement[int]) -> ColumnElement[Any]:
+    """An SQL expression that tells readers about an event that the same statement has recorded."""
+    return func.pg_notify(CHANNEL, cast(func.json_build_object("build", build_id, "event", event_id), Text))
 
 
 def notify(session: Session, build_id: UUID, event_id: int | None = None) -> None:

@@ -1,20 +1,24 @@
 """Requests for builds, as CI makes them. Each prefix is built once, however often it is requested."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
+from uuid import UUID
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, selectinload, undefer
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from app.db.tables import HOLDS_PREFIX, Build
-from app.queue import enqueue_build
-from app.registry.builds import events
-from app.registry.builds.listing import get
+from app.db.tables import HOLDS_PREFIX, Build, Model
+from app.registry.builds import listing
+from app.registry.builds.queueing import NewBuild, queue
 from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig, PrefixCollision
-from app.registry.prefixes import NotNeeded, Prefix, decide, parse_sha
-from app.words import Actor, BuildState, EventType, Stage
-from training.config import ConfigError, SearchConfig, parse_config
+from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha
+from app.registry.public import public_text
+from app.words import Actor, Stage
+from training.config import ConfigError, SearchConfig, differences, parse_config
+
+# The most names that an answer lists. They say that there are others, and GET /models lists them all.
+MOST_NAMED = 20
+_LONGEST_KEY = 100
 
 
 @dataclass(frozen=True)
@@ -27,115 +31,178 @@ class BuildRequest:
     base_search_config: str | None = None
     promote_to: Stage | None = None
     force: bool = False
+    dry_run: bool = False
     requested_by: str = "anonymous"
     requested_by_kind: Actor = Actor.ANONYMOUS
 
 
 @dataclass(frozen=True)
 class BuildAnswer:
-    outcome: Literal["queued", "exists", "not_needed"]
+    """The answer to a request, and what its author should know about the version.
+
+    `other_models` are the prefixes of models of the same version at other commits, newest first.
+    `changed_keys` are those whose values differ from the base's although the version is not higher.
+    `base_problem` says why the versions could not be compared.
+    """
+
+    outcome: Literal["queued", "exists", "needed", "not_needed"]
     prefix: str
-    build: Build | None
+    build: Build | None = None
     reason: NotNeeded | None = None
+    base_problem: str | None = None
+    changed_keys: tuple[str, ...] = ()
+    other_models: tuple[str, ...] = ()
 
 
 def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     """Record and enqueue the build of a commit's prefix, unless it has one already or does not need one.
 
     The row and its job are made in the caller's transaction, so a build cannot be committed without its job.
-    However many callers ask at the same moment, a prefix gets one build.
+    However many callers ask at the same moment, a prefix gets one build. A dry run changes nothing.
 
     Raises InvalidConfig, Invalid (sha, promote_to), PrefixCollision and ConfigDiffers.
     """
+    config = _config_of(wanted.search_config)
+    sha = parse_sha(wanted.sha)
+    prefix = str(Prefix.of(config.version, sha))
+    _refuse_late_stage(wanted.promote_to, prefix)
+    base = _base_of(wanted)
+    reason = decide(config.version, base.version)
+    answer = BuildAnswer(
+        "not_needed",
+        prefix,
+        reason=reason,
+        base_problem=base.problem,
+        changed_keys=() if reason is None else _changed_keys(wanted),
+        other_models=_other_models(session, config.version, prefix),
+    )
+    if reason is not None and not wanted.force:
+        return answer
+    new = NewBuild(
+        prefix=prefix,
+        version=config.version,
+        sha=sha,
+        branch=wanted.branch,
+        search_config=wanted.search_config,
+        base_search_config=wanted.base_search_config,
+        promote_to=wanted.promote_to,
+        forced=wanted.force,
+        requested_by=wanted.requested_by,
+        requested_by_kind=wanted.requested_by_kind,
+    )
+    return _answer_for(session, new, replace(answer, reason=None), dry_run=wanted.dry_run)
+
+
+def _answer_for(session: Session, new: NewBuild, answer: BuildAnswer, *, dry_run: bool) -> BuildAnswer:
+    # The build that prevents ours can fail before we read it. Then try again.
+    for _ in range(10):
+        if not dry_run and (build := queue(session, new)):
+            return replace(answer, outcome="queued", build=build)
+        if holder := _holder(session, new.prefix):
+            _refuse_other_commit(new, holder)
+            _refuse_other_config(new, holder)
+            found = None if holder.build is None else listing.get(session, holder.build)
+            return replace(answer, outcome="exists", build=found)
+        if dry_run:
+            return replace(answer, outcome="needed")
+    msg = f"The builds of {new.prefix} keep starting and ending. Send the request again."
+    raise Conflict(msg)
+
+
+def _config_of(text: str) -> SearchConfig:
     try:
-        config = parse_config(wanted.search_config)
+        return parse_config(text)
     except ConfigError as exc:
         raise InvalidConfig(f"search_config cannot be used: {exc}", problems=exc.problems) from exc
     except (ValueError, RecursionError) as exc:
         # The TOML parser cannot handle everything, such as huge numbers or a thousand nested arrays.
         raise InvalidConfig(f"search_config cannot be read: {exc}. Write it more simply.") from exc
-    sha = parse_sha(wanted.sha)
-    prefix = str(Prefix.of(config.version, sha))
-    if wanted.promote_to is not None and wanted.promote_to.before is not None:
+
+
+def _refuse_late_stage(stage: Stage | None, prefix: str) -> None:
+    if stage is not None and stage.before is not None:
         msg = (
-            f"promote_to can only be {Stage.DEVELOPMENT}: a new model was never in "
-            f"{wanted.promote_to.before}. "
+            f"promote_to can only be {Stage.DEVELOPMENT}: a new model was never in {stage.before}. "
             f"Promote it further with POST /models/{prefix}/promotions."
         )
         raise Invalid(msg)
-    if not wanted.force and (reason := decide(config.version, wanted.base_search_config)):
-        return BuildAnswer("not_needed", prefix, None, reason)
-
-    row = {
-        "prefix": prefix,
-        "version": config.version,
-        "sha": sha,
-        "branch": wanted.branch,
-        "search_config": wanted.search_config,
-        "base_search_config": wanted.base_search_config,
-        "promote_to": wanted.promote_to,
-        "forced": wanted.force,
-        "requested_by": wanted.requested_by,
-        "requested_by_kind": wanted.requested_by_kind,
-    }
-    # The build that prevents our insert can fail before we read it. Then try again.
-    for _ in range(10):
-        if build := _existing(session, prefix):
-            _refuse_other_commit(build, sha)
-            _refuse_other_config(build, config)
-            return BuildAnswer("exists", prefix, build)
-        if build := _insert(session, row):
-            enqueue_build(session, build.id)
-            return BuildAnswer("queued", prefix, build)
-    msg = f"The builds of {prefix} keep starting and ending. Send the request again."
-    raise Conflict(msg)
 
 
-def _existing(session: Session, prefix: str) -> Build | None:
-    return session.scalar(
-        select(Build)
-        .where(Build.prefix == prefix, HOLDS_PREFIX)
-        .options(selectinload(Build.steps), selectinload(Build.launches), undefer(Build.search_config))
-    )
-
-
-def _insert(session: Session, row: dict[str, Any]) -> Build | None:
-    """The new build, or None if another build already holds the prefix."""
-    # If another transaction is inserting the same prefix, Postgres waits here until it commits or rolls back.
-    build_id = session.scalar(
-        insert(Build)
-        .values(row)
-        .on_conflict_do_nothing(index_elements=[Build.prefix], index_where=HOLDS_PREFIX)
-        .returning(Build.id)
-    )
-    if build_id is None:
-        return None
-    events.add(session, build_id, EventType.STATE, {"state": BuildState.QUEUED})
-    return get(session, build_id)
-
-
-def _refuse_other_commit(build: Build, sha: str) -> None:
-    # An earlier release stored the sha as it was sent, so it may have fewer than 40 digits.
-    if not sha.startswith(build.sha):
-        message = (
-            f"{build.prefix} is the commit {build.sha}. Yours, {sha}, shares its version and first 7 digits. "
-            "Raise the version in search-config.toml."
-        )
-        raise PrefixCollision(message, prefix=build.prefix, build=build.id)
-
-
-def _refuse_other_config(build: Build, config: SearchConfig) -> None:
-    """Raises ConfigDiffers if any value differs. Layout and comments do not count."""
+def _base_of(wanted: BuildRequest) -> Base:
     try:
-        built = parse_config(build.search_config).model_dump()
-    except (ValueError, RecursionError):
-        # An earlier release accepted this configuration, and this one cannot read it.
-        return
-    wanted = config.model_dump()
-    differing = tuple(sorted(key for key in wanted if wanted[key] != built.get(key)))
-    if differing:
+        return Base.read(wanted.base_search_config)
+    except InvalidConfig as exc:
+        if not wanted.force:
+            raise
+        return Base(None, exc.message)
+
+
+def _changed_keys(wanted: BuildRequest) -> tuple[str, ...]:
+    """The keys that changed against the base, except the version itself."""
+    found = differences(wanted.base_search_config or "", wanted.search_config)
+    return tuple(one.key[:_LONGEST_KEY] for one in found if one.key != "version")[:MOST_NAMED]
+
+
+def _other_models(session: Session, version: str, prefix: str) -> tuple[str, ...]:
+    found = session.execute(
+        select(Model.prefix)
+        .where(Model.version == version, Model.prefix != prefix)
+        .order_by(Model.published_at.desc(), Model.id.desc())
+        .limit(MOST_NAMED)
+    )
+    return tuple(found.scalars())
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The model of a prefix or, while there is none, its build that is active or has succeeded.
+
+    `build` is None for a model that was not built here, and `search_config` is None if it has no known one.
+    """
+
+    what: Literal["model", "build"]
+    sha: str
+    build: UUID | None
+    search_config: str | None
+
+
+def _holder(session: Session, prefix: str) -> Holder | None:
+    """Models come first: a model may have been imported, and then it has no build."""
+    model = session.execute(
+        select(Model.sha, Model.build_id, func.coalesce(Build.search_config, Model.search_config))
+        .outerjoin(Build, Build.id == Model.build_id)
+        .where(Model.prefix == prefix)
+    ).one_or_none()
+    if model is not None:
+        return Holder("model", *model)
+    build = session.execute(
+        select(Build.sha, Build.id, Build.search_config).where(Build.prefix == prefix, HOLDS_PREFIX)
+    ).one_or_none()
+    return None if build is None else Holder("build", *build)
+
+
+def _refuse_other_commit(new: NewBuild, holder: Holder) -> None:
+    # An earlier release stored the sha as it was sent, so it may have fewer than 40 digits.
+    if not new.sha.startswith(holder.sha):
         message = (
-            f"{build.prefix} has a build with other values of {', '.join(differing)}. Raise the version in "
+            f"{new.prefix} is the commit {holder.sha}. Yours, {new.sha}, shares its version and first 7 "
+            "digits. Raise the version in search-config.toml."
+        )
+        raise PrefixCollision(message, prefix=new.prefix, build=holder.build)
+
+
+def _refuse_other_config(new: NewBuild, holder: Holder) -> None:
+    """Raises ConfigDiffers if any value differs. Layout and comments do not count."""
+    if holder.search_config is None:
+        return
+    found = tuple(
+        replace(one, there=one.there and public_text(one.there), sent=one.sent and public_text(one.sent))
+        for one in differences(holder.search_config, new.search_config)
+    )
+    if found:
+        keys = tuple(one.key for one in found)
+        message = (
+            f"{new.prefix} has a {holder.what} with other values of {', '.join(keys)}. Raise the version in "
             "search-config.toml, or send the configuration that it was built with."
         )
-        raise ConfigDiffers(message, prefix=build.prefix, build=build.id, keys=differing)
+        raise ConfigDiffers(message, prefix=new.prefix, build=holder.build, keys=keys, differences=found)

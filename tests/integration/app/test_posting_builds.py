@@ -95,13 +95,6 @@ def test_force_builds_although_the_version_has_not_risen(api: TestClient, regist
     assert registry.value("SELECT forced FROM builds") is True
 
 
-def test_a_broken_base_configuration_does_not_keep_a_repair_from_building(
-    api: TestClient, registry: Registry
-) -> None:
-    answer = api.post("/builds", json=registry.body(base_search_config="version = = broken"))
-    assert answer.status_code == 202
-
-
 def test_another_commit_with_the_same_digits_is_refused(api: TestClient, registry: Registry) -> None:
     mine, other = "abcdef1" + "0" * 33, "abcdef1" + "1" * 33
     first = api.post("/builds", json=registry.body(sha=mine)).json()
@@ -136,12 +129,65 @@ def test_the_same_commit_with_another_configuration_is_refused(api: TestClient, 
     problem = refused.json()
     assert problem["type"] == "/problems/config-differs"
     assert (problem["build"], problem["keys"]) == (first, ["digits"])
+    assert problem["differences"] == [{"key": "digits", "there": "6", "sent": "8"}]
     assert registry.counts() == before
     # Another layout, and a value that is written out, are the same configuration.
     same = "# of the team\n" + TOML.replace(" = ", "=") + "seed = 0\n"
     answer = api.post("/builds", json=body | {"search_config": same})
     assert answer.status_code == 200, answer.text
     assert answer.json()["outcome"] == "exists"
+
+
+def test_a_model_is_compared_as_a_build_is(api: TestClient, registry: Registry) -> None:
+    prefix = registry.model("1.0.0")
+    sha, build = (registry.value(f"SELECT {name} FROM models") for name in ("sha", "build_id"))
+    # The model decides, whatever became of the build.
+    answer = api.post("/builds", json=registry.body(sha=sha)).json()
+    assert (answer["outcome"], answer["prefix"], answer["build"]["id"]) == ("exists", prefix, str(build))
+    collision = api.post("/builds", json=registry.body(sha=sha[:7] + "f" * 33))
+    assert (collision.status_code, collision.json()["type"]) == (409, "/problems/prefix-collision")
+    differs = api.post("/builds", json=registry.body(sha=sha, search_config=TOML + "seed = 5\n"))
+    assert differs.status_code == 409
+    assert differs.json()["differences"] == [{"key": "seed", "there": "0", "sent": "5"}]
+    assert "has a model with other values of seed" in differs.json()["detail"]
+    assert registry.count("builds") == 1
+
+
+def test_an_imported_model_is_not_built_again(api: TestClient, registry: Registry) -> None:
+    sha = sha_of(5)
+    body = registry.body(sha=sha, search_config=TOML)
+    registry.execute(
+        "INSERT INTO models (prefix, version, sha, origin, search_config, metrics, verdict, verdict_reason)"
+        " VALUES ('1.0.0-' || :sha7, '1.0.0', :sha7, 'imported', :config, '{}', 'unknown', 'imported')",
+        sha7=sha[:7],
+        config=TOML,
+    )
+    for answer in (*at_the_same_moment(api, [body] * 10), api.post("/builds", json=body | {"dry_run": True})):
+        assert answer.status_code == 200
+        assert (answer.json()["outcome"], answer.json()["build"]) == ("exists", None)
+    refused = api.post("/builds", json=body | {"search_config": TOML + "seed = 5\n"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/config-differs")
+    assert "build" not in refused.json()
+    assert registry.count("builds") == 0
+
+
+def test_the_difference_of_two_configurations_shows_no_secret_and_is_bounded(
+    api: TestClient, registry: Registry
+) -> None:
+    def config(word: str) -> str:
+        url = f"https://example.com/{word}?signature={word}-secret"
+        names = "".join(f'[benchmark_floors."{word}{number}"]\ntop_1 = 0.5\n' for number in range(150))
+        return f'{TOML}search_references_url = "{url}"\n{names}'
+
+    body = registry.body(search_config=config("one"))
+    api.post("/builds", json=body)
+    refused = api.post("/builds", json=body | {"search_config": config("two")})
+    assert refused.status_code == 409
+    assert "secret" not in refused.text
+    assert len(refused.content) < 20_000
+    problem = refused.json()
+    assert len(problem["differences"]) == 50
+    assert problem["differences_left_out"] == 50
 
 
 BAD = [

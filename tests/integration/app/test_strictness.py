@@ -122,7 +122,7 @@ SURROGATES = ["\\ud800", "\\udfff", "\\udc00\\ud800"]
 
 def test_the_bodies_have_texts_and_booleans() -> None:
     assert {name for _, name in fields("string")} >= {"sha", "branch", "base_search_config", "note"}
-    assert {name for _, name in fields("boolean")} == {"force", "override"}
+    assert {name for _, name in fields("boolean")} == {"force", "dry_run", "override"}
     assert {name for _, name in QUERY_TEXTS} >= {"version", "branch", "prefix", "cursor"}
 
 

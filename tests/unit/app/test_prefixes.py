@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.registry.errors import Invalid
-from app.registry.prefixes import NotNeeded, Prefix, decide, parse_sha, parse_version
+from app.registry.errors import Invalid, InvalidConfig
+from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha, parse_version
 
 numbers = st.integers(0, 10**6)
 identifiers = st.one_of(numbers.map(str), st.from_regex(r"[0-9]*[A-Za-z-][0-9A-Za-z-]{0,6}", fullmatch=True))
@@ -28,7 +28,7 @@ def config(version: str) -> str:
 
 def risen(version: str, base: str) -> int:
     """1 when a model is needed, 0 when unchanged, -1 when rolled back."""
-    reason = decide(version, config(base))
+    reason = decide(version, Base.read(config(base)).version)
     return {None: 1, NotNeeded.VERSION_UNCHANGED: 0, NotNeeded.VERSION_ROLLED_BACK: -1}[reason]
 
 
@@ -75,21 +75,49 @@ def test_the_order_of_semver_org() -> None:
 
 
 @pytest.mark.parametrize(
-    "base",
+    ("base", "says"),
     [
-        None,
-        "",
-        "this is = = no TOML",
-        'version = "one"',
-        "version = 1",
-        'name = "without a version"',
-        "a = " + "[" * 3000,
-        "a = " + "9" * 6000,
-        f'version = "1.{"9" * 6000}.0"',
+        ('version = "one"', "has the version 'one'"),
+        ('version = "v1.0.0"', "has the version 'v1.0.0'"),
+        ("version = 1", "has the version 1"),
+        ('name = "without a version"', "has no version"),
+        (f'version = "1.{"9" * 6000}.0"', "has the version '1.999"),
     ],
 )
-def test_a_broken_base_does_not_keep_a_repair_from_building(base: str | None) -> None:
-    assert decide("0.0.1", base) is None
+def test_a_base_without_a_version_does_not_keep_a_repair_from_building(base: str, says: str) -> None:
+    read = Base.read(base)
+    assert decide("0.0.1", read.version) is None
+    assert says in (read.problem or "")
+    assert "Write MAJOR.MINOR.PATCH" in (read.problem or "")
+
+
+def test_without_a_base_a_model_is_needed_and_nothing_is_wrong() -> None:
+    read = Base.read(None)
+    assert (decide("0.0.1", read.version), read.problem) == (None, None)
+
+
+def test_a_byte_order_mark_does_not_hide_the_version_of_the_base() -> None:
+    assert decide("0.0.1", Base.read("\ufeff" + config("0.0.1")).version) is NotNeeded.VERSION_UNCHANGED
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "",
+        "\n\n",
+        "# only a comment",
+        "this is = = no TOML",
+        "fatal: path 'search-config.toml' does not exist in 'origin/main'",
+        '<<<<<<< HEAD\nversion = "0.0.1"\n=======\nversion = "0.0.2"\n>>>>>>> other\n',
+        "<!DOCTYPE html><html></html>",
+        'Version = "0.0.1"',
+        "a = " + "[" * 3000,
+        "a = " + "9" * 6000,
+    ],
+)
+def test_a_base_that_is_not_a_configuration_is_refused(base: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"is not a search-config\.toml: .*Send the base branch's file"):
+        Base.read(base)
 
 
 @pytest.mark.parametrize(
