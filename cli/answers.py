@@ -108,12 +108,18 @@ class Build:
 
 @dataclass(frozen=True)
 class Requested:
-    """The answer to a request for a build."""
+    """The answer to a request for a build.
+
+    A registry of an earlier release does not send the last three.
+    """
 
     outcome: str
     prefix: str
     reason: str | None
     build: Build | None
+    base_problem: str | None
+    changed_keys: tuple[str, ...]
+    other_models: tuple[str, ...]
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -123,6 +129,9 @@ class Requested:
             prefix=str(document["prefix"]),
             reason=document.get("reason"),
             build=None if build is None else Build.of(build),
+            base_problem=document.get("base_problem"),
+            changed_keys=tuple(map(str, document.get("changed_keys", ()))),
+            other_models=tuple(map(str, document.get("other_models_of_this_version", ()))),
         )
 
 

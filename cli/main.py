@@ -18,14 +18,14 @@ from cli.arguments import ArgumentError, model_prefix, optional, registry_token,
 from cli.checkout import Checkout, CheckoutError
 from cli.client import RegistryClient, path
 from cli.output import lines, plain, show_latest
-from cli.request import request_build
+from cli.request import VersionNotRaised, request_build
 from cli.serve import MissingExtra, become
 from cli.words import Stage
 
 EXITS = (
     "Exit status: 0 when it is done or nothing is needed, 1 when the build failed, 2 when the arguments or "
-    "the checkout cannot be used, 3 when the registry refused or cannot be reached, 70 for a defect of this "
-    "command."
+    "the checkout cannot be used, or the version should have been raised, 3 when the registry refused or "
+    "cannot be reached, 70 for a defect of this command."
 )
 
 app = typer.Typer(
@@ -80,7 +80,7 @@ def _exit_statuses() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except (ArgumentError, CheckoutError) as exc:
+    except (ArgumentError, CheckoutError, VersionNotRaised) as exc:
         raise _fail(Exit.USAGE, str(exc)) from exc
     except ApiError as exc:
         raise _fail(Exit.REFUSED, str(exc)) from exc
@@ -161,6 +161,16 @@ def build(
     promote_to: Annotated[Stage | None, typer.Option(help="Promote the model when it is published.")] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Build even if the version is not higher.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show whether a model is needed. Nothing is built.")
+    ] = False,
+    allow_unchanged_version: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unchanged-version",
+            help="Succeed even if values differ from those of --base and the version is not higher.",
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the build to its end.")] = True,
 ) -> None:
     """Ask for the model of the commit that this git checkout is at, and follow its build."""
@@ -180,7 +190,10 @@ def build(
                 base_config=base_config,
                 promote_to=promote_to,
                 force=force,
+                dry_run=dry_run,
+                allow_unchanged_version=allow_unchanged_version,
                 wait=wait,
+                note=_say,
             )
         if state in ("failed", "cancelled"):
             raise typer.Exit(Exit.FAILED)

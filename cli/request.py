@@ -1,5 +1,6 @@
 """Ask for a build, as CI does, and follow it to its end."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,10 @@ from cli.output import plain, show_metrics
 from cli.words import Stage
 
 
+class VersionNotRaised(Exception):
+    """Values of the configuration changed and the version did not rise. The message says what to do."""
+
+
 def request_build(
     client: RegistryClient,
     checkout: Checkout,
@@ -21,11 +26,15 @@ def request_build(
     base_config: str | None = None,
     promote_to: Stage | None = None,
     force: bool = False,
+    dry_run: bool = False,
+    allow_unchanged_version: bool = False,
     wait: bool = True,
+    note: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Post the build and follow it. Returns its state, or the outcome where there is no build.
 
-    Raises ApiError.
+    `note` is told what the author of the commit should know. A dry run only shows the answer.
+    Raises ApiError and VersionNotRaised.
     """
     body: dict[str, Any] = {
         "sha": checkout.sha,
@@ -37,15 +46,21 @@ def request_build(
         body["base_search_config"] = base_config
     if promote_to is not None:
         body["promote_to"] = promote_to.value
+    if dry_run:
+        body["dry_run"] = True
     # The same commit asked for twice gets the same build.
     answer = read(client.post("/builds", body, repeatable=True), Requested.of)
+    for said in _notes(answer):
+        note(said)
     build = answer.build
     if build is None:
         console.print(Text(_without_build(answer)))
+        if answer.outcome == "not_needed" and answer.changed_keys and not allow_unchanged_version:
+            raise VersionNotRaised(_not_raised(answer))
         return answer.outcome
     word = "Queued" if answer.outcome == "queued" else f"There is a build already, {plain(build.state)}:"
     console.print(Text.assemble(f"{word} ", (plain(answer.prefix), "bold"), f", build {plain(build.id)}"))
-    if not wait:
+    if dry_run or not wait:
         return build.state
     if build.state == "failed":
         show_failure(client, build, console)
@@ -59,7 +74,30 @@ def request_build(
 def _without_build(answer: Requested) -> str:
     if answer.outcome == "exists":
         return f"The model {plain(answer.prefix)} is there already. It was not built by this registry."
+    if answer.outcome == "needed":
+        return f"A model is needed for {plain(answer.prefix)}. This was a dry run, so nothing was queued."
     return f"No model is needed for {plain(answer.prefix)}: {plain(answer.reason)}."
+
+
+def _notes(answer: Requested) -> Iterator[str]:
+    if answer.base_problem is not None:
+        yield plain(answer.base_problem)
+    if answer.other_models:
+        yield f"Other commits have models of this version: {_listed(answer.other_models)}."
+    if answer.changed_keys and answer.outcome != "not_needed":
+        keys = _listed(answer.changed_keys)
+        yield f"The version is not higher than the base's, and these keys changed: {keys}."
+
+
+def _not_raised(answer: Requested) -> str:
+    return (
+        f"The values of these keys changed, but the version did not rise: {_listed(answer.changed_keys)}. "
+        "Raise the version in search-config.toml, or give --allow-unchanged-version if no model is wanted."
+    )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(map(plain, names))
 
 
 def _show_model(client: RegistryClient, prefix: str, console: Console) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+
 from local.stack import free_port
 from tests.e2e.service import ROOT, Service, small_config
 
@@ -33,6 +35,21 @@ def test_ci_is_told_that_no_model_is_needed(service: Service, tmp_path: Path) ->
     mistaken = service.run("build", "--base", "main", cwd=folder)
     assert mistaken.returncode == 2
     assert "is the commit that is being built" in mistaken.stderr
+
+
+def test_ci_is_told_that_the_version_should_have_been_raised(service: Service, tmp_path: Path) -> None:
+    folder = repository(tmp_path, small_config())
+    (folder / "search-config.toml").write_text(f"# A comment.\n{small_config()}seed = 1234\n")
+    commit(folder)
+    for arguments in (["--dry-run"], []):
+        forgotten = service.run("build", "--base", "HEAD~1", *arguments, cwd=folder)
+        assert forgotten.returncode == 2, forgotten.stderr
+        assert "the version did not rise: seed." in forgotten.stderr
+    allowed = service.run("build", "--base", "HEAD~1", "--allow-unchanged-version", cwd=folder)
+    assert allowed.returncode == 0, allowed.stderr
+    needed = service.run("build", "--dry-run", cwd=folder)
+    assert "A model is needed" in needed.stdout
+    assert httpx.get(f"{service.url}/builds").json()["items"] == []
 
 
 def test_a_failed_build_fails_ci_and_shows_why(service: Service, tmp_path: Path) -> None:

@@ -149,6 +149,75 @@ def test_the_status_is_success_when_there_is_nothing_to_do(
     assert says in result.output
 
 
+def answered(**changes: Any) -> dict[str, Any]:
+    """The answer to a post that needs no build."""
+    return {
+        "outcome": "not_needed",
+        "prefix": "0.0.2-aaaaaaa",
+        "reason": "version_unchanged",
+        "build": None,
+        "base_problem": None,
+        "changed_keys": [],
+        "other_models_of_this_version": [],
+        **changes,
+    }
+
+
+def test_a_forgotten_version_ends_the_command_with_2_and_names_the_keys(api: Api, checkout: Path) -> None:
+    api.answer("POST /builds", answered(changed_keys=["digits", "learning_rate"]))
+    result = run("build", "--base", "HEAD~1")
+    assert result.exit_code == 2
+    assert "the version did not rise: digits, learning_rate. Raise the version" in result.output
+    assert run("build", "--dry-run").exit_code == 2
+    allowed = run("build", "--base", "HEAD~1", "--allow-unchanged-version")
+    assert allowed.exit_code == 0
+    assert "No model is needed" in allowed.output
+
+
+def test_values_that_changed_do_not_end_a_build_that_was_forced(api: Api, checkout: Path) -> None:
+    queued(api, build())
+    api.answer(
+        "POST /builds", answered(outcome="queued", changed_keys=["digits"], build=build(state="queued"))
+    )
+    result = run("build", "--force")
+    assert result.exit_code == 0
+    assert "these keys changed: digits" in result.output
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (answered(outcome="needed", reason=None), "A model is needed for 0.0.2-aaaaaaa. This was a dry run"),
+        (answered(), "No model is needed for 0.0.2-aaaaaaa: version_unchanged"),
+        (answered(outcome="exists", build=build(state="running")), "There is a build already, running"),
+        (answered(outcome="exists"), "is there already"),
+    ],
+)
+def test_a_dry_run_shows_the_answer_and_follows_nothing(
+    answer: dict[str, Any], says: str, api: Api, checkout: Path
+) -> None:
+    api.answer("POST /builds", answer)
+    result = run("build", "--dry-run")
+    assert (result.exit_code, len(api.requests)) == (0, 1), result.output
+    assert says in result.output
+    assert httpx.Response(200, content=api.requests[0].content).json()["dry_run"] is True
+
+
+def test_what_the_author_should_know_is_shown(api: Api, checkout: Path) -> None:
+    api.answer(
+        "POST /builds",
+        answered(
+            outcome="needed",
+            base_problem="base_search_config has the version 'v1'.",
+            other_models_of_this_version=["0.0.2-bbbbbbb", "0.0.2-ccccccc"],
+        ),
+    )
+    result = run("build", "--dry-run")
+    assert result.exit_code == 0
+    assert "has the version 'v1'" in result.output
+    assert "Other commits have models of this version: 0.0.2-bbbbbbb, 0.0.2-ccccccc." in result.output
+
+
 @pytest.mark.parametrize("base", ["HEAD", "main", "@", "HEAD^0"])
 def test_a_base_that_is_the_commit_itself_is_refused(base: str, api: Api, checkout: Path) -> None:
     result = run("build", "--base", base)
