@@ -171,7 +171,7 @@ def translated() -> Iterator[None]:
 
 
 @cache
-def _session() -> boto3.session.Session:
+def session() -> boto3.session.Session:
     """One for the process: each session would load its own copy of AWS's descriptions of its services."""
     return boto3.session.Session()
 
@@ -191,7 +191,7 @@ def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
         max_pool_connections=32,
     )
     with _MAKING:
-        return _session().client(
+        return session().client(
             "s3",
             region_name=settings.region,
             endpoint_url=settings.aws_endpoint_url,
@@ -202,14 +202,14 @@ def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
 def ec2_client(settings: Settings, region: str, *, attempts: int = 5) -> "EC2Client":
     """Use one attempt for RunInstances: its capacity errors have status 500, which botocore would retry."""
     with _MAKING:
-        return _session().client(
+        return session().client(
             "ec2", region_name=region, endpoint_url=settings.aws_endpoint_url, config=_config(attempts)
         )
 
 
 def secrets_client(settings: Settings, region: str) -> "SecretsManagerClient":
     with _MAKING:
-        return _session().client(
+        return session().client(
             "secretsmanager",
             region_name=region,
             endpoint_url=settings.aws_endpoint_url,

@@ -95,7 +95,7 @@ def make_template(url: str) -> None:
 
 
 class Databases:
-    """The databases of this process's tests.
+    """The databases of a module's tests.
 
     Making one takes up to a quarter of a second, and most tests need one. So a migrated database whose schema
     a test has left alone is emptied and given to the next test.
@@ -125,6 +125,14 @@ class Databases:
         if template == "template_registry" and self._empty(name):
             self._emptied.append(name)
             return
+        self._drop(name)
+
+    def drop(self) -> None:
+        """Drop those that wait for another test."""
+        while self._emptied:
+            self._drop(self._emptied.pop())
+
+    def _drop(self, name: str) -> None:
         with psycopg.connect(self._server, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
@@ -178,9 +186,11 @@ def fingerprint(connection: psycopg.Connection[Any]) -> str:
     return str(found and found[0])
 
 
-@pytest.fixture(scope="session")
-def _databases(postgres: str) -> Databases:
-    return Databases(postgres)
+@pytest.fixture(scope="module")
+def _databases(postgres: str) -> Iterator[Databases]:
+    made = Databases(postgres)
+    yield made
+    made.drop()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from app import aws
 from app.db.session import Database
 from app.main import create_app
 from app.settings import Settings, Token
@@ -321,8 +322,11 @@ def test_a_registry_without_aws_credentials_says_what_it_lacks(
 ) -> None:
     registry.model(stages=(Stage.DEVELOPMENT,))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    # A process looks for its credentials once.
+    aws.session.cache_clear()
     with TestClient(create_app(settings)) as client:
         answer = client.get("/models/development/latest")
+    aws.session.cache_clear()
     assert answer.status_code == 502
     assert answer.json()["type"] == "/problems/cloud-error"
     assert "IAM role" in answer.json()["detail"]

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from app.db.session import Database
 from app.registry.builds import requests, steps
@@ -96,11 +97,22 @@ def filled_bucket(clients: Clouds, cloud: SimCloud, tmp_path: Any) -> Clouds:
 @pytest.fixture
 def post(database: Database, head: str) -> Callable[..., UUID]:
     # Forced, because the checkout has another search-config.toml than the small one here.
-    def post(version: str = "0.0.2", sha: str = head, *, config: str = CONFIG, force: bool = True) -> UUID:
+    def post(
+        version: str = "0.0.2",
+        sha: str = head,
+        *,
+        config: str = CONFIG,
+        force: bool = True,
+        job: bool = True,
+    ) -> UUID:
+        """Without a job, the queue has lost it."""
         with database.transaction() as session:
             search_config = config.replace("{version}", version)
             answer = requests.request(session, BuildRequest(sha, "main", search_config, force=force))
             assert answer.build is not None
+            if not job:
+                lost = text("DELETE FROM procrastinate_jobs WHERE args ->> 'build_id' = :id")
+                session.execute(lost, {"id": str(answer.build.id)})
             return answer.build.id
 
     return post
