@@ -56,10 +56,11 @@ __all__ = [
     "SearchConfig",
     "SourceConfig",
     "differences",
+    "every_value",
     "parse_config",
     "parse_toml",
     "shown",
-    "write_config",
+    "toml_document",
 ]
 
 SEMANTIC_VERSION: Final = re.compile(
@@ -212,15 +213,16 @@ def parse_config(text: str) -> SearchConfig:
     return flat.model_copy(update={"sources": tuple(sources)})
 
 
-def write_config(config: SearchConfig) -> str:
-    """The text of a configuration that names every value, also those that a posted text left to a default.
+def every_value(config: SearchConfig) -> dict[str, Any]:
+    """The values of a configuration by their keys, also those that a posted text left to a default.
 
-    Reading it gives the same configuration. Existing tools have other defaults, so they need every key.
+    A text with these values gives the same configuration. Existing tools have other defaults, so what they
+    read must have every key.
     """
     values: dict[str, Any] = config.model_dump(exclude_none=True)
     values["vague_terms_regex_file"] = config.vague_terms_regex_file or ""
     values["sources"] = list(written_sources(values, config.sources))
-    return toml_document(values)
+    return values
 
 
 def differences(there: str, sent: str) -> tuple[Difference, ...]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from training.cleaning.pipelines import read_lists
 from training.cleaning.text import normalised
-from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
+from training.config import VAGUE_CODE, ConfigError, SearchConfig, every_value, parse_config
 from training.dataset.merge import CleanedSource, Dataset, clean_source, merge
 from training.dataset.report import report, write_report
 from training.embedding.cache import embed
@@ -64,12 +65,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `result.json` reports about a run that succeeded."""
+    """What `result.json` reports about a run that succeeded. A training also reports every value it used."""
 
     files: list[Path]
     inputs: list[Input]
     metrics: dict[str, float] | dict[str, dict[str, float]]
     counts: dict[str, int] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def read_config(path: Path, overrides: Overrides) -> SearchConfig:
@@ -148,6 +150,7 @@ def _train(
         ],
         metrics={"loss": round(trained.loss, 6), "accuracy": round(trained.accuracy, 6)},
         counts=dataset.counts,
+        config=every_value(config),
     )
 
 

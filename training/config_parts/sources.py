@@ -32,7 +32,7 @@ class SourceConfig(Section):
     description_column: Annotated[int, Field(ge=0, le=1000)] = 0
     code: Name | None = None
     cleaning: Annotated[tuple[CleaningStep, ...], Field(strict=False), at_most(50)] = ("lower", "strip")
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     # The number of shorter forms of each description, with words left out, that are learned beside it.
     variants: Annotated[int, Field(ge=0, le=100)] = 0
     authoritative: bool = False

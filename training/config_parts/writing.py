@@ -6,12 +6,11 @@ first letter is written as an escape, which TOML reads as the same text.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SEARCHED: Final = re.compile(r"v(?=ersion)", re.IGNORECASE)
-_VERSION: Final = "version"
 
 
 def toml_value(value: object) -> str:
@@ -32,29 +31,29 @@ def toml_value(value: object) -> str:
 
 
 def toml_document(values: Mapping[str, object]) -> str:
-    """The values line by line, then each mapping and each sequence of mappings as tables."""
+    """A text with these values. What is None is left out, because TOML cannot say it."""
+    return "\n".join(_table((), values)) + "\n"
+
+
+def _table(path: tuple[str, ...], values: Mapping[str, object]) -> list[str]:
+    """The lines of a table: first its own values, then the tables in it."""
     lines: list[str] = []
     tables: list[str] = []
     for key, value in values.items():
+        inside = (*path, key)
         if isinstance(value, Mapping):
-            tables += _tables(_key(key), value)
-        elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
-            tables += [line for item in value for line in ("", f"[[{_key(key)}]]", *_lines(item))]
-        else:
-            name = key if key == _VERSION else _key(key)
-            # A version cannot contain the word, and its line is the one that must be found.
+            tables += ["", f"[{_path(inside)}]", *_table(inside, value)]
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            tables += [line for item in value for line in ("", f"[[{_path(inside)}]]", *_lines(item))]
+        elif value is not None:
+            # This is the one line that must be found.
+            name = key if inside == ("version",) else _key(key)
             lines.append(f"{name} = {toml_value(value)}")
-    return "\n".join([*lines, *tables]) + "\n"
+    return lines + tables
 
 
-def _tables(name: str, value: Mapping[str, object]) -> list[str]:
-    """The tables of a mapping whose values are mappings."""
-    lines: list[str] = []
-    for key, of in value.items():
-        if not isinstance(of, Mapping):
-            raise TypeError(f"{name}.{key} is not a mapping")
-        lines += ["", f"[{name}.{_key(key)}]", *_lines(of)]
-    return lines
+def _path(path: tuple[str, ...]) -> str:
+    return ".".join(map(_key, path))
 
 
 def _lines(table: Mapping[str, object]) -> list[str]:

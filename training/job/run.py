@@ -39,6 +39,8 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
             "metrics": outcome.metrics,
             "counts": outcome.counts,
         }
+        if outcome.config:
+            result["config"] = outcome.config
     except Exception as exc:
         failure = failure_of(exc)
         if failure.reason is FailureCode.CRASHED:

@@ -24,6 +24,8 @@ from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
 _SHA256 = r"[0-9a-f]{64}"
+# A configuration has tables, lists of tables, and lists in those.
+_CONFIG_DEPTH = 6
 
 
 class FileRef(BaseModel):
@@ -71,8 +73,15 @@ class JobResult(BaseModel):
     inputs: list[JobInput] = Field(default_factory=list)
     metrics: dict[str, Any] = Field(default_factory=dict)
     counts: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
     code: str = ""
     message: str = ""
+
+    @field_validator("config")
+    @classmethod
+    def _shallow(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Drop what is not a configuration, so that it can be stored and written. It is not needed."""
+        return config if _is_shallow(config, _CONFIG_DEPTH) else {}
 
     @field_validator("code")
     @classmethod
@@ -81,13 +90,25 @@ class JobResult(BaseModel):
         return code if re.fullmatch(r"[a-z][a-z0-9_]{0,49}", code) else ""
 
 
+def _is_shallow(value: object, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    return depth > 0 and all(
+        _is_shallow(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value)
+    )
+
+
 class JobState(Output):
-    """While the job runs, the number of bytes of its log that were stored; at its end, what it reported."""
+    """While the job runs, the number of bytes of its log that were stored; at its end, what it reported.
+
+    `config` has every value that a training used. Those of earlier releases do not report it.
+    """
 
     log_bytes: int = 0
     files: dict[str, FileRef] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     counts: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
     snapshots: list[JobInput] = Field(default_factory=list)
 
 
@@ -125,6 +146,7 @@ class RunJob(Step[JobState]):
             files=result.files,
             metrics=result.metrics,
             counts=result.counts,
+            config=result.config,
             snapshots=[item for item in result.inputs if item.file is not None],
         )
 

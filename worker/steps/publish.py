@@ -23,6 +23,7 @@ from worker.retry import Patience
 from worker.steps.collect import Collect, CollectedFile, keep_unpublished
 from worker.steps.job import Benchmark, FileRef
 from worker.steps.leftovers import is_leftover
+from worker.steps.published_config import published_config
 from worker.steps.step import Output, Step, output_of
 from worker.steps.validation import Validate
 from worker.workbench import Workbench
@@ -122,7 +123,7 @@ class Publish(Step[Published]):
 
     def _write_config(self, build: BuildView, work: Workbench) -> Path:
         local = work.scratch / keys.SEARCH_CONFIG
-        local.write_text(build.search_config, encoding="utf-8")
+        local.write_text(published_config(build), encoding="utf-8")
         return local
 
     def _write_provenance(self, build: BuildView, work: Workbench, made: dict[str, str]) -> Path:

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,6 +124,14 @@ class Registry:
     def value(self, sql: str, **parameters: Any) -> Any:
         with self.database.engine.connect() as connection:
             return connection.execute(text(sql), parameters).scalar_one()
+
+    def await_value(self, sql: str) -> None:
+        """Wait until the query's value is true."""
+        for _ in range(1000):
+            if self.value(sql):
+                return
+            time.sleep(0.01)
+        raise TimeoutError(sql)
 
     def values(self, sql: str, **parameters: Any) -> list[Any]:
         with self.database.engine.connect() as connection:

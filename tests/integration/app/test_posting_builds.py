@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.orm import Session
 
 from app.db.session import Database
 from app.registry.builds import requests
@@ -278,6 +279,89 @@ def test_posts_for_two_prefixes_at_the_same_moment_make_two(api: TestClient, reg
     assert registry.count("builds") == 2
     jobs = registry.values("SELECT args->>'build_id' FROM procrastinate_jobs")
     assert sorted(jobs) == sorted(build for _, build in named)
+
+
+def test_of_two_commits_with_one_prefix_at_the_same_moment_one_gets_it(
+    api: TestClient, registry: Registry
+) -> None:
+    shas = ["abcdef1" + digit * 33 for digit in "01"]
+    answers = at_the_same_moment(api, [registry.body(sha=sha) for sha in shas * 8])
+    [winner] = registry.values("SELECT sha FROM builds")
+    for sha, answer in zip(shas * 8, answers, strict=True):
+        assert answer.status_code in ((200, 202) if sha == winner else (409,)), answer.text
+    assert sum(answer.status_code == 202 for answer in answers) == 1
+    refused = [answer.json() for answer in answers if answer.status_code == 409]
+    assert {problem["type"] for problem in refused} == {"/problems/prefix-collision"}
+    assert registry.count("build_events") == registry.count("procrastinate_jobs") == 1
+
+
+def test_of_two_configurations_at_the_same_moment_one_is_built(api: TestClient, registry: Registry) -> None:
+    texts = [TOML, TOML + "seed = 5\n"]
+    answers = at_the_same_moment(api, [registry.body(sha=sha_of(7), search_config=of) for of in texts * 8])
+    [stored] = registry.values("SELECT search_config FROM builds")
+    for text, answer in zip(texts * 8, answers, strict=True):
+        assert answer.status_code in ((200, 202) if text == stored else (409,)), answer.text
+    refused = [answer.json() for answer in answers if answer.status_code == 409]
+    assert {(problem["type"], *problem["keys"]) for problem in refused} == {
+        ("/problems/config-differs", "seed")
+    }
+    assert registry.count("procrastinate_jobs") == 1
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_after_a_build_has_ended_posts_at_the_same_moment_queue_one_more(
+    api: TestClient, registry: Registry, state: str
+) -> None:
+    ended = registry.queue("1.0.0", sha_of(7))
+    registry.fail(ended)
+    registry.execute(f"UPDATE builds SET state = '{state}'")
+    answers = at_the_same_moment(api, [registry.body(sha=sha_of(7))] * 10)
+    assert sorted(answer.status_code for answer in answers) == [200] * 9 + [202]
+    [build] = {answer.json()["build"]["id"] for answer in answers}
+    assert build != str(ended)
+    assert registry.count("builds") == 2
+
+
+def test_posts_that_race_with_the_publication_are_told_of_the_one_build(
+    api: TestClient, registry: Registry
+) -> None:
+    build = registry.queue("1.0.0", sha_of(7))
+    with ThreadPoolExecutor(1) as other:
+        publishing = other.submit(registry.publish, build)
+        answers = at_the_same_moment(api, [registry.body(sha=sha_of(7))] * 10)
+        publishing.result()
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["build"]["id"] for answer in answers} == {str(build)}
+    assert registry.count("builds") == 1
+
+
+def test_a_post_waits_for_one_that_has_not_committed_and_takes_its_place_when_that_fails(
+    api: TestClient, registry: Registry
+) -> None:
+    wanted = BuildRequest(sha_of(7), "main", TOML)
+    for commits in (False, True):
+        with ThreadPoolExecutor(1) as other, registry.database.engine.connect() as connection:
+            first = requests.request(Session(connection), wanted)
+            assert first.outcome == "queued"
+            waiting = other.submit(api.post, "/builds", json=registry.body(sha=sha_of(7)))
+            registry.await_value("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+            if commits:
+                connection.commit()
+            else:
+                connection.rollback()
+            assert waiting.result().status_code == (200 if commits else 202)
+        if not commits:
+            registry.fail(registry.values("SELECT id FROM builds")[0])
+    assert registry.count("builds") == 2
+    assert registry.count("procrastinate_jobs") == 2
+
+
+def test_a_dry_run_waits_for_nobody(api: TestClient, registry: Registry) -> None:
+    with registry.database.engine.connect() as connection:
+        requests.request(Session(connection), BuildRequest(sha_of(7), "main", TOML))
+        answer = api.post("/builds", json=registry.body(sha=sha_of(7), dry_run=True))
+        assert (answer.status_code, answer.json()["outcome"]) == (200, "needed")
+        connection.rollback()
 
 
 def test_posts_that_race_with_the_end_of_a_failing_build_make_one_more(

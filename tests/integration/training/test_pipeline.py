@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from local.simcloud.processes import carrying
 from training.cli import app
+from training.config import parse_config, toml_document
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -140,6 +141,8 @@ def test_training_writes_a_model_a_result_and_progress(build: Path) -> None:
     assert trained["counts"]["classes"] == 7
     assert trained["counts"]["dropped_rows"] == 1
     assert set(trained["metrics"]) == {"loss", "accuracy"}
+    # Every value that was used, so that the registry can publish them.
+    assert parse_config(toml_document(trained["config"])) == parse_config(CONFIG)
     lines = [json.loads(line) for line in (build / "train" / "progress.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(line["phase"] for line in lines)) == ["clean", "embed", "train", "package"]
     assert all(line["done"] <= line["total"] for line in lines)

@@ -9,7 +9,9 @@ from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import select
 
+from app.db.tables import Build
 from app.registry import inputs, models
 from app.registry.builds import ending, listing, steps
 from app.registry.builds.lease import LeaseLost, release, take
@@ -20,6 +22,7 @@ from app.words import BuildState, StepName, Verdict
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
+from training.config import differences, parse_config
 from worker.clouds import Clouds
 from worker.errors import StepFailed
 from worker.heartbeat import Heartbeat
@@ -125,6 +128,20 @@ def test_a_snapshot_that_links_out_of_the_output_folder_is_not_fetched(
     snapshot.symlink_to(tmp_path / "secret")
     with pytest.raises(StepFailed, match="not on the instance"):
         trained.act(StepName.COLLECT)
+
+
+def test_the_published_configuration_names_every_value_and_the_posted_text_is_kept(trained: Flow) -> None:
+    posted, prefix = trained.view().search_config, prefix_of(trained)
+    trained.do_until(StepName.PUBLISH)
+    publish(trained)
+    found = trained.clouds.bucket.head(keys.artifact_key(prefix, keys.SEARCH_CONFIG))
+    assert found is not None
+    published = trained.clouds.bucket.open(found).read().decode()
+    assert differences(posted, published) == ()
+    assert parse_config(published) == parse_config(posted)
+    assert "seed = 0" in published.splitlines()
+    with trained.database.transaction() as session:
+        assert session.scalar(select(Build.search_config).where(Build.id == trained.build_id)) == posted
 
 
 def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: SimCloud) -> None:
