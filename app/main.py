@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import builds, errors, health, models
+from app.api import builds, errors, health, models, runs
 from app.api.edge import Edge
 from app.api.probe import BucketProbe
 from app.api.strict import PublicRoute
@@ -30,7 +30,12 @@ Lists come in pages: to get the next page, pass `next` as `cursor`.
 
 TAGS = [
     {"name": "builds", "description": "Attempts to produce the model of a prefix."},
-    {"name": "models", "description": "The models that builds published, and the stages in which they run."},
+    {"name": "models", "description": "The published models, and the stages in which they run."},
+    {
+        "name": "runs",
+        "description": "Imports, reconciliations and collections: long pieces of work that can be "
+        "followed and stopped.",
+    },
     {"name": "health", "description": "For load balancers and monitors."},
 ]
 
@@ -74,6 +79,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def index() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    for module in (builds, models, health):
+    for module in (builds, models, runs, health):
         app.include_router(module.router)
     return app

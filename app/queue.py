@@ -19,9 +19,11 @@ from sqlalchemy.types import UserDefinedType
 BUILDS = "builds"
 MIRROR = "mirror"
 JANITOR = "janitor"
+RUNS = "runs"
 
 RUN_BUILD = "run_build"
 DRAIN_OUTBOX = "drain_outbox"
+CARRY_RUN = "carry_run"
 
 # The queue's library owns its tables. We declare only the columns that we query.
 _jobs = table("procrastinate_jobs", column("task_name", Text), column("status"), column("args", JSONB))
@@ -62,13 +64,29 @@ class _JobsToDefer(UserDefinedType[Any]):
 
 def has_job(build_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
     """An SQL condition: whether the build has a job that is waiting or running."""
+    return _has_job(RUN_BUILD, "build_id", build_id)
+
+
+def enqueue_run(session: Session, run_id: UUID) -> None:
+    """Have a worker carry the run. As with builds, the run's own lease decides which worker carries it."""
+    _enqueue(session, CARRY_RUN, queue=RUNS, once=None, run_id=str(run_id))
+
+
+def has_run_job(run_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
+    """An SQL condition: whether the run has a job that is waiting or running."""
+    return _has_job(CARRY_RUN, "run_id", run_id)
+
+
+def _has_job(
+    task: str, argument: str, value: ColumnElement[UUID] | InstrumentedAttribute[UUID]
+) -> ColumnElement[bool]:
     return (
         select(1)
         .select_from(_jobs)
         .where(
-            _jobs.c.task_name == RUN_BUILD,
+            _jobs.c.task_name == task,
             _jobs.c.status.in_([literal_column("'todo'"), literal_column("'doing'")]),
-            _jobs.c.args["build_id"].astext == cast(build_id, Text),
+            _jobs.c.args[argument].astext == cast(value, Text),
         )
         .exists()
     )

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -173,6 +173,15 @@ class Settings(BaseSettings):
     orphan_grace: timedelta = Field(
         default=timedelta(minutes=10),
         description="how old an instance that no active build owns must be before it is terminated",
+    )
+    allow_prereleases: bool = Field(
+        default=True,
+        description="whether models of pre-release versions, such as 0.1.0-rc.1, may be requested; existing "
+        "tools that look for 0.1.0 also find those",
+    )
+    reconcile_at: time = Field(
+        default=time(3, 0),
+        description="when, each night in UTC, the bucket is compared with the database",
     )
     accuracy_tolerance: float = Field(
         default=0.02,

@@ -186,6 +186,48 @@ class Origin(StrEnum):
     IMPORTED = "imported"
 
 
+class RunKind(StrEnum):
+    """A long piece of work that a person or the schedule asks for."""
+
+    IMPORT = "import"
+    RECONCILIATION = "reconciliation"
+    COLLECTION = "collection"
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def active(self) -> bool:
+        return self in (RunState.QUEUED, RunState.RUNNING)
+
+
+class MirrorDifference(StrEnum):
+    """How the bucket can differ from what the registry has recorded."""
+
+    MARKER_MISSING = "marker_missing"
+    MARKER_UNKNOWN = "marker_unknown"
+    MARKER_NOT_EMPTY = "marker_not_empty"
+    ARTIFACT_MISSING = "artifact_missing"
+    ARTIFACT_DIFFERS = "artifact_differs"
+    STRAY_OBJECT = "stray_object"
+    UNKNOWN_PREFIX = "unknown_prefix"
+
+
+class LeftOut(StrEnum):
+    """Why an import leaves a prefix of the bucket out."""
+
+    NO_MODEL = "no_model"
+    BUILD_UNDER_WAY = "build_under_way"
+    WRITTEN_BY_A_REGISTRY = "written_by_a_registry"
+    CONFIG_UNREADABLE = "config_unreadable"
+    VERSION_DIFFERS = "version_differs"
+
+
 class Actor(StrEnum):
     """What kind of actor did something. Its name, beside the kind, is free text."""
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app.db.session import Database
 from app.queue import enqueue_build
-from app.registry import launches
+from app.registry import launches, runs
 from app.registry.builds.lease import state_of, unattended
 from app.storage import keys
 from worker import ec2
@@ -16,12 +16,12 @@ _log = logging.getLogger(__name__)
 
 
 def requeue_unattended(database: Database) -> int:
-    """Enqueue every active build that has neither a worker nor a job. Returns how many there were."""
+    """Enqueue every active build and run that has neither a worker nor a job. Returns how many there were."""
     with database.transaction() as session:
         builds = unattended(session)
         for build_id in builds:
             enqueue_build(session, build_id)
-    return len(builds)
+        return len(builds) + runs.requeue_unattended(session)
 
 
 def terminate_orphans(

@@ -2,7 +2,7 @@
 
 import logging
 
-from app.aws import PreconditionFailed
+from app.aws import CloudUnavailable, PreconditionFailed
 from app.db.session import Database
 from app.registry import mirror
 from app.registry.mirror import CopyOf, Entry, Exactly, Nothing, NotOurs, Wanted
@@ -12,6 +12,9 @@ _log = logging.getLogger(__name__)
 
 # How often a key that another client is changing is looked at again before it is put off.
 _LOOKS = 3
+
+# After how many entries in a row that S3 did not answer for it counts as down.
+_UNANSWERED = 3
 
 
 class Unsettled(Exception):
@@ -23,18 +26,27 @@ def drain(database: Database, bucket: Bucket) -> int:
 
     An entry that fails is put off, and the others go on. If a worker dies in between, its entry stays in the
     list, and the next worker that looks makes the bucket match if it does not match already.
+    While S3 is down, a few entries in a row find that out; the others stay due for the next turn, so the list
+    is worked off within moments once S3 is back, however long it was away.
     """
-    count = 0
+    count = unanswered = 0
     while True:
         with database.transaction() as session:
             due = mirror.due(session)
         if not due:
             return count
-        count += sum(_look_at(database, bucket, entry) for entry in due)
+        for entry in due:
+            try:
+                count += _look_at(database, bucket, entry)
+                unanswered = 0
+            except CloudUnavailable:
+                unanswered += 1
+                if unanswered == _UNANSWERED:
+                    return count
 
 
 def _look_at(database: Database, bucket: Bucket, entry: Entry) -> bool:
-    """Settle one key; returns whether its entry is done."""
+    """Settle one key; returns whether its entry is done. Raises CloudUnavailable, once it is put off."""
     try:
         changed = settle(database, bucket, entry.key)
     except Exception as exc:
@@ -42,6 +54,8 @@ def _look_at(database: Database, bucket: Bucket, entry: Entry) -> bool:
         with database.transaction() as session:
             wait = mirror.failed(session, entry, f"{type(exc).__name__}: {exc}")
         _log.warning("key=%s not mirrored, again in %s: %s", entry.key, wait or "a moment", exc)
+        if isinstance(exc, CloudUnavailable):
+            raise
         return False
     with database.transaction() as session:
         done = mirror.done(session, entry)

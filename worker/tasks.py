@@ -13,15 +13,19 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg_pool import AsyncConnectionPool
 
 from app.aws import CloudError
-from app.db.session import CONNECTION, is_temporary
-from app.queue import BUILDS, DRAIN_OUTBOX, JANITOR, MIRROR, RUN_BUILD
+from app.db.session import CONNECTION, Database, is_temporary
+from app.queue import BUILDS, CARRY_RUN, DRAIN_OUTBOX, JANITOR, MIRROR, RUN_BUILD, RUNS
+from app.registry import runs
+from app.registry.errors import RunActive
 from app.settings import Settings
+from app.words import Actor, RunKind
 from worker import janitor, mirror
 from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
 from worker.process import threads
 from worker.process.logs import in_one_line
 from worker.runner import Runner
+from worker.runs.carrying import RunCarrier
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +111,35 @@ def _register_part(queue: Queue, name: str, part: Callable[[], object], cron: st
     async def turn(timestamp: int) -> None:
         del timestamp
         await _take_turn(name, part)
+
+
+# As many runs as there are kinds: of each kind, one is active at a time. And the schedule.
+RUNS_CONCURRENCY = len(RunKind) + 1
+
+
+def register_runs(queue: Queue, runner: Runner) -> None:
+    carrier = RunCarrier(runner)
+
+    @queue.task(name=CARRY_RUN, queue=RUNS, retry=UntilDone(busy_wait=runner.settings.lease / 6))
+    async def carry_run(run_id: str) -> None:
+        await threads.finished(threads.start(f"run-{run_id}", lambda: carrier.carry(UUID(run_id))))
+
+    at = runner.settings.reconcile_at
+
+    @queue.periodic(cron=f"{at.minute} {at.hour} * * *")
+    @queue.task(name="reconcile_nightly", queue=RUNS, queueing_lock="reconcile_nightly")
+    async def reconcile_nightly(timestamp: int) -> None:
+        del timestamp
+        await _take_turn("reconcile_nightly", lambda: ask_for_reconciliation(runner.database))
+
+
+def ask_for_reconciliation(database: Database) -> None:
+    """Ask for the reconciliation of every night. It only reports, and it changes nothing in the bucket."""
+    try:
+        with database.transaction() as session:
+            runs.request(session, RunKind.RECONCILIATION, {}, "schedule", Actor.SYSTEM)
+    except RunActive as exc:
+        _log.info("no nightly reconciliation: %s", exc)
 
 
 def _every(settings: Settings) -> str:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from app.api import examples
-from app.api.deps import CanBuild, Db, Limit, PageCursor
+from app.api.deps import CanBuild, Db, Limit, PageCursor, SettingsDep
 from app.api.errors import problems
 from app.api.shown import (
     ShownActor,
@@ -300,7 +300,9 @@ class BuildPage(BaseModel):
         **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig, Unauthorized, Forbidden),
     },
 )
-def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> BuildAnswerOut:
+def create(
+    body: BuildCreate, who: CanBuild, db: Db, settings: SettingsDep, response: Response
+) -> BuildAnswerOut:
     """Queue the build of the commit's prefix.
 
     `queued` (202): a build was made. `exists` (200): the prefix has a model, or an active build; send it as
@@ -319,6 +321,7 @@ def create(body: BuildCreate, who: CanBuild, db: Db, response: Response) -> Buil
             promote_to=body.promote_to,
             force=body.force,
             dry_run=body.dry_run,
+            allow_prereleases=settings.allow_prereleases,
             requested_by=who.name,
             requested_by_kind=who.kind,
         ),

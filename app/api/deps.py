@@ -70,9 +70,15 @@ async def get_builder(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
     return caller
 
 
+async def get_administrator(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    caller.need(Scope.ADMIN)
+    return caller
+
+
 # Somebody whose scopes the endpoint itself checks, because they depend on the request's content.
 AnyCaller = Annotated[Caller, Depends(get_caller)]
 CanBuild = Annotated[Caller, Depends(get_builder)]
+CanAdminister = Annotated[Caller, Depends(get_administrator)]
 
 
 async def _cursor(

@@ -54,6 +54,7 @@ KINDS: dict[type[Exception], ProblemKind] = {
         HTTPStatus.CONFLICT, "config-differs", "The prefix was built with another configuration"
     ),
     errors.GateRefused: ProblemKind(HTTPStatus.CONFLICT, "gate-refused", "A promotion gate is closed"),
+    errors.RunActive: ProblemKind(HTTPStatus.CONFLICT, "run-active", "Another run of this kind is under way"),
     errors.Invalid: ProblemKind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The content of the request is not valid"
     ),

@@ -164,6 +164,54 @@ NOT_READY = READY | {
 
 LOG = "2026-11-23T09:00:02Z [find_image] done\n2026-11-23T09:00:02Z [find_network] done\n"
 
+_RUN_ID = "0d9b6a52-7a0e-4b5c-9f55-0b8f0c6f6c11"
+
+RUN: dict[str, Any] = {
+    "id": _RUN_ID,
+    "kind": "reconciliation",
+    "state": "succeeded",
+    "options": {"apply": True, "model_zip": False},
+    "requested_by": "operator",
+    "requested_by_kind": "token",
+    "created_at": "2026-11-24T08:15:30.104532Z",
+    "started_at": "2026-11-24T08:15:30.131870Z",
+    "finished_at": "2026-11-24T08:15:31.420018Z",
+    "stopped_by": None,
+    "progress": {"prefixes": 12, "models": 12, "of_models": 12},
+    "result": {
+        "prefixes": 12,
+        "objects": 84,
+        "models": 12,
+        "waiting": 0,
+        "repaired": 1,
+        "differences": {"marker_missing": 1},
+        "findings": [
+            {
+                "difference": "marker_missing",
+                "key": f"{PREFIX}/staging",
+                "detail": "The registry has recorded this, and there is no marker.",
+                "repaired": True,
+            }
+        ],
+    },
+    "waits_for": None,
+    "failure": None,
+}
+
+MIRROR: dict[str, Any] = {
+    "waiting": 1,
+    "since": "2026-11-24T08:15:30.104532Z",
+    "first": [
+        {
+            "key": f"{PREFIX}/staging",
+            "asked_at": "2026-11-24T08:15:30.104532Z",
+            "attempts": 3,
+            "next_attempt_at": "2026-11-24T08:15:38.220911Z",
+            "error": "CloudUnavailable: ServiceUnavailable: Please reduce your request rate.",
+        }
+    ],
+}
+
 # An example of each type of problem: its detail, and its facts.
 PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "not-found": (
@@ -195,6 +243,11 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         f"{PREFIX} was never in staging, and production takes only models that were. "
         "Promote it to staging first, or send override with a note that says why.",
         {"gate": "stage_order", "required_stage": "staging"},
+    ),
+    "run-active": (
+        f"Another import is under way, and there is one at a time. Follow it with GET /runs/{_RUN_ID}, "
+        f"or stop it with POST /runs/{_RUN_ID}/stop.",
+        {"run": _RUN_ID},
     ),
     "invalid-request": (
         "query.limit: Input should be less than or equal to 200",

@@ -19,6 +19,8 @@ from app.words import (
     LaunchState,
     Market,
     Origin,
+    RunKind,
+    RunState,
     Stage,
     StepName,
     StepState,
@@ -31,6 +33,8 @@ ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildK
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
 ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]
 ShownOrigin = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Origin)})]
+ShownRunKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunKind)})]
+ShownRunState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunState)})]
 ShownStage = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Stage)})]
 ShownStep = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepName)})]
 ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepState)})]

@@ -75,6 +75,13 @@ class GateRefused(Conflict):
     required_stage: Stage | None = None
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class RunActive(Conflict):
+    """Another run of this kind is under way. Wait for it, or stop it."""
+
+    run: UUID | None
+
+
 class Invalid(RegistryError):
     """The content of the request is not valid."""
 

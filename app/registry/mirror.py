@@ -4,12 +4,26 @@ The outbox only says "look at this key again". A worker then asks `should_hold` 
 that moment, and makes the bucket match. So it does no harm to ask too often, or in another order.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, null, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    null,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.db.tables import Artifact, Build, Model, Outbox, Promotion
 from app.queue import enqueue_outbox
@@ -51,27 +65,57 @@ class NotOurs:
 Wanted = Exactly | CopyOf | Nothing | NotOurs
 
 
+@dataclass(frozen=True)
+class RecordedArtifact:
+    """What the database says about one file of a model. `sha256` is None until it has been computed."""
+
+    name: str
+    key: str
+    sha256: str | None
+    size_bytes: int
+    verified_etag: str | None
+    missing: bool
+
+
+@dataclass(frozen=True)
+class RecordedModel:
+    """What the database says about a model, as far as the bucket mirrors it."""
+
+    id: UUID
+    prefix: str
+    build_id: UUID | None
+    verdict: str
+    stages: frozenset[str]
+    artifacts: Mapping[str, RecordedArtifact]
+
+    def names(self) -> Iterator[str]:
+        """The names that hold an object in the model's prefix: its artifacts, then its markers."""
+        yield from self.artifacts
+        markers = [self.verdict, *(stage for stage in Stage if stage in self.stages)]
+        yield from (name for name in markers if isinstance(of_model(self, name), Exactly))
+
+
 def should_hold(session: Session, key: str) -> Wanted:
     """What the bucket should hold for a key according to the database."""
     place = keys.parse(key)
     if place is None:
         return NotOurs("it does not belong to a prefix")
-    model = session.scalar(select(Model).where(Model.prefix == place.prefix))
-    if model is None:
-        if _is_being_built(session, place.prefix):
+    [*models] = recorded(session, Model.prefix == place.prefix)
+    if not models:
+        if being_built(session, [place.prefix]):
             return NotOurs(f"a build of {place.prefix} is under way, and publishes it")
         return NotOurs(f"the registry has no model {place.prefix}")
-    return _of_model(session, model, place.name)
+    return of_model(models[0], place.name)
 
 
-def _of_model(session: Session, model: Model, name: str) -> Wanted:
+def of_model(model: RecordedModel, name: str) -> Wanted:
+    """What the bucket should hold for a name in the model's prefix."""
     if (stage := known(Stage, name)) is not None:
-        been_in = exists().where(Promotion.model_id == model.id, Promotion.stage == stage)
-        return Exactly(b"") if session.scalar(select(been_in)) else Nothing()
+        return Exactly(b"") if stage in model.stages else Nothing()
     verdict = known(Verdict, name)
     if verdict is not None and verdict.has_marker:
         return Exactly(b"") if model.verdict == verdict else Nothing()
-    artifact = session.get(Artifact, (model.id, name))
+    artifact = model.artifacts.get(name)
     if artifact is None:
         return NotOurs(f"it is not an artifact of {model.prefix}")
     source = None
@@ -80,13 +124,47 @@ def _of_model(session: Session, model: Model, name: str) -> Wanted:
     return CopyOf(source, artifact.sha256, artifact.size_bytes)
 
 
-def _is_being_built(session: Session, prefix: str) -> bool:
-    active = exists().where(
-        Build.prefix == prefix,
-        Build.kind == BuildKind.TRAIN,
-        Build.state.in_([state for state in BuildState if state.active]),
+def recorded(session: Session, which: ColumnElement[bool]) -> list[RecordedModel]:
+    """The models that the condition selects, as the bucket mirrors them. These are three statements."""
+    models = session.execute(select(Model.id, Model.prefix, Model.build_id, Model.verdict).where(which)).all()
+    ids = [model.id for model in models]
+    stages: dict[UUID, set[str]] = {}
+    for model_id, stage in session.execute(
+        select(Promotion.model_id, Promotion.stage).where(Promotion.model_id.in_(ids)).distinct()
+    ):
+        stages.setdefault(model_id, set()).add(stage)
+    artifacts: dict[UUID, dict[str, RecordedArtifact]] = {}
+    for row in session.execute(
+        select(
+            Artifact.model_id,
+            Artifact.name,
+            Artifact.key,
+            Artifact.sha256,
+            Artifact.size_bytes,
+            Artifact.verified_etag,
+            Artifact.missing_since.is_not(None).label("missing"),
+        )
+        .where(Artifact.model_id.in_(ids))
+        .order_by(Artifact.name)
+    ):
+        artifacts.setdefault(row.model_id, {})[row.name] = RecordedArtifact(*row[1:])
+    return [
+        RecordedModel(*model, frozenset(stages.get(model.id, ())), artifacts.get(model.id, {}))
+        for model in models
+    ]
+
+
+def being_built(session: Session, prefixes: Iterable[str]) -> set[str]:
+    """Those of the prefixes that an active build may be publishing."""
+    return set(
+        session.scalars(
+            select(Build.prefix).where(
+                Build.prefix.in_(list(prefixes)),
+                Build.kind == BuildKind.TRAIN,
+                Build.state.in_([state for state in BuildState if state.active]),
+            )
+        )
     )
-    return bool(session.scalar(select(active)))
 
 
 @dataclass(frozen=True)
@@ -123,14 +201,71 @@ def ask(session: Session, *asked: str) -> None:
 
 
 def due(session: Session, limit: int = 100) -> list[Entry]:
-    """The keys that are due. The one that has waited longest comes first."""
-    rows = session.execute(
+    """The keys that are due. The one that has waited longest comes first.
+
+    Keys of one prefix are settled one after the other: first files, then markers in the order in which they
+    were asked for. A marker that appears tells readers that everything before it is in place. So while a key
+    is put off, those that follow it in its prefix wait with it.
+    """
+    earlier = aliased(Outbox)
+    query = (
         select(Outbox.key, Outbox.generation)
-        .where(Outbox.next_attempt_at <= func.clock_timestamp())
+        .where(
+            Outbox.next_attempt_at <= func.clock_timestamp(),
+            ~exists().where(
+                _prefix_of(earlier) == _prefix_of(Outbox),
+                tuple_(_is_marker(earlier), earlier.generation)
+                < tuple_(_is_marker(Outbox), Outbox.generation),
+            ),
+        )
         .order_by(Outbox.next_attempt_at, Outbox.generation)
         .limit(limit)
     )
-    return [Entry(row.key, row.generation) for row in rows]
+    return [Entry(row.key, row.generation) for row in session.execute(query)]
+
+
+def _prefix_of(entry: type[Outbox]) -> ColumnElement[str]:
+    return func.split_part(entry.key, literal_column("'/'"), literal_column("1"))
+
+
+def _is_marker(entry: type[Outbox]) -> ColumnElement[int]:
+    """1 for a marker and 0 for a file."""
+    return case((func.split_part(entry.key, "/", 2).in_(keys.MARKERS), 1), else_=0)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A key that waits to be looked at."""
+
+    key: str
+    asked_at: datetime
+    attempts: int
+    next_attempt_at: datetime
+    last_error: str | None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What the bucket does not mirror yet. `first` are the keys that have waited longest."""
+
+    waiting: int
+    since: datetime | None
+    first: tuple[Waiting, ...]
+
+
+def backlog(session: Session, limit: int = 50) -> Backlog:
+    waiting, since = session.execute(select(func.count(), func.min(Outbox.asked_at))).one()
+    first = session.execute(
+        select(Outbox.key, Outbox.asked_at, Outbox.attempts, Outbox.next_attempt_at, Outbox.last_error)
+        .order_by(Outbox.asked_at, Outbox.generation)
+        .limit(limit)
+    )
+    return Backlog(waiting, since, tuple(Waiting(*row) for row in first))
+
+
+def asked_for(session: Session, among: Iterable[str]) -> set[str]:
+    """Those of the keys that wait to be looked at, so that what they hold now says nothing."""
+    return set(session.scalars(select(Outbox.key).where(Outbox.key.in_(list(among)))))
 
 
 def done(session: Session, entry: Entry) -> bool:

@@ -50,6 +50,11 @@ def newest_promotion(
     return query.order_by(Promotion.id.desc()).limit(literal_column("1"))
 
 
+def lock(session: Session, stage: Stage) -> None:
+    """Make promotions to the stage follow one after the other, until the transaction ends."""
+    session.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, list(Stage).index(stage))))
+
+
 def running(session: Session, stage: Stage) -> Model | None:
     """The model that runs in the stage; None before the first promotion to it."""
     newest = newest_promotion(stage).subquery()
@@ -163,8 +168,7 @@ def promote(
     if wanted.override and not is_reason(wanted.note):
         message = "An override opens a closed gate. Say why in `note`."
         raise Invalid(message)
-    # Promotions to one stage are made one after the other, so that the highest id is the newest.
-    session.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, list(Stage).index(wanted.stage))))
+    lock(session, wanted.stage)
     newest = session.scalar(newest_promotion(wanted.stage))
     if newest is not None and newest.model_id == model.id:
         return newest, False

@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -34,6 +35,25 @@ class KeyTaken(Exception):
 class FileDigest:
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing shows it."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A small object with its content. `build_id` is as in ObjectInfo."""
+
+    content: bytes
+    etag: str
+    build_id: str | None
 
 
 @dataclass(frozen=True)
@@ -153,12 +173,25 @@ class Bucket:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Keys and sizes in bytes, in the bucket's order."""
+        for item in self.listed(prefix):
+            yield item.key, item.size_bytes
+
+    def listed(self, prefix: str = "", *, after: str = "") -> Iterator[Listed]:
+        """The objects in the bucket's order, from the first key that comes after `after`."""
         with translated():
             for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=prefix
+                Bucket=self.name, Prefix=prefix, StartAfter=after
             ):
                 for item in page.get("Contents", []):
-                    yield item["Key"], item["Size"]
+                    yield Listed(item["Key"], item["Size"], item["ETag"], item["LastModified"])
+
+    def fetch(self, key: str, limit_bytes: int) -> Fetched:
+        """A small object as a whole; of a larger one, only its first bytes. Raises CloudNotFound."""
+        with translated():
+            found = self._client.get_object(Bucket=self.name, Key=key)
+            with contextlib.closing(found["Body"]) as body:
+                content = body.read(limit_bytes)
+        return Fetched(content, found["ETag"], found["Metadata"].get("build-id"))
 
     def download(self, key: str, to: Path) -> FileDigest:
         """Raises CloudNotFound."""
@@ -175,6 +208,21 @@ class Bucket:
     def digest(self, key: str) -> FileDigest:
         """The digest of the object's bytes, which are read for it. Raises CloudNotFound."""
         return self._read(key, None)
+
+    def digest_of(self, found: ObjectInfo, check: Callable[[], object]) -> str:
+        """The sha256 of the object that `head` found, which is read for it.
+
+        `check` is called between blocks, and ends the reading by what it raises. Raises CloudNotFound, and
+        PreconditionFailed when the object has changed.
+        """
+        digest = hashlib.sha256()
+        with translated():
+            body = self._client.get_object(Bucket=self.name, Key=found.key, IfMatch=found.etag)["Body"]
+            with contextlib.closing(body):
+                while block := body.read(_BLOCK):
+                    check()
+                    digest.update(block)
+        return digest.hexdigest()
 
     def _read(self, key: str, to: IO[bytes] | None) -> FileDigest:
         digest, size = hashlib.sha256(), 0

@@ -22,6 +22,7 @@ MODEL_ZIP = "model.zip"
 SEARCH_CONFIG = "search-config.toml"
 BENCHMARK_XML = "benchmark_results.xml"
 BENCHMARK_ZIP = "benchmark_results.zip"
+CHECK_RESULT = "check_result.json"
 PROVENANCE = "provenance.json"
 BUILD_LOG = "build.log.gz"
 
@@ -30,10 +31,15 @@ CONTENT_TYPES = {
     SEARCH_CONFIG: "application/toml",
     BENCHMARK_XML: "application/xml",
     BENCHMARK_ZIP: "application/zip",
+    CHECK_RESULT: "application/json",
     PROVENANCE: "application/json",
     BUILD_LOG: "application/gzip",
 }
 
+# The names of the empty objects that tell existing tools a fact about a prefix.
+MARKERS = frozenset(
+    {*(stage.value for stage in Stage), *(verdict.value for verdict in Verdict if verdict.has_marker)}
+)
 
 _OUTSIDE = (UNPUBLISHED, FORMER_UNPUBLISHED, "inputs/")
 
@@ -55,6 +61,11 @@ def parse(key: str) -> Place | None:
     if not slash or not name or "/" in name or f"{prefix}/" in _OUTSIDE:
         return None
     return Place(prefix, name)
+
+
+def is_outside(folder: str) -> bool:
+    """Whether the folder is one of the registry's own, and not a prefix."""
+    return f"{folder}/" in _OUTSIDE
 
 
 def artifact_key(prefix: str, name: str) -> str:

@@ -11,7 +11,7 @@ from app.db.tables import HOLDS_PREFIX, Build, Model
 from app.registry.builds import listing
 from app.registry.builds.queueing import NewBuild, queue
 from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig, PrefixCollision
-from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha
+from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha, parse_version
 from app.registry.public import public_text
 from app.words import Actor, Stage
 from training.config import ConfigError, SearchConfig, differences, parse_config
@@ -32,6 +32,7 @@ class BuildRequest:
     promote_to: Stage | None = None
     force: bool = False
     dry_run: bool = False
+    allow_prereleases: bool = True
     requested_by: str = "anonymous"
     requested_by_kind: Actor = Actor.ANONYMOUS
 
@@ -60,9 +61,15 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     The row and its job are made in the caller's transaction, so a build cannot be committed without its job.
     However many callers ask at the same moment, a prefix gets one build. A dry run changes nothing.
 
-    Raises InvalidConfig, Invalid (sha, promote_to), PrefixCollision and ConfigDiffers.
+    Raises InvalidConfig, Invalid (sha, promote_to, a pre-release), PrefixCollision and ConfigDiffers.
     """
     config = _config_of(wanted.search_config)
+    if not wanted.allow_prereleases and parse_version(config.version).prerelease:
+        message = (
+            f"version {config.version!r} is a pre-release, and this registry is set to refuse them. "
+            "Write MAJOR.MINOR.PATCH, or have the operator set REGISTRY_ALLOW_PRERELEASES."
+        )
+        raise Invalid(message)
     sha = parse_sha(wanted.sha)
     prefix = str(Prefix.of(config.version, sha))
     _refuse_late_stage(wanted.promote_to, prefix)

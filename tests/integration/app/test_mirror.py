@@ -121,7 +121,22 @@ def test_an_object_that_is_not_an_artifact_of_the_model_is_left_alone(registry: 
 
 def test_a_promotion_and_a_publication_ask_for_their_markers(registry: Registry) -> None:
     prefix = registry.model(stages=(DEVELOPMENT, STAGING))
-    assert due_keys(registry) == [f"{prefix}/passed", f"{prefix}/development", f"{prefix}/staging"]
+    # One after the other, in the order in which they were asked for.
+    for name in ("passed", "development", "staging"):
+        [entry] = due(registry)
+        assert entry.key == f"{prefix}/{name}"
+        assert done(registry, entry)
+    assert due(registry) == []
+
+
+def test_of_a_prefix_files_come_before_markers_and_no_key_overtakes_one_that_is_put_off(
+    registry: Registry,
+) -> None:
+    ask(registry, "p/staging")
+    ask(registry, "p/model.zip", "q/passed")
+    assert due_keys(registry) == ["p/model.zip", "q/passed"]
+    assert failed(registry, due(registry)[0])
+    assert due_keys(registry) == ["q/passed"]
 
 
 def test_an_entry_that_is_done_is_taken_off_the_list(registry: Registry) -> None:

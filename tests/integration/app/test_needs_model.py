@@ -139,3 +139,16 @@ def test_the_answer_names_other_commits_that_have_a_model_of_the_version(
         " SELECT prefix, version, sha, branch, id, '{}', 'passed', '' FROM builds WHERE search_config = ''"
     )
     assert len(others("1.25.3")) == 20
+
+
+def test_a_prerelease_is_refused_where_the_registry_is_set_to(settings: Settings, registry: Registry) -> None:
+    changed = settings.model_copy(update={"allow_prereleases": False})
+    with TestClient(create_app(changed)) as api:
+        refused = api.post("/builds", json=registry.body("1.0.0-rc.1"))
+        assert refused.status_code == 422
+        assert "REGISTRY_ALLOW_PRERELEASES" in refused.json()["detail"]
+        assert api.post("/builds", json=registry.body("1.0.0")).status_code == 202
+
+
+def test_a_prerelease_is_built_unless_the_registry_refuses_them(api: TestClient, registry: Registry) -> None:
+    assert api.post("/builds", json=registry.body("1.0.0-rc.1")).status_code == 202

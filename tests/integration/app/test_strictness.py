@@ -17,6 +17,9 @@ PATHS = {"id": "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42", "prefix": "1.0.0-abcdef1"
 BODIES: dict[str, dict[str, Any]] = {
     "/builds": Registry(None).body(base_search_config=config_of("0.9.0")),  # type: ignore[arg-type]
     "/models/{prefix}/promotions": {"stage": "development", "note": "why"},
+    "/runs/{id}/stop": {},
+    "/mirror/reconcile": {},
+    "/imports": {},
 }
 
 
@@ -122,7 +125,7 @@ SURROGATES = ["\\ud800", "\\udfff", "\\udc00\\ud800"]
 
 def test_the_bodies_have_texts_and_booleans() -> None:
     assert {name for _, name in fields("string")} >= {"sha", "branch", "base_search_config", "note"}
-    assert {name for _, name in fields("boolean")} == {"force", "dry_run", "override"}
+    assert {name for _, name in fields("boolean")} >= {"force", "dry_run", "override", "apply"}
     assert {name for _, name in QUERY_TEXTS} >= {"version", "branch", "prefix", "cursor"}
 
 

@@ -1,0 +1,1 @@
+"""Runs: imports and reconciliations, and what carries them."""
