@@ -44,7 +44,7 @@ def _config(attempts: int, *, connect_s: float = 10, read_s: float = 60) -> Conf
 class CloudError(Exception):
     """AWS refused a call or could not be reached. The code and the message of AWS are kept unchanged."""
 
-    # The code with which a build fails when this error ends it.
+    # The failure code of a build that this error ends.
     failure_code = FailureCode.CLOUD_ERROR
 
     def __init__(self, code: str, message: str) -> None:
@@ -58,13 +58,13 @@ class CloudUnavailable(CloudError):
 
 
 class NoCapacity(CloudError):
-    """This place has no such machine at the moment. Try another place, or wait."""
+    """This place has no free instance of the type at the moment. Try another place, or wait."""
 
     failure_code = FailureCode.NO_CAPACITY
 
 
 class QuotaExceeded(CloudError):
-    """The account's limit is reached. Try another place, or raise the limit."""
+    """The account has reached its limit. Try another place, or raise the limit."""
 
     failure_code = FailureCode.QUOTA_EXCEEDED
 
@@ -99,7 +99,7 @@ _KINDS: dict[str, type[CloudError]] = {
     "AuthFailure": CloudAuthError,
     "AccessDenied": CloudAuthError,
     "AccessDeniedException": CloudAuthError,
-    # Credentials rotate, and clocks jump after a pause: the next try may have newer ones.
+    # Credentials are rotated and clocks are corrected, so a later try may succeed.
     "ExpiredToken": CloudUnavailable,
     "ExpiredTokenException": CloudUnavailable,
     "InvalidClientTokenId": CloudAuthError,
@@ -124,7 +124,7 @@ _KINDS: dict[str, type[CloudError]] = {
     "ResourceNotFoundException": CloudNotFound,
     "NoSuchKey": CloudNotFound,
     "NoSuchBucket": CloudNotFound,
-    # The answer to a HEAD request has no body and so no code. botocore gives its status instead.
+    # The answer to a HEAD request has no body and therefore no code, so botocore gives its status instead.
     "404": CloudNotFound,
     "429": CloudUnavailable,
     "500": CloudUnavailable,
@@ -139,7 +139,7 @@ _KINDS: dict[str, type[CloudError]] = {
 }
 
 
-# botocore's own errors that may pass: those of the network, and of fetching a role's credentials over it.
+# botocore's own temporary errors: those of the network, and of fetching a role's credentials over it.
 _PASSING = (
     NoConnection,
     HTTPClientError,
@@ -183,7 +183,7 @@ _MAKING = threading.Lock()
 def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
     """A client that presigns with Signature V4, because AWS's newer regions accept nothing else.
 
-    With `probing`, a call gets one try and a few seconds. This is for checking whether S3 answers.
+    With `probing`, a call has one try and a few seconds, which is enough to check whether S3 answers.
     """
     signing = Config(
         signature_version="s3v4",

@@ -41,7 +41,7 @@ TAGS = [
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API over one database and one bucket; settings come from the environment unless given."""
+    """The API for one database and one bucket. Settings that are not given are read from the environment."""
     settings = settings or Settings()
     # With its overflow, the pool has a connection for each of FastAPI's threads for blocking endpoints.
     database = Database(settings.database_url.get_secret_value(), pool_size=20)
@@ -63,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         lifespan=lifespan,
         separate_input_output_schemas=False,
-        # A redirect would be to an absolute URL that is made from the Host header: behind TLS, to plain HTTP.
+        # A redirect would go to a URL made from the Host header, which is plain HTTP behind a TLS proxy.
         redirect_slashes=False,
     )
     app.add_middleware(Edge)

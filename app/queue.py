@@ -1,6 +1,6 @@
-"""The queue's sending half: jobs are enqueued by task name, in the caller's transaction.
+"""The sending half of the queue. Jobs are enqueued by task name, in the caller's transaction.
 
-The worker holds the receiving half; the API never imports it.
+The receiving half is in worker/, which the API never imports.
 """
 
 from typing import Any
@@ -33,11 +33,11 @@ _sender = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
 
 def enqueue_build(session: Session, build_id: UUID) -> None:
-    """Have a worker carry the build.
+    """Have a worker work on the build.
 
     Call it once for each build; `lease.unattended` finds the builds for which it must be called again. The
-    job has no lock of the queue, because a lock that a dead worker holds would keep every other worker from
-    the build. The build's own lease, which ends by itself, decides which worker carries it.
+    job does not use the queue's locks, because a lock that a dead worker holds would keep every other worker
+    from the build. The build's lease, which expires by itself, decides which worker works on it.
     """
     _enqueue(session, RUN_BUILD, queue=BUILDS, once=None, build_id=str(build_id))
 
@@ -63,7 +63,7 @@ class _JobsToDefer(UserDefinedType[Any]):
 
 
 def has_job(build_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
-    """An SQL condition: whether the build has a job that is waiting or running."""
+    """An SQL condition that is true if the build has a waiting or running job."""
     return _has_job(RUN_BUILD, "build_id", build_id)
 
 
@@ -73,7 +73,7 @@ def enqueue_run(session: Session, run_id: UUID) -> None:
 
 
 def has_run_job(run_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
-    """An SQL condition: whether the run has a job that is waiting or running."""
+    """An SQL condition that is true if the run has a waiting or running job."""
     return _has_job(CARRY_RUN, "run_id", run_id)
 
 
@@ -99,8 +99,8 @@ def enqueue_outbox(session: Session) -> None:
 
 def _enqueue(session: Session, task: str, *, queue: str, once: str | None, **arguments: str) -> None:
     try:
-        # A savepoint: a refused duplicate must not abort the caller's transaction. The session makes it
-        # when it is asked for the connection.
+        # The savepoint keeps a refused duplicate from aborting the caller's transaction. The session sets it
+        # when the connection is requested.
         with session.begin_nested():
             connection = session.connection().connection.driver_connection
             _sender.configure_task(

@@ -1,4 +1,4 @@
-"""Serves the API: who may reach it, and the server that it runs in."""
+"""Runs the API in a server, and checks that not everyone in a network can change everything."""
 
 import asyncio
 import ipaddress
@@ -30,7 +30,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         create_app(settings),
         host=host,
         port=port,
-        # uvicorn's own asyncio loop leaves Nagle's algorithm on: keep-alive requests wait 44 ms each.
+        # With uvicorn's asyncio loop, Nagle's algorithm delays each request of a kept connection by 44 ms.
         loop="uvloop",
         http=LimitedProtocol,
         ws="none",
@@ -39,12 +39,12 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
 
 
 def check_exposure(settings: Settings, host: str) -> None:
-    """Raises SettingsError when everyone in a network could change everything, unless that is meant."""
+    """Raises SettingsError if everyone in a network could change everything and no setting allows that."""
     if settings.access is Access.OPEN and not settings.open_to_network and not _is_loopback(host):
         message = (
             f"REGISTRY_ACCESS=open lets everyone who can reach {host} change everything. "
             "Listen on 127.0.0.1, or set REGISTRY_ACCESS to reads or tokens. "
-            "If it is meant, set REGISTRY_OPEN_TO_NETWORK=true."
+            "If you want that, set REGISTRY_OPEN_TO_NETWORK=true."
         )
         raise SettingsError(message)
 
@@ -53,19 +53,19 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        # Any other name may mean any address.
+        # A host name other than localhost may stand for any address.
         return host == "localhost"
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with a limit on how long, and how large, the head of a request may get.
+    """uvicorn's HTTP protocol, with limits on the size of a request's head and on its arrival time.
 
-    By itself uvicorn waits for ever for the rest of a head, and keeps whatever has come of it.
-    The body is limited by the application (app/api/edge.py).
+    The head is the request line and the headers. uvicorn itself would wait for the rest of a head for ever,
+    and keep everything that has arrived. The application limits the body (app/api/edge.py).
     """
 
     _timer: asyncio.TimerHandle | None = None
-    # Whether a head is awaited or is arriving, and how much of it is there.
+    # Whether the server is waiting for a head, and how many bytes of it have arrived.
     _in_head = True
     _head_bytes = 0
 
@@ -88,7 +88,7 @@ class LimitedProtocol(HttpToolsProtocol):
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large."
                 )
         if self._timer is None and (self._in_head or self.cycle.response_complete):
-            # Whatever came, such as an empty line, ended uvicorn's own wait for the next request.
+            # The data, such as an empty line, has stopped uvicorn's own timeout for the next request.
             self._start_timer()
 
     def on_message_begin(self) -> None:

@@ -1,4 +1,4 @@
-"""Every setting of the service. They are read from the environment once, at the start."""
+"""The settings of the service, which are read from the environment once, at the start."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _TOKEN = re.compile(r"(?P<name>[^=:\s]+)=(?P<digest>[0-9a-fA-F]{64})(?::(?P<scop
 
 @dataclass(frozen=True)
 class Token:
-    """Who has a token, the sha256 of it in lower case, and what it may do."""
+    """A token: the name of its owner, its sha256 in lower case, and what it may do."""
 
     name: str
     digest: str
@@ -37,7 +37,7 @@ class Token:
         """An entry of REGISTRY_API_TOKENS: `name=sha256` or `name=sha256:scope+scope`. Raises ValueError."""
         found = _TOKEN.fullmatch(entry)
         if found is None:
-            # The entry is not shown: a token that was put there by mistake must not get into a log.
+            # The message does not quote the entry, because it may contain a token by mistake.
             message = (
                 "is not name=sha256 or name=sha256:scope+scope. "
                 "Get the sha256 with: printf %s TOKEN | sha256sum"
@@ -69,7 +69,7 @@ def _tokens(value: object) -> object:
 
 
 class SettingsError(Exception):
-    """The environment does not configure the service; the text says which variables are wrong."""
+    """The environment variables are not valid settings. The text says which ones are wrong."""
 
 
 class Settings(BaseSettings):

@@ -41,7 +41,7 @@ _NEXT_STATES: dict[BuildState, frozenset[BuildState]] = {
 
 
 class StepState(StrEnum):
-    """What the API shows of a step. The last two are derived from the flow: no row holds them."""
+    """The state of a step in the API. The last two are derived from the flow and never stored."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -369,7 +369,7 @@ class FailureCode(StrEnum):
     # The instance
     INSTANCE_LOST = (
         "instance_lost", True, Responsible.CLOUD,
-        "The instance ended without the registry's doing.",
+        "The instance ended although the registry did not terminate it.",
         "Post the build again.",
     )
     INSTANCE_IMPAIRED = (
@@ -426,8 +426,8 @@ class FailureCode(StrEnum):
     )
     INVALID_RESULT = (
         "invalid_result", False, Responsible.TRAINING,
-        "The training left a result.json that does not keep the contract.",
-        "Repair the training code; docs/training-machine.md has the contract.",
+        "The training left a result.json that violates the contract.",
+        "Repair the training code; docs/training-machine.md describes the contract.",
     )
     MISSING_OUTPUT = (
         "missing_output", False, Responsible.TRAINING,
@@ -456,7 +456,7 @@ class FailureCode(StrEnum):
     )
     NO_CLASSES = (
         "no_classes", False, Responsible.DATA_OWNER,
-        "The sources leave no code to learn.",
+        "After reading and filtering, the sources have no code that a model could learn.",
         "Check the codes in the sources, and the filters in search-config.toml.",
     )
     MISSING_BENCHMARK = (
@@ -481,14 +481,14 @@ class FailureCode(StrEnum):
     )
     CRASHED = (
         "crashed", False, Responsible.TRAINING,
-        "The training ended with an error that it does not know.",
+        "The training ended with an unexpected error.",
         "Read the traceback at the end of the build's log.",
     )
 
     # After the training
     CORRUPT_INPUT = (
         "corrupt_input", False, Responsible.OPERATOR,
-        "An object under inputs/sha256/ does not hold what its name says.",
+        "The content of an object under inputs/sha256/ does not match the digest in its name.",
         "Find out who wrote it and move it away; then post the build again.",
     )
     CORRUPT_ARTIFACT = (
@@ -500,7 +500,7 @@ class FailureCode(StrEnum):
     # Any step
     DEADLINE_EXCEEDED = (
         "deadline_exceeded", True, Responsible.OPERATOR,
-        "A step did not end in the time that it has.",
+        "A step did not end before its deadline.",
         "The build's log shows how far it got and what it waited for.",
     )
     INTERNAL_ERROR = (

@@ -27,11 +27,12 @@ from local.simcloud.server import SimCloud
 from local.simcloud.settings import Settings as CloudSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-# No test is timed: on a busy machine a single example takes long, and says nothing by it.
-hypothesis.register_profile("untimed", deadline=None)
-hypothesis.load_profile("untimed")
-
 ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+# No test is timed: on a busy machine a single example takes long, and says nothing by it. CI tries the same
+# examples each time, so that it fails for what a commit changes, and not by chance.
+hypothesis.register_profile("untimed", deadline=None, derandomize=ON_CI)
+hypothesis.load_profile("untimed")
 
 # No test ever reaches the developer's own account.
 for name in [name for name in os.environ if name.startswith(("AWS_", "REGISTRY_"))]:

@@ -13,7 +13,7 @@ _SQL = re.compile(r"\s*\[SQL: .*", re.DOTALL)
 
 
 def text(value: str, limit: int = MAX_TEXT) -> str:
-    """The text, cut to its first `limit` characters, as UTF-8 can hold it."""
+    """The text, cut to its first `limit` characters, with surrogates escaped so that it is valid UTF-8."""
     kept = value[:limit]
     if len(value) > limit:
         kept += f"… ({len(value) - limit:,} more characters)"
@@ -26,7 +26,7 @@ def without_sql(value: str) -> str:
 
 
 def joined(items: Sequence[object]) -> str:
-    """As many of the first items as fit into one text, and how many there are besides."""
+    """A text with as many of the first items as fit, and the number of items that were left out."""
     shown: list[str] = []
     room = MAX_TEXT - 100
     for item in items[:MAX_ITEMS]:
@@ -40,7 +40,7 @@ def joined(items: Sequence[object]) -> str:
 
 
 def facts(values: dict[str, object]) -> dict[str, object]:
-    """The facts of a problem, their texts and lists cut; `<name>_left_out` counts what a list lost."""
+    """The facts of a problem, with long texts and lists cut. `<name>_left_out` counts what was cut."""
     found: dict[str, object] = {}
     for name, value in values.items():
         found[name] = _value(value)

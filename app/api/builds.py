@@ -78,7 +78,7 @@ class StepOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     output: dict[str, Any] | None = Field(
-        description="What the step found or made, of which anybody may see this; differs from step to step."
+        description="What the step found or made, as far as anybody may see it. Each step has its own fields."
     )
     message: ShownMessage | None = Field(description="What the step waits for, or why it failed.")
 
@@ -96,17 +96,19 @@ class StepOut(BaseModel):
 
 
 class ProgressOut(BaseModel):
-    """How far the running job is."""
+    """How far the running job has got."""
 
     phase: str = Field(max_length=200, examples=["embed"])
-    percent: float = Field(ge=0, le=100, description="Percent of the phase.", examples=[37.5])
+    percent: float = Field(
+        ge=0, le=100, description="How much of the phase is done, in percent.", examples=[37.5]
+    )
     eta_seconds: float | None = Field(
-        default=None, ge=0, description="Seconds until the phase ends, estimated."
+        default=None, ge=0, description="Estimated seconds until the phase ends."
     )
 
     @classmethod
     def of(cls, stored: dict[str, Any] | None) -> Self | None:
-        """None for progress that makes no sense: it is only for display, and the job goes on."""
+        """None for progress that makes no sense, because progress is only for display and the job goes on."""
         try:
             return None if stored is None else cls.model_validate(stored)
         except ValidationError:
@@ -120,11 +122,11 @@ class InstanceOut(BaseModel):
     type: str = Field(examples=["g5.xlarge"])
     image: str | None = Field(examples=["FPO Training 1.1.0"])
     region: str = Field(examples=["eu-west-2"])
-    terminated: bool = Field(description="Whether EC2 has confirmed that the instance ends.")
+    terminated: bool = Field(description="Whether EC2 has confirmed the termination.")
 
     @classmethod
     def of(cls, outputs: dict[str, dict[str, Any]]) -> Self | None:
-        """From what the steps found; None before the launch, and for what this version cannot read."""
+        """The instance as the steps' outputs describe it. None if it is not launched or cannot be read."""
         launched = outputs.get(StepName.LAUNCH_INSTANCE, {})
         found = {
             "id": launched.get("instance_id"),
@@ -291,7 +293,7 @@ class BuildPage(BaseModel):
     operation_id="builds:create",
     summary="Ask for the model of a commit",
     status_code=202,
-    response_description="A build was made",
+    response_description="A build was created",
     responses={
         200: {
             "model": BuildAnswerOut,
@@ -387,11 +389,11 @@ def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
             "content": {"text/plain": {"schema": {"type": "string"}, "example": examples.LOG}},
             "headers": {
                 "X-Log-Next-Offset": {
-                    "description": "the byte to go on from",
+                    "description": "the `offset` to ask for next",
                     "schema": {"type": "integer", "example": 86},
                 },
                 "X-Log-Size": {
-                    "description": "bytes that the log has by now",
+                    "description": "the log's size so far, in bytes",
                     "schema": {"type": "integer", "example": 86},
                 },
             },
@@ -404,9 +406,9 @@ def log(
     db: Db,
     offset: Annotated[int, Query(ge=0, le=_MAX_OFFSET, description="The byte to start at.")] = 0,
 ) -> Response:
-    """Up to 4 MiB of UTF-8 from `offset` on; it ends between two characters.
+    """Up to 4 MiB of UTF-8 from `offset` on. It never ends in the middle of a character.
 
-    `X-Log-Next-Offset` is where to go on, `X-Log-Size` how many bytes the log has by now.
+    `X-Log-Next-Offset` is the offset to ask for next. `X-Log-Size` is the log's size so far, in bytes.
     """
     listing.require(db, id)
     text, size = build_log.read(db, id, offset, _LOG_BYTES)

@@ -52,12 +52,12 @@ Db = Annotated[Session, Depends(get_session, scope="function")]
 
 _bearer = HTTPBearer(
     auto_error=False,
-    description="A token of REGISTRY_API_TOKENS. Writing needs one; so does reading where REGISTRY_ACCESS is "
+    description="A token of REGISTRY_API_TOKENS. Writing needs one. Reading needs one if REGISTRY_ACCESS is "
     "`tokens`. Each call that writes needs a scope, such as `build` or `promote:staging`.",
 )
 
 
-# The route has found out who calls before it read the body. The scheme is here for the OpenAPI document.
+# The route has identified the caller before it read the body. `_bearer` only serves the OpenAPI document.
 async def get_caller(
     request: Request, _given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
@@ -75,14 +75,14 @@ async def get_administrator(caller: Annotated[Caller, Depends(get_caller)]) -> C
     return caller
 
 
-# Somebody whose scopes the endpoint itself checks, because they depend on the request's content.
+# The endpoint itself checks the scopes of this caller, because they depend on the content of the request.
 AnyCaller = Annotated[Caller, Depends(get_caller)]
 CanBuild = Annotated[Caller, Depends(get_builder)]
 CanAdminister = Annotated[Caller, Depends(get_administrator)]
 
 
 async def _cursor(
-    cursor: Annotated[Line | None, Query(description="The `next` of the page before.")] = None,
+    cursor: Annotated[Line | None, Query(description="The `next` of the previous page.")] = None,
 ) -> Cursor | None:
     return None if cursor is None else Cursor.parse(cursor)
 

@@ -1,4 +1,4 @@
-"""What holds for every request and answer, whichever endpoint they belong to."""
+"""What every request and answer has in common: limits on size and time, HEAD, and a security header."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,7 +15,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Two configurations of 1 MiB each, escaped as JSON.
+# This is enough for two configurations of 1 MiB each, escaped as JSON.
 MAX_BODY_BYTES = 4 << 20
 MAX_HEADER_BYTES = 32 << 10
 BODY_WITHIN_S = 60.0
@@ -25,7 +25,7 @@ _CLOSE = {"Connection": "close"}
 
 
 class Edge:
-    """Limits what comes in, answers HEAD like GET without the body, keeps browsers from guessing types."""
+    """Limits requests, answers HEAD like GET without a body, and keeps browsers from guessing types."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class Edge:
             return
         is_head = scope["method"] == "HEAD"
         if is_head:
-            # A copy, because the server looks at its own to know that no body may follow.
+            # The scope is copied, because the server reads its own to know that HEAD gets no body.
             scope = {**scope, "method": "GET"}
 
         async def answer(message: Message) -> None:
@@ -61,7 +61,7 @@ _DETAILS = {
 
 
 def _too_large(scope: Scope) -> HTTPStatus | None:
-    """What is too large before the body has arrived, as the status that says so."""
+    """The status for headers or an announced body that are too large. None if the request may go on."""
     size, announced = len(scope.get("raw_path") or b"") + len(scope["query_string"]), b""
     for name, value in scope["headers"]:
         size += len(name) + len(value)
@@ -75,7 +75,7 @@ def _too_large(scope: Scope) -> HTTPStatus | None:
 
 
 class _Body:
-    """The body of one request, as it arrives: no larger than allowed, and whole in time."""
+    """Reads the body of one request, and limits its size and the time that it may take to arrive."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -84,9 +84,9 @@ class _Body:
         self._whole = False
 
     async def receive(self) -> Message:
-        """Raises HTTPException, which the application answers as any other."""
+        """Raises HTTPException, which the application answers like any other."""
         if self._whole:
-            # What is waited for now is the end of the connection.
+            # The body is complete. From here on, the application only waits for the client to disconnect.
             return await self._receive()
         if self._ends is None:
             self._ends = asyncio.get_running_loop().time() + BODY_WITHIN_S

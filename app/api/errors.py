@@ -1,4 +1,4 @@
-"""Every error as `application/problem+json` (RFC 9457): one table, and the handlers that answer with it."""
+"""Answers every error as `application/problem+json` (RFC 9457), by means of one table."""
 
 import logging
 import re
@@ -68,7 +68,7 @@ KINDS: dict[type[Exception], ProblemKind] = {
     CloudError: ProblemKind(HTTPStatus.BAD_GATEWAY, "cloud-error", "AWS refused or did not answer"),
 }
 
-# What the framework answers by itself, by status.
+# The errors that the framework and the server answer with by themselves, by status.
 OF_STATUS: dict[int, ProblemKind] = {
     kind.status: kind
     for kind in (
@@ -101,7 +101,7 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="stable; programs branch on this", examples=["/problems/not-found"])
+    type: str = Field(description="Stable. Programs branch on this.", examples=["/problems/not-found"])
     title: str = Field(examples=["There is no such thing"])
     status: int = Field(examples=[404])
     detail: str = Field(examples=["There is no model 0.0.2-aff1242. GET /models lists the models."])
@@ -148,14 +148,14 @@ def respond(
 
 def _problem(error: dict[str, Any]) -> dict[str, str]:
     where = ".".join(str(part) for part in error["loc"])
-    # What is wrong with the JSON stands beside pydantic's general message.
+    # Pydantic keeps the reason why JSON is invalid beside its general message.
     reason = error["ctx"]["error"] if error["type"] == "json_invalid" else None
     message = f"is not readable JSON: {reason}" if reason else error["msg"].removeprefix("Value error, ")
     return {"where": where, "message": message}
 
 
 def document(app: FastAPI) -> None:
-    """Make the OpenAPI document describe the problems: FastAPI's own error bodies are never sent."""
+    """Make the OpenAPI document describe the problems. FastAPI's own error bodies are never sent."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -170,11 +170,11 @@ def document(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI) -> Callable[[str], set[str]]:
-    """Tells the methods of a path. The framework names only those of the first endpoint that has the path."""
+    """A function that gives all methods of a path. FastAPI names only those of one matching endpoint."""
 
     @lru_cache(maxsize=1)
     def patterns() -> list[tuple[re.Pattern[str], set[str]]]:
-        # Not at the start: the document is made when it is first asked for.
+        # This is read when it is first needed, because the OpenAPI document is not made at the start.
         return [
             (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), {method.upper() for method in of})
             for path, of in app.openapi()["paths"].items()

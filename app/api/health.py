@@ -17,13 +17,13 @@ router = APIRouter(tags=["health"], route_class=PublicRoute)
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The answer of a process that is alive."""
 
     status: Literal["ok"] = Field(examples=["ok"])
 
 
 class Readiness(BaseModel):
-    """`ok`, or what is wrong with each part. Database and schema decide whether the service is ready."""
+    """For each part, `ok` or what is wrong. The service is ready if the database and its schema are."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.READY, examples.NOT_READY]})
 
@@ -34,7 +34,7 @@ class Readiness(BaseModel):
         description="Only for information: what S3 answered when it was last asked.", examples=["ok"]
     )
     access: str = Field(
-        description="Only for information: who may call, and what may be a surprise about it.",
+        description="Only for information: who may call, with a consequence that may be surprising.",
         examples=["reads: reading is open, and writing needs a token"],
     )
 
@@ -47,8 +47,8 @@ async def get_probe(request: Request) -> BucketProbe:
 @router.get(
     "/healthz",
     operation_id="health:live",
-    summary="Whether the process lives",
-    response_description="The process lives",
+    summary="Whether the process is alive",
+    response_description="The process is alive",
 )
 async def healthz() -> Health:
     """Checks only the process itself: it must not be killed because the database cannot be reached."""
@@ -58,7 +58,7 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     operation_id="health:ready",
-    summary="Whether it can serve",
+    summary="Whether the service is ready",
     response_description="Ready",
     responses={503: {"model": Readiness, "description": "Not ready"}},
 )
@@ -68,10 +68,10 @@ def readyz(
     access: AccessDep,
     response: Response,
 ) -> Readiness:
-    """Asks the database, and compares its schema with the code's.
+    """Checks that the database answers, and compares its schema with the code's.
 
-    A schema that is newer than the code is fine: a deployment is under way. The bucket does not decide,
-    because deployments, builds and promotions go on while S3 has a bad day.
+    A schema that is newer than the code is fine, because a deployment may be under way. The bucket does not
+    count, because deployments, builds and promotions go on while S3 is not available.
     """
     database_status = migrations = "ok"
     try:

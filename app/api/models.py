@@ -38,7 +38,7 @@ router = APIRouter(tags=["models"], route_class=StrictRoute)
 
 
 def _order(stage: str) -> int:
-    """Stages in their order; those that only a newer version knows come last."""
+    """Sorts stages in their order. Stages that only a newer version knows come last."""
     word = known(Stage, stage)
     return len(Stage) if word is None else list(Stage).index(word)
 
@@ -149,7 +149,7 @@ class ModelPage(BaseModel):
 
 
 class PromotionCreate(BaseModel):
-    """Where the model runs now, and why."""
+    """The stage that the model now runs in, and why."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"stage": "staging", "note": "release 2026-11"}]}
@@ -216,9 +216,9 @@ def list_models(
     responses={
         200: {
             "description": "The model",
-            "headers": {"ETag": {"description": "names the promotion", "schema": {"type": "string"}}},
+            "headers": {"ETag": {"description": "identifies the promotion", "schema": {"type": "string"}}},
         },
-        304: {"description": "Still the promotion of `If-None-Match`"},
+        304: {"description": "No new promotion since the one in `If-None-Match`"},
         **problems(NothingPromoted, CloudError),
     },
 )
@@ -234,13 +234,13 @@ def latest(
 ) -> Response:
     """The model most recently promoted to the stage, with URLs and digests of its files.
 
-    The `ETag` stays the same until the next promotion. A 304 tells that nothing is to be deployed; the
-    earlier answer's URLs may have run out: to download again, ask without `If-None-Match`.
+    The `ETag` stays the same until the next promotion. A 304 says that there is nothing new to deploy. The
+    URLs of the earlier answer may have expired by then. To download again, ask without `If-None-Match`.
     """
-    # Thousands ask this each second: no transaction, no thread but this one, no second validation. With all
-    # of these, as elsewhere, it was two to three times slower (benchmarks/latest.py).
+    # This must serve thousands of requests per second, so it has no transaction, no second thread and no
+    # validation of the answer. With these it was two to three times slower (benchmarks/latest.py).
     found = database.read(lambda connection: stages.latest(connection, stage, version))
-    # The URLs run out, so no cache may keep the answer. The tag is weak: it does not name the bytes.
+    # The URLs expire, so no cache may keep the answer. The tag is weak: it does not identify the bytes.
     caching = {"ETag": f'W/"{found.promotion_id}"', "Cache-Control": "no-store"}
     if _names(if_none_match or (), str(found.promotion_id)):
         return Response(status_code=304, headers=caching)
@@ -263,9 +263,9 @@ def latest(
 
 
 def _names(lines: Iterable[str], promotion: str) -> bool:
-    """Whether one of the tags in these `If-None-Match` headers is that of the promotion.
+    """Whether one of the tags in these `If-None-Match` headers belongs to the promotion.
 
-    A proxy that compresses answers marks their tags, such as `"41-gzip"`.
+    A proxy that compresses answers adds to their tags, as in `"41-gzip"`.
     """
     tags = {tag.strip() for line in lines for tag in line.split(",")}
     return "*" in tags or any(
@@ -311,7 +311,7 @@ def artifact(
     bucket: BucketDep,
     settings: SettingsDep,
 ) -> RedirectResponse:
-    """Redirects to a presigned URL: follow it without sending your registry token along."""
+    """Redirects to a presigned URL. Follow it without sending your registry token along."""
     file = models.get_artifact(db, prefix, name)
     url = bucket.presign(file.key, int(settings.presigned_url_lifetime.total_seconds()))
     return RedirectResponse(url, status_code=307, headers={"Cache-Control": "no-store"})
@@ -324,7 +324,7 @@ def artifact(
     status_code=201,
     response_description="The stage runs this model from now on",
     responses={
-        200: {"model": PromotionOut, "description": "The stage runs this model already; nothing changed"},
+        200: {"model": PromotionOut, "description": "The stage already runs this model; nothing changed"},
         **problems(NotFound, GateRefused, Unauthorized, Forbidden),
     },
 )

@@ -1,4 +1,4 @@
-"""Whether the bucket answers: asked in the background, one question at a time, and remembered."""
+"""Checks in the background whether the bucket answers, one check at a time, and remembers the result."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from app.aws import CloudError
 
 
 class BucketProbe:
-    """What S3 answered when it was last asked. Nobody waits for S3 here, however long it takes."""
+    """What S3 answered when it was last asked. `status` never waits for S3."""
 
     def __init__(self, check: Callable[[], None], *, good_for_s: float = 15.0) -> None:
         """`check` raises CloudError, or returns when the bucket answers."""
@@ -20,7 +20,7 @@ class BucketProbe:
         self._asked_at = float("-inf")
 
     def status(self) -> str:
-        """`ok`, or what is wrong; as old as `good_for_s` and the time that S3 takes to answer."""
+        """`ok`, or what is wrong. If the result is older than `good_for_s`, a new check begins."""
         with self._lock:
             if not self._asking and time.monotonic() - self._asked_at > self._good_for_s:
                 self._asking = True

@@ -1,9 +1,9 @@
 """How answers show what is stored.
 
-An answer is never stricter than what the database holds: one odd value must not make a whole list unreadable.
-Words are shown as they stand, even those that only a newer version of the registry knows; the OpenAPI
-document names those that this version knows. Long messages are cut. Of what a step found, only what is listed
-here is shown, because anybody may read it.
+An answer can show every value that the database can hold, because one odd value must not make a whole list
+unreadable. States and similar words are shown as they are stored, even if only a newer version of the
+registry knows them. The OpenAPI document lists the words that this version knows. Long messages are cut. Of a
+step's output, only the fields that are listed here are shown, because anybody may read them.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def _message(value: str) -> str:
 
 
 ShownMessage = Annotated[str, AfterValidator(_message)]
-"""What a machine, AWS or a library said: without SQL, and no longer than a reader needs."""
+"""A message from a machine, AWS or a library, without SQL and cut to a readable length."""
 
 _SHOWN: dict[str, frozenset[str]] = {
     StepName.NEEDS_MODEL: frozenset(
@@ -71,9 +71,9 @@ _SHOWN: dict[str, frozenset[str]] = {
 
 
 def step_output(step: str, output: Mapping[str, Any]) -> dict[str, Any]:
-    """What anybody may see of a step's output: no network, private address, name of a secret, or path.
+    """The part of a step's output that anybody may see: no network, private address, secret's name or path.
 
-    Nothing is shown of a step that this version does not know.
+    If this version does not know the step, nothing of its output is shown.
     """
     shown = _SHOWN.get(step, frozenset())
     return {name: value for name, value in output.items() if name in shown}

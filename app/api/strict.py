@@ -18,13 +18,13 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """A route that finds out who calls, and refuses query parameters that are unknown or that come twice.
+    """A route that identifies the caller, and refuses query parameters that are unknown or given twice.
 
     It does both before the body is read, because callers without a token must not cost memory. If unknown
     parameters were ignored, `?verison=1.0.0` would be answered as if no version had been asked for.
     """
 
-    # Whether everyone may call it, whatever the setting.
+    # Whether everyone may call it, whatever REGISTRY_ACCESS says.
     public: ClassVar[bool] = False
 
     def get_route_handler(self) -> Handler:
@@ -37,7 +37,7 @@ class StrictRoute(APIRoute):
             if not public:
                 policy: AccessPolicy = request.app.state.access
                 request.state.caller = policy.admit(_token(request), writes=request.method not in _READS)
-            # Most calls have no query at all.
+            # Most calls have no query, so they skip the check.
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)
             return await handle(StrictRequest(request.scope, request.receive))
@@ -46,7 +46,7 @@ class StrictRoute(APIRoute):
 
 
 class PublicRoute(StrictRoute):
-    """A route for machines and people without a token: health and the start page."""
+    """A route that needs no token: the health checks and the start page."""
 
     public = True
 
@@ -57,7 +57,7 @@ def _token(request: Request) -> str | None:
 
 
 def _query_parameters(dependant: Dependant) -> Iterator[str]:
-    """The names of those that the endpoint takes, and those that its dependencies take."""
+    """The names of the query parameters that the endpoint and its dependencies take."""
     for field in dependant.query_params:
         yield field.alias
     for dependency in dependant.dependencies:
@@ -84,7 +84,7 @@ def _refuse_unknown(request: Request, known: list[str]) -> None:
 
 
 class StrictRequest(Request):
-    """A request whose body must be JSON as RFC 8259 means it, where it is JSON at all."""
+    """A request that reads JSON strictly, as RFC 8259 defines it."""
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
@@ -93,10 +93,10 @@ class StrictRequest(Request):
 
 
 def parse_json(body: bytes) -> object:
-    """Raises JSONDecodeError for whatever cannot be read as one clear value.
+    """Parse JSON strictly. Raises JSONDecodeError if the body is not valid or not unambiguous.
 
-    Python's own parser lets the last of two equal keys win, takes NaN and Infinity for numbers, and reads
-    other encodings than UTF-8.
+    Python's own parser would take the last of two equal keys, accept NaN and Infinity as numbers, and read
+    encodings other than UTF-8.
     """
     try:
         text = body.decode("utf-8")

@@ -1,7 +1,7 @@
-"""The types of the texts that a request may bring.
+"""The types of the texts in requests.
 
-Whatever comes in is stored, shown in terminals and written into logs. So no text may hold control characters,
-or half of a surrogate pair, which is not a character and cannot be stored.
+The texts are stored, shown in terminals and written into logs. So no text may contain control characters, or
+half of a surrogate pair, which is not a character and cannot be stored.
 """
 
 import re
@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-# C0 and C1 controls, the separators that some programs take for a new line, the marks that reverse the order
-# in which text is shown, and surrogates.
+# C0 and C1 controls, the separators that some programs treat as a line break, the marks that reverse the
+# direction of text, and surrogates.
 _REFUSED = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _REFUSED_IN_A_LINE = re.compile(f"[{_REFUSED}]")
 _REFUSED_IN_LINES = re.compile(f"(?![\t\n\r])[{_REFUSED}]")
@@ -25,7 +25,7 @@ def _lines(text: object) -> object:
 
 
 def _checked(refused: re.Pattern[str], text: object) -> object:
-    """Before pydantic looks at the text, because its own message about surrogates is of no help."""
+    """Check the text before pydantic does, because pydantic's message about surrogates does not help."""
     if isinstance(text, str) and (found := refused.search(text)):
         code = ord(found[0])
         name = "half of a surrogate pair" if 0xD800 <= code <= 0xDFFF else "a control character"

@@ -1,4 +1,4 @@
-"""Migrations from code: one migrator at a time, and whether the schema is the code's."""
+"""Migrates the schema, one migrator at a time, and compares the schema with the code."""
 
 import threading
 from functools import lru_cache
@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from app.db.session import Database
 
 ROOT = Path(__file__).resolve().parents[2]
-# Alembic keeps what it works on in globals; the lock in the database is for other processes.
+# Alembic keeps its state in globals, so only one thread may use it. Other processes wait for a database lock.
 _alembic = threading.Lock()
 
 
@@ -26,7 +26,7 @@ def alembic_config(database: Database) -> Config:
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Bring the schema to a revision. Several at once wait for each other."""
+    """Upgrade the schema to a revision. Concurrent upgrades wait for each other."""
     with _alembic:
         command.upgrade(alembic_config(database), revision)
 
@@ -43,16 +43,16 @@ def head() -> str | None:
 
 @lru_cache(maxsize=1)
 def _revisions() -> tuple[str | None, frozenset[str]]:
-    """The newest revision, and all of them: the files of a running process do not change."""
+    """The newest revision, and all revisions. They do not change while the process runs."""
     scripts = ScriptDirectory(str(ROOT / "migrations"))
     return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def compare(at: str | None) -> Literal["same", "behind", "ahead"]:
-    """A schema's revision against the code's.
+    """Compare a schema's revision with the newest one that this code knows.
 
-    `ahead` is a revision that this code does not know: a newer release has migrated while this one still
-    serves. Migrations expand before they enforce, so it may go on.
+    `ahead` means that this code does not know the revision, because a newer release has migrated the database
+    while this one still runs. It may go on, because migrations expand before they enforce.
     """
     newest, known = _revisions()
     if at == newest:

@@ -30,10 +30,10 @@ Result = TypeVar("Result")
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether the database could not do its work now, and the same work may succeed when it is tried again.
+    """Whether the database could not do the work at the moment, so that the same work may succeed later.
 
-    It is false for errors that follow from the content of a statement, and for whatever is not an error of
-    the database.
+    It is false for errors that the content of a statement causes, and for errors that do not come from the
+    database.
     """
     if isinstance(error, PoolTimeout):
         return True
@@ -44,13 +44,13 @@ def is_temporary(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
-        # No answer came from Postgres, such as when the connection is lost.
+        # Postgres did not answer, for example because the connection is lost.
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith(_TEMPORARY)
 
 
 class Database:
-    """One Postgres: the place where sessions and connections come from."""
+    """One Postgres database, which gives sessions and connections."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Database:
             yield session
 
     def read(self, query: Callable[[Connection], Result]) -> Result:
-        """The result of a query of a single statement, in one round trip; a transaction takes four.
+        """Run a query of a single statement in one round trip, where a transaction takes four.
 
         `query` is called again if the connection turns out to be dead, so it must only read.
         """

@@ -31,7 +31,7 @@ def text_of(value: str, limit: int | None = None) -> str:
 
 
 def json_of(value: Any) -> Any:
-    """The value as Postgres can store it: numbers that JSON lacks become null, and texts pass `text_of`."""
+    """The value as Postgres can store it. NaN and the like become null, and `text_of` cleans texts."""
     found: Any
     match value:
         case None | bool():
@@ -39,7 +39,7 @@ def json_of(value: Any) -> Any:
         case float():
             found = value if math.isfinite(value) else None
         case int():
-            # Python itself refuses to write an integer with more digits.
+            # Python refuses to write an integer with more digits.
             found = value if value.bit_length() <= _MAX_BITS else None
         case Mapping():
             found = {text_of(str(key)): json_of(item) for key, item in value.items()}
@@ -77,5 +77,5 @@ class StorableJson(TypeDecorator[Any]):
         return json_of(value)
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
-        """Operators such as `->>` are JSONB's own."""
+        """Let JSONB handle operators such as `->>`."""
         return self.impl_instance.coerce_compared_value(op, value)

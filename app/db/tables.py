@@ -97,7 +97,7 @@ class Build(Base):
     lease_epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
-    # How often workers have taken the build since it last got any further, and what stopped the last of them.
+    # How often workers have taken the build since it last made progress, and what stopped the last of them.
     takings: Mapped[int] = mapped_column(server_default=text("0"))
     last_error: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
 
@@ -132,7 +132,7 @@ class Build(Base):
 
 
 class BuildStep(Base):
-    """One step of a build, from its start on. Steps that have not started follow from the build's kind."""
+    """One step of a build. The row is made when the step starts; the build's kind says which steps follow."""
 
     __tablename__ = "build_steps"
 
@@ -141,7 +141,7 @@ class BuildStep(Base):
     state: Mapped[str]
     attempts: Mapped[int]
     started_at: Mapped[datetime]
-    # For the deadline: the seconds that workers have worked on the step, and when the current one began.
+    # For the deadline: how many seconds workers have spent on the step, and when the current worker began.
     worked_s: Mapped[float] = mapped_column(server_default=text("0"))
     resumed_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -201,7 +201,7 @@ class Launch(Base):
 
 
 class BuildLogChunk(Base):
-    """A piece of a build's log; `start` is its first byte's offset in the whole."""
+    """A piece of a build's log. `start` is the offset of its first byte in the whole log."""
 
     __tablename__ = "build_log_chunks"
 
@@ -220,7 +220,7 @@ class Input(Base):
     sha256: Mapped[str] = mapped_column(primary_key=True)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    # When the bucket was first seen to hold the content. Of some inputs only the digest is known.
+    # When the content was first seen in the bucket. Null for inputs of which only the digest is known.
     stored_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -315,7 +315,7 @@ class Promotion(Base):
 
     __tablename__ = "promotions"
 
-    # The key begins with the stage: its newest promotion is the last row of its part of the key's index.
+    # The key begins with the stage, so a stage's newest promotion is the last one in its part of the index.
     stage: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     model_id: Mapped[UUID]

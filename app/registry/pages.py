@@ -38,7 +38,7 @@ class Cursor:
 
 
 def _unknown(text: str) -> str:
-    return f"{text!r} is not a cursor of this registry. Pass the `next` of the page before, unchanged."
+    return f"{text!r} is not a cursor of this registry. Pass the `next` of the previous page, unchanged."
 
 
 Item = TypeVar("Item")

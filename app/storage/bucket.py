@@ -23,7 +23,7 @@ _RANGE = 1 << 16
 
 
 class KeyTaken(Exception):
-    """The key holds other content, which was not replaced."""
+    """The key already holds different content, which was not replaced."""
 
     def __init__(self, key: str, owner: str | None) -> None:
         super().__init__(key)
@@ -60,8 +60,8 @@ class Fetched:
 class ObjectInfo:
     """An object of the bucket.
 
-    `sha256` is the digest that S3 computed when the object arrived; None when the writer asked for no such
-    digest, or uploaded in parts. `build_id` is set where a build of the registry wrote the object.
+    `sha256` is the digest that S3 computed when the object arrived. It is None if the writer did not ask for
+    it, or uploaded in parts. `build_id` is set if a build of the registry wrote the object.
     """
 
     key: str
@@ -78,7 +78,7 @@ class ObjectInfo:
 
 
 def _sha256_of(checksum: str | None) -> str | None:
-    """S3's base64 as hex digits; None for an upload in parts, whose checksum is not the content's."""
+    """S3's base64 checksum as hex digits. None for an upload in parts, whose checksum is another."""
     return base64.b64decode(checksum).hex() if checksum is not None and "-" not in checksum else None
 
 
@@ -100,7 +100,7 @@ def _digest(file: IO[bytes]) -> FileDigest:
 
 
 class _Ranged(io.RawIOBase):
-    """An object read by ranges of bytes."""
+    """A seekable file that fetches ranges of an object's bytes."""
 
     def __init__(self, client: "S3Client", bucket: str, found: ObjectInfo) -> None:
         self._client, self._bucket, self._found = client, bucket, found
@@ -157,7 +157,7 @@ class Bucket:
         return self._make_probe() if self._make_probe is not None else self._client
 
     def head(self, key: str) -> ObjectInfo | None:
-        """None when there is no such object."""
+        """The object's size and digest. None if there is no such object."""
         try:
             with translated():
                 found = self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
@@ -199,14 +199,14 @@ class Bucket:
             return self._read(key, file)
 
     def open(self, found: ObjectInfo) -> IO[bytes]:
-        """The object that `head` found, to be read at any place: only what is asked for is fetched.
+        """A seekable file over the object that `head` found. Only the bytes that are read are fetched.
 
-        Reading raises CloudError, and PreconditionFailed when the object has changed.
+        Reading raises CloudError, and PreconditionFailed if the object has changed.
         """
         return io.BufferedReader(_Ranged(self._client, self.name, found), _RANGE)
 
     def digest(self, key: str) -> FileDigest:
-        """The digest of the object's bytes, which are read for it. Raises CloudNotFound."""
+        """Read the whole object and compute its digest. Raises CloudNotFound."""
         return self._read(key, None)
 
     def digest_of(self, found: ObjectInfo, check: Callable[[], object]) -> str:
@@ -238,9 +238,9 @@ class Bucket:
     def put_once(
         self, key: str, source: Path, content: FileDigest, *, content_type: str, build_id: str = ""
     ) -> bool:
-        """Write the object, or find that it is there already with the same content. Returns whether it wrote.
+        """Write the object, unless it already exists with the same content. Returns whether it was written.
 
-        S3 itself checks the digest on arrival. Raises KeyTaken when the key holds anything else.
+        S3 itself checks the digest on arrival. Raises KeyTaken if the key holds anything else.
         """
         try:
             self._put(key, source, content, content_type, build_id, {"IfNoneMatch": "*"})
@@ -274,9 +274,9 @@ class Bucket:
             )
 
     def write(self, key: str, content: bytes, *, over: ObjectInfo | None) -> None:
-        """Write the bytes over what `head` found there; None where it found nothing.
+        """Write the bytes. `over` is what `head` found at the key, or None if there was no object.
 
-        Raises PreconditionFailed when the key holds something else by now.
+        Raises PreconditionFailed if the key has changed since then.
         """
         with translated():
             self._client.put_object(
@@ -288,9 +288,9 @@ class Bucket:
             )
 
     def copy(self, source: ObjectInfo, key: str, *, over: ObjectInfo | None) -> None:
-        """Copy an object, with its metadata, over what `head` found at the key; None where it found nothing.
+        """Copy an object with its metadata. `over` is what `head` found at the key, or None for no object.
 
-        Raises PreconditionFailed when the source changed, or the key holds something else by now.
+        Raises PreconditionFailed if the source or the key has changed since then.
         """
         with translated():
             self._client.copy_object(
@@ -302,9 +302,9 @@ class Bucket:
             )
 
     def delete(self, key: str, *, only: ObjectInfo | None = None) -> None:
-        """Delete whatever the key holds, or only what `head` found there. A key that holds nothing is fine.
+        """Delete the key's object, or only the one that `head` found (`only`). It may be gone already.
 
-        Raises PreconditionFailed when the key holds something other than `only` by now.
+        Raises PreconditionFailed if the key now holds something other than `only`.
         """
         with contextlib.suppress(CloudNotFound), translated():
             if only is None:
@@ -313,7 +313,7 @@ class Bucket:
                 self._client.delete_object(Bucket=self.name, Key=key, IfMatch=only.etag)
 
     def presign(self, key: str, lifetime_s: int) -> str:
-        """A URL that anybody can download the object from. It is valid for at least half the lifetime."""
+        """A URL from which anybody can download the object. It is valid for at least half the lifetime."""
         return self._presign(key, lifetime_s, int(time.time() // max(1, lifetime_s // 2)))
 
     def _presign_in_period(self, key: str, lifetime_s: int, _period: int) -> str:
@@ -324,7 +324,7 @@ class Bucket:
             )
 
     def check(self) -> None:
-        """Raises CloudError when the bucket cannot be reached, within seconds."""
+        """Raises CloudError within seconds if the bucket cannot be reached."""
         try:
             with translated():
                 self._probe.head_bucket(Bucket=self.name)

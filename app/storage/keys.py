@@ -8,14 +8,14 @@ from app.words import Stage, Verdict
 RAW_SOURCE_DATA = "raw_source_data.zip"
 BENCHMARKING_DATA = "benchmarking_data.zip"
 
-# The names that an input may have in the bucket's root. The first one that is there is taken.
+# The names that an input may have in the bucket's root. The first one that exists is used.
 ROOT_NAMES = {
     RAW_SOURCE_DATA: (RAW_SOURCE_DATA, "raw_data_sources.zip"),
     BENCHMARKING_DATA: (BENCHMARKING_DATA,),
 }
 
 UNPUBLISHED = "unpublished/"
-# The folder that builds of the release before used instead.
+# The folder that the previous release used instead.
 FORMER_UNPUBLISHED = "staging/"
 
 MODEL_ZIP = "model.zip"
@@ -55,7 +55,7 @@ class Place:
 def parse(key: str) -> Place | None:
     """The prefix and the name of a key; None for a key outside all prefixes, such as that of an input.
 
-    Only the form is checked. Whether such a prefix exists, only the database knows.
+    Only the form is checked. Only the database knows whether such a prefix exists.
     """
     prefix, slash, name = key.partition("/")
     if not slash or not name or "/" in name or f"{prefix}/" in _OUTSIDE:
@@ -88,16 +88,16 @@ def unpublished_key(build_id: UUID, sha256: str) -> str:
     """The key under which a build keeps a file until it is published. The file is deleted soon afterwards.
 
     The key contains the digest of the content, so that no try and no worker overwrites another's file. No key
-    here ends in model.zip, because existing tools take every key with that ending for a model.
+    here ends in model.zip, because existing tools treat every key with that ending as a model.
     """
     return f"{UNPUBLISHED}{build_id}/{sha256}"
 
 
 def unpublished_folders(build_id: UUID) -> tuple[str, str]:
-    """Where all of a build's unpublished files are, in this release and in the one before."""
+    """The folders of a build's unpublished files: that of this release, and that of the previous one."""
     return f"{UNPUBLISHED}{build_id}/", f"{FORMER_UNPUBLISHED}{build_id}/"
 
 
 def former_unpublished_key(build_id: UUID, name: str) -> str:
-    """Where a build of the release before kept a file until it was published."""
+    """The key under which the previous release kept a file until it was published."""
     return f"{FORMER_UNPUBLISHED}{build_id}/{name}"

@@ -122,6 +122,8 @@ def keep_input(
     # Somebody else wrote the existing object, and its metadata may be wrong, so its bytes are read.
     if not written and bucket.digest(key) != content:
         code = FailureCode.CORRUPT_INPUT
-        raise StepFailed(code, f"s3://{bucket.name}/{key} does not hold what its name says. {code.advice}")
+        raise StepFailed(
+            code, f"The content of s3://{bucket.name}/{key} does not match its name. {code.advice}"
+        )
     with work.transaction() as session:
         inputs.stored(session, build.lease, content.sha256)

@@ -280,7 +280,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], int, str, str]] = [
     ("POST", "/builds", {"data": {"sha": "x"}}, 422, "invalid-request", "body"),
     ("GET", "/builds?limit=0", {}, 422, "invalid-request", "query.limit"),
     ("GET", "/builds?limit=201", {}, 422, "invalid-request", "query.limit"),
-    ("GET", "/builds?cursor=me", {}, 422, "invalid-request", "Pass the `next` of the page before"),
+    ("GET", "/builds?cursor=me", {}, 422, "invalid-request", "Pass the `next` of the previous page"),
     ("GET", "/builds?state=done", {}, 422, "invalid-request", "'queued'"),
     ("GET", "/builds?branch=%00", {}, 422, "invalid-request", "U+0000"),
     ("GET", "/builds?prefix=%00", {}, 422, "invalid-request", "U+0000"),

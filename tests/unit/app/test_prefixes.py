@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.registry.errors import Invalid, InvalidConfig
-from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha, parse_version
+from app.registry.prefixes import MAX_VERSION, Base, NotNeeded, Prefix, decide, parse_sha, parse_version
 
 numbers = st.integers(0, 10**6)
 identifiers = st.one_of(numbers.map(str), st.from_regex(r"[0-9]*[A-Za-z-][0-9A-Za-z-]{0,6}", fullmatch=True))
@@ -19,7 +19,9 @@ shas = st.text("0123456789abcdef", min_size=40, max_size=40).filter(lambda sha: 
 def versions(draw: st.DrawFn) -> str:
     core = ".".join(str(draw(numbers)) for _ in range(3))
     pre = draw(pre_releases)
-    return f"{core}-{pre}" if pre else core
+    version = f"{core}-{pre}" if pre else core
+    assume(len(version) <= MAX_VERSION)
+    return version
 
 
 def config(version: str) -> str:
