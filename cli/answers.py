@@ -110,7 +110,7 @@ class Build:
 class Requested:
     """The answer to a request for a build.
 
-    A registry of an earlier release does not send the last three.
+    A registry of an earlier release does not send the last four.
     """
 
     outcome: str
@@ -120,6 +120,7 @@ class Requested:
     base_problem: str | None
     changed_keys: tuple[str, ...]
     other_models: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -132,6 +133,7 @@ class Requested:
             base_problem=document.get("base_problem"),
             changed_keys=tuple(map(str, document.get("changed_keys", ()))),
             other_models=tuple(map(str, document.get("other_models_of_this_version", ()))),
+            warnings=tuple(map(str, document.get("warnings", ()))),
         )
 
 

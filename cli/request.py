@@ -80,6 +80,8 @@ def _without_build(answer: Requested) -> str:
 
 
 def _notes(answer: Requested) -> Iterator[str]:
+    for warning in answer.warnings:
+        yield f"search-config.toml: {plain(warning)}"
     if answer.base_problem is not None:
         yield plain(answer.base_problem)
     if answer.other_models:

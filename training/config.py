@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import tomli
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from training.config_parts.differences import Difference, differences_of
 from training.config_parts.lines import Path
@@ -40,6 +40,7 @@ from training.config_parts.values import (
     Url,
     at_most,
 )
+from training.config_parts.warnings import warnings_of
 from training.config_parts.words import VAGUE_CODE, CleaningStep, Figure, Language
 from training.config_parts.writing import toml_document
 
@@ -61,6 +62,7 @@ __all__ = [
     "parse_toml",
     "shown",
     "toml_document",
+    "warnings_of",
 ]
 
 SEMANTIC_VERSION: Final = re.compile(
@@ -71,6 +73,17 @@ SEMANTIC_VERSION: Final = re.compile(
 
 # The API says what is too long for a prefix. This only bounds the time of the pattern.
 LONGEST_VERSION: Final = 10_000
+
+
+def _never_quantized(value: bool) -> bool:  # noqa: FBT001 - pydantic passes it so
+    if value:
+        raise ValueError(
+            "is true, but models are not quantised here. Write false. To halve the size of a model, set "
+            'weights_precision = "float16".'
+        )
+    return value
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Floors = Annotated[dict[Figure, Share], at_most(20)]
 # Arrays of TOML become tuples. All other types are strict, so that "5" is not accepted as a number.
@@ -91,6 +104,9 @@ class SearchConfig(Section):
     vague_terms_data_file: FilePath | None = None
     vague_terms_regex_file: OptionalFilePath = None
     extra_data_file: FilePath | None = None
+    # Other names of extra_data_file and brands_file, which existing tools read.
+    extra_references_data_file: FilePath | None = None
+    brands_data_file: FilePath | None = None
     cn_data_file: FilePath | None = None
     search_references_file: FilePath | None = None
     search_references_url: Url | None = None
@@ -127,7 +143,7 @@ class SearchConfig(Section):
     # The number of processes that share the work, one for each GPU. `torchrun` starts them.
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     embedding_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
-    uses_quantized_model: Literal[False] = False
+    uses_quantized_model: Annotated[bool, AfterValidator(_never_quantized)] = False
 
     # Network.
     hidden_size: Annotated[int, Field(ge=1, le=65536)] = 1024

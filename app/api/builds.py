@@ -277,6 +277,10 @@ class BuildAnswerOut(BaseModel):
         f"At most {requests.MOST_NAMED}.",
         examples=[["0.0.2-0b5e7c1"]],
     )
+    warnings: list[str] = Field(
+        description="What is valid in `search_config` and will still surprise somebody.",
+        examples=[["device is mps, which only macOS has. Builds run on Linux and will fail."]],
+    )
 
 
 class BuildPage(BaseModel):
@@ -338,6 +342,7 @@ def create(
         base_problem=answer.base_problem,
         changed_keys=list(answer.changed_keys),
         other_models_of_this_version=list(answer.other_models),
+        warnings=list(answer.warnings),
     )
 
 

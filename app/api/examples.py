@@ -69,6 +69,7 @@ NOT_NEEDED: dict[str, Any] = {
     "base_problem": None,
     "changed_keys": ["learning_rate"],
     "other_models_of_this_version": ["0.0.2-0b5e7c1"],
+    "warnings": [],
 }
 QUEUED: dict[str, Any] = {
     "outcome": "queued",
@@ -94,6 +95,7 @@ QUEUED: dict[str, Any] = {
     "base_problem": None,
     "changed_keys": [],
     "other_models_of_this_version": [],
+    "warnings": [],
 }
 
 METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}

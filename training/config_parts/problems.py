@@ -80,7 +80,18 @@ def unknown_keys(table: Mapping[str, Any], model: type[BaseModel], prefix: Path)
         yield Finding((*prefix, key), partial(_unknown, key, model))
 
 
+# Keys that existing tools read and that have no equivalent, with what to do instead.
+_INSTEAD: Final = {
+    "limit": "To use only some rows of each source, set rows_per_source.",
+    "embeddings_cache_enabled": "Remove it: embeddings are always cached.",
+    "embedding_cache_checkpoint": "Remove it: embeddings are cached as they are made.",
+    "transformer_cache_directory": "Remove it: the machine image has the transformers.",
+}
+
+
 def _unknown(key: str, model: type[BaseModel]) -> str:
+    if key in _INSTEAD:
+        return f"is not a known key. {_INSTEAD[key]}"
     near = difflib.get_close_matches(key[:_LONGEST_SHOWN], model.model_fields, n=1, cutoff=0.6)
     return f"is not a known key. Did you mean {near[0]!r}?" if near else "is not a known key. Remove it."
 

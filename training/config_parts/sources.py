@@ -112,12 +112,14 @@ DEFAULT_SOURCES: Final = (
 PLACES: Final[Mapping[str, tuple[str, Literal["file", "folder", "url"]]]] = {
     "vague_terms_data_file": ("vague_terms", "file"),
     "extra_data_file": ("extra_references", "file"),
+    "extra_references_data_file": ("extra_references", "file"),
     "cn_data_file": ("cn_self_texts", "file"),
     "search_references_file": ("search_references", "file"),
     "search_references_url": ("search_references", "url"),
     "commodities_report_file": ("commodities_report", "file"),
     "commodities_report_url": ("commodities_report", "url"),
     "brands_file": ("brands", "file"),
+    "brands_data_file": ("brands", "file"),
     "tradesets_data_dir": ("tradesets", "folder"),
 }
 

@@ -14,7 +14,7 @@ from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig,
 from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha, parse_version
 from app.registry.public import public_text
 from app.words import Actor, Stage
-from training.config import ConfigError, SearchConfig, differences, parse_config
+from training.config import ConfigError, SearchConfig, differences, parse_config, warnings_of
 
 # The most names that an answer lists. They say that there are others, and GET /models lists them all.
 MOST_NAMED = 20
@@ -43,7 +43,7 @@ class BuildAnswer:
 
     `other_models` are the prefixes of models of the same version at other commits, newest first.
     `changed_keys` are those whose values differ from the base's although the version is not higher.
-    `base_problem` says why the versions could not be compared.
+    `base_problem` says why the versions could not be compared. `warnings` are about the configuration itself.
     """
 
     outcome: Literal["queued", "exists", "needed", "not_needed"]
@@ -53,6 +53,7 @@ class BuildAnswer:
     base_problem: str | None = None
     changed_keys: tuple[str, ...] = ()
     other_models: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
@@ -82,6 +83,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
         base_problem=base.problem,
         changed_keys=() if reason is None else _changed_keys(wanted),
         other_models=_other_models(session, config.version, prefix),
+        warnings=warnings_of(wanted.search_config, config.device),
     )
     if reason is not None and not wanted.force:
         return answer

@@ -152,3 +152,10 @@ def test_a_prerelease_is_refused_where_the_registry_is_set_to(settings: Settings
 
 def test_a_prerelease_is_built_unless_the_registry_refuses_them(api: TestClient, registry: Registry) -> None:
     assert api.post("/builds", json=registry.body("1.0.0-rc.1")).status_code == 202
+
+
+def test_the_answer_warns_of_what_is_valid_and_surprising(api: TestClient, registry: Registry) -> None:
+    text = f'# A version\n{TOML}device = "mps"\n'
+    warnings = api.post("/builds", json=registry.body(search_config=text, dry_run=True)).json()["warnings"]
+    assert ["mps" in warnings[0], "line 1" in warnings[1], len(warnings)] == [True, True, 2]
+    assert api.post("/builds", json=registry.body(dry_run=True)).json()["warnings"] == []

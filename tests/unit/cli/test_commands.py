@@ -159,6 +159,7 @@ def answered(**changes: Any) -> dict[str, Any]:
         "base_problem": None,
         "changed_keys": [],
         "other_models_of_this_version": [],
+        "warnings": [],
         **changes,
     }
 
@@ -210,11 +211,13 @@ def test_what_the_author_should_know_is_shown(api: Api, checkout: Path) -> None:
             outcome="needed",
             base_problem="base_search_config has the version 'v1'.",
             other_models_of_this_version=["0.0.2-bbbbbbb", "0.0.2-ccccccc"],
+            warnings=["device is mps."],
         ),
     )
     result = run("build", "--dry-run")
     assert result.exit_code == 0
     assert "has the version 'v1'" in result.output
+    assert "search-config.toml: device is mps." in result.output
     assert "Other commits have models of this version: 0.0.2-bbbbbbb, 0.0.2-ccccccc." in result.output
 
 

@@ -77,6 +77,35 @@ def test_an_unknown_key_is_reported_with_the_nearest_known_one() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("limit = 100", "set rows_per_source"),
+        ("embeddings_cache_enabled = true", "Remove it"),
+        ("embedding_cache_checkpoint = 50000", "Remove it"),
+        ('transformer_cache_directory = "/tmp"', "Remove it"),
+        ("uses_quantized_model = true", 'weights_precision = "float16"'),
+    ],
+)
+def test_a_key_of_existing_tools_without_an_equivalent_is_refused_with_what_to_do(
+    line: str, says: str
+) -> None:
+    [(key, number, message)] = problems(MINIMAL + line)
+    assert (key, number) == (line.partition(" ")[0], 3)
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("extra_references_data_file", "extra_data_file"), ("brands_data_file", "brands_file")],
+)
+def test_other_names_of_existing_tools_mean_the_same_source(theirs: str, ours: str) -> None:
+    found, expected = (parse_config(f'{MINIMAL}{key} = "a.csv"').sources for key in (theirs, ours))
+    assert found == expected
+    [(_, _, message)] = problems(f'{MINIMAL}{theirs} = "a.csv"\n{ours} = "a.csv"')
+    assert "Keep one of them" in message
+
+
 def test_all_problems_are_reported_at_once_in_the_order_of_lines() -> None:
     text = 'name = "m"\nversion = "1"\nmax_epochs = "5"\nlearning_rate = -1\ndigits = 7\n'
     assert [(key, line) for key, line, _ in problems(text)] == [
@@ -317,7 +346,7 @@ def test_a_path_that_leads_outside_or_can_never_work_is_refused(key: str, path: 
 
 
 def test_every_key_with_a_path_is_covered() -> None:
-    assert len(PATHS) == 13
+    assert len(PATHS) == 15
 
 
 @pytest.mark.parametrize("field", ["file", "folder"])

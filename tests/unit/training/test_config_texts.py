@@ -16,6 +16,7 @@ from training.config import (
     every_value,
     parse_config,
     toml_document,
+    warnings_of,
 )
 
 MINIMAL = 'name = "m"\nversion = "0.1.0"\n'
@@ -96,6 +97,24 @@ def test_only_the_version_is_found_by_the_word(word: str) -> None:
     lines = [line for line in written(text).splitlines() if "version" in line.lower()]
     assert [line.partition(" ")[0] for line in lines] == ["version"]
     assert parse_config(written(text)) == parse_config(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (MINIMAL, []),
+        (MINIMAL.replace("\n", "\r\n"), []),
+        ("# The version is below.\n" + MINIMAL, ["line 1 contains the word version"]),
+        ("name = 'm'\nversion = '0.1.0'\n", ["line 2 gives the version in a form"]),
+        ('name = "m"\nversion="0.1.0"\n', ["line 2 gives the version in a form"]),
+        (MINIMAL + 'device = "mps"\n', ["only macOS has"]),
+        (MINIMAL + "# version\n" * 1000, ["contains the word"] * 10),
+    ],
+)
+def test_what_will_surprise_somebody_is_a_warning(text: str, says: list[str]) -> None:
+    found = warnings_of(text, parse_config(text).device)
+    assert len(found) == len(says)
+    assert all(words in warning for words, warning in zip(says, found, strict=True))
 
 
 def test_no_configuration_of_this_repository_has_the_word_in_another_line() -> None:
