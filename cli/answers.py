@@ -196,3 +196,38 @@ class Promotion:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
         return cls(*(str(document[name]) for name in ("prefix", "stage", "promoted_at", "promoted_by")))
+
+
+@dataclass(frozen=True)
+class Run:
+    """An import, a reconciliation or a collection."""
+
+    id: str
+    kind: str
+    state: str
+    requested_by: str
+    created_at: str
+    stopped_by: str | None
+    progress: Mapping[str, Any]
+    result: Mapping[str, Any]
+    waits_for: str | None
+    failure: str | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        return cls(
+            id=str(document["id"]),
+            kind=str(document["kind"]),
+            state=str(document["state"]),
+            requested_by=str(document["requested_by"]),
+            created_at=str(document["created_at"]),
+            stopped_by=_optional_text(document.get("stopped_by")),
+            progress=document.get("progress") or {},
+            result=document.get("result") or {},
+            waits_for=_optional_text(document.get("waits_for")),
+            failure=_optional_text(document.get("failure")),
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("succeeded", "failed", "stopped")

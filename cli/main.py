@@ -13,19 +13,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli.answers import ApiError, Latest, Promotion, read
+from cli.answers import ApiError, Latest, Promotion, Run, read
 from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url
 from cli.checkout import Checkout, CheckoutError
 from cli.client import RegistryClient, path
 from cli.output import lines, plain, show_latest
 from cli.request import VersionNotRaised, request_build
+from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.words import Stage
 
 EXITS = (
-    "Exit status: 0 when it is done or nothing is needed, 1 when the build failed, 2 when the arguments or "
-    "the checkout cannot be used, or the version should have been raised, 3 when the registry refused or "
-    "cannot be reached, 70 for a defect of this command."
+    "Exit status: 0 when it is done or nothing is needed, 1 when the build or the run failed, 2 when the "
+    "arguments or the checkout cannot be used, or the version should have been raised, 3 when the registry "
+    "refused or cannot be reached, 70 for a defect of this command."
 )
 
 app = typer.Typer(
@@ -240,3 +241,77 @@ def promote(
         console.print(
             Text.assemble((plain(promotion.prefix), "bold"), f" runs in {plain(promotion.stage)} {since}")
         )
+
+
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")]
+
+
+@app.command("import", epilog=EXITS)
+def import_models(
+    url: Url = None,
+    token: Token = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be imported.")] = False,
+    digests: Annotated[
+        bool, typer.Option("--digests/--no-digests", help="Also compute the files' digests, or later.")
+    ] = True,
+    wait: Wait = True,
+) -> None:
+    """Import the models of a bucket that was filled before this registry existed."""
+    _run(url, token, "/imports", {"dry_run": dry_run, "digests": digests}, wait=wait)
+
+
+@app.command(epilog=EXITS)
+def reconcile(
+    url: Url = None,
+    token: Token = None,
+    *,
+    apply: Annotated[bool, typer.Option("--apply", help="Repair what can be repaired without harm.")] = False,
+    model_zip: Annotated[
+        bool,
+        typer.Option(
+            "--model-zip",
+            help="With --apply, also write a missing or different model.zip again. Existing tools then take "
+            "it for the newest of its version.",
+        ),
+    ] = False,
+    wait: Wait = True,
+) -> None:
+    """Show how the bucket differs from what the registry has recorded."""
+    _run(url, token, "/mirror/reconcile", {"apply": apply, "model_zip": model_zip}, wait=wait)
+
+
+def _run(url: str | None, token: str | None, where: str, options: dict[str, bool], *, wait: bool) -> None:
+    with _exit_statuses():
+        with _client(url, token) as client:
+            run = run_to_end(client, where, options, console, wait=wait)
+        if run.state in ("failed", "stopped"):
+            raise typer.Exit(Exit.FAILED)
+
+
+@app.command(epilog=EXITS)
+def runs(
+    run_id: Annotated[
+        str | None, typer.Argument(help="The run to show. Without it, the newest runs are listed.")
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+    *,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the run.")] = False,
+) -> None:
+    """Show imports, reconciliations and collections, or stop one."""
+    with _exit_statuses():
+        found = optional(run_id, "The run's id")
+        if stop and found is None:
+            message = "--stop needs the id of a run. `tariff-registry runs` lists the runs."
+            raise ArgumentError(message)
+        with _client(url, token) as client:
+            if found is None:
+                items = read(client.get("/runs"), lambda page: [Run.of(item) for item in page["items"]])
+                show_runs(console, items)
+                return
+            if stop:
+                shown = client.post(path("runs", found, "stop"), {}, repeatable=True)
+            else:
+                shown = client.get(path("runs", found))
+        show_run(console, read(shown, Run.of))

@@ -1,6 +1,7 @@
 """`tariff-registry` against an API that answers what the test says: exit statuses, and what is printed."""
 
 import functools
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     )
     monkeypatch.setattr(main, "RegistryClient", client)
     monkeypatch.setattr("cli.follow._POLL_S", 0)
+    monkeypatch.setattr("cli.runs._POLL_S", 0)
     return made
 
 
@@ -411,3 +413,76 @@ def test_an_interrupted_command_does_not_look_like_a_failed_build(
     result = run("build")
     assert result.exit_code == 130
     assert "goes on" in result.output
+
+
+# Runs
+
+
+def a_run(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "9",
+        "kind": "import",
+        "state": "succeeded",
+        "requested_by": "me",
+        "created_at": "2026-11-24T08:15:30Z",
+        "stopped_by": None,
+        "progress": None,
+        "result": None,
+        "waits_for": None,
+        "failure": None,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "says"),
+    [
+        (a_run(result={"adopted": 2, "adopted_prefixes": ["1.0.0-aaaaaaa"]}), 0, "1.0.0-aaaaaaa"),
+        (a_run(state="failed", failure="10 workers got no further"), 1, "10 workers got no further"),
+        (a_run(state="stopped", stopped_by="chief"), 1, "stopped by chief"),
+    ],
+)
+def test_an_import_is_followed_to_its_end(end: dict[str, Any], status: int, says: str, api: Api) -> None:
+    api.answer("POST /imports", a_run(state="queued"))
+    waiting = a_run(state="running", waits_for="CloudUnavailable: 503")
+    api.answer("GET /runs/9", a_run(state="running", progress={"prefixes": 200}), waiting, end)
+    result = run("import", "--dry-run")
+    assert result.exit_code == status
+    assert says in result.output
+    assert "It waits: CloudUnavailable: 503" in result.output
+    assert json.loads(api.requests[0].content) == {"dry_run": True, "digests": True}
+
+
+def test_a_reconciliation_shows_what_differs(api: Api) -> None:
+    finding = {
+        "difference": "marker_missing",
+        "key": "1.0.0-aaaaaaa/staging\x1b[2J",
+        "detail": "There is no marker.",
+        "repaired": True,
+    }
+    ended = a_run(kind="reconciliation", result={"differences": {"marker_missing": 1}, "findings": [finding]})
+    api.answer("POST /mirror/reconcile", ended)
+    result = run("reconcile", "--apply")
+    assert result.exit_code == 0
+    assert "marker_missing (repaired)" in result.output
+    assert "\x1b" not in result.output
+    assert json.loads(api.requests[0].content) == {"apply": True, "model_zip": False}
+
+
+def test_a_run_need_not_be_waited_for(api: Api) -> None:
+    api.answer("POST /imports", a_run(state="queued"))
+    assert run("import", "--no-wait", "--no-digests").exit_code == 0
+    assert len(api.requests) == 1
+
+
+def test_runs_are_listed_shown_and_stopped(api: Api) -> None:
+    api.answer("GET /runs", {"items": [a_run(), a_run(id="8", kind="[/x]")], "next": None})
+    listed = run("runs")
+    assert "import" in listed.output
+    assert "[/x]" in listed.output
+    api.answer("GET /runs/9", a_run(result={"left_out_prefixes": [{"prefix": "p", "reason": "no_model"}]}))
+    assert "p was left out: no_model" in run("runs", "9").output
+    api.answer("POST /runs/9/stop", a_run(state="stopped", stopped_by="me"))
+    stopped = run("runs", "9", "--stop")
+    assert (stopped.exit_code, "stopped by me" in stopped.output) == (0, True)
+    assert run("runs", "--stop").exit_code == 2

@@ -1,0 +1,76 @@
+"""The figures of models that other tools have measured: read where they can be, and no error elsewhere."""
+
+import io
+import json
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.registry import figures
+
+OURS = """<testsuites><testsuite name="everyday" tests="3" failures="1">
+<testcase classname="everyday" name="top_1"><system-out>0.6200 of 200</system-out></testcase>
+<testcase classname="everyday" name="top_5"><failure/><system-out>0.8 of 200</system-out></testcase>
+<testcase classname="everyday.chapter_01" name="top_1"><system-out>0.1 of 3</system-out></testcase>
+</testsuite></testsuites>"""
+
+
+def packed(files: dict[str, object]) -> io.BytesIO:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in files.items():
+            archive.writestr(name, value if isinstance(value, str) else json.dumps(value))
+    return content
+
+
+def test_the_figures_of_a_benchmark_are_read_from_its_suite() -> None:
+    assert figures.of_xml(OURS.encode()) == {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.8}}
+
+
+def test_of_a_suite_without_shares_the_numbers_of_tests_are_kept() -> None:
+    xml = b'<testsuite name="pytest" tests="12" failures="3"><testcase name="a"/></testsuite>'
+    assert figures.of_xml(xml) == {"pytest": {"tests": 12, "failures": 3}}
+
+
+def test_an_archive_of_this_registry_and_one_of_the_team_are_read() -> None:
+    ours = {"benchmark": "everyday", "metrics": {"count": 2, "top_1": 0.5}, "predictions": []}
+    teams = {"result1Percent": 50, "inTop5Percent": 75.0, "answeredPercent": 100}
+    found = figures.of_zip(
+        packed({"everyday.json": ours, "benchmarking_data/results/benchmark_results_vague.json": teams})
+    )
+    assert found == {
+        "everyday": {"count": 2, "top_1": 0.5},
+        "vague": {"top_1": 0.5, "top_5": 0.75, "no_result": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1],
+        "not json",
+        "[" * 100_000,
+        {"benchmark": "x", "metrics": {"top_1": "NaN", "count": None, "ok": True}},
+        '{"benchmark": "x", "metrics": {"top_1": NaN}}',
+    ],
+)
+def test_a_result_that_cannot_be_read_gives_no_figures(content: object) -> None:
+    assert figures.of_zip(packed({"x.json": content})) == {}
+
+
+def test_a_result_that_is_too_large_is_not_read() -> None:
+    assert figures.of_zip(packed({"x.json": " " * (figures.LIMIT_BYTES + 1)})) == {}
+
+
+@given(st.binary(max_size=300))
+def test_whatever_the_bytes_are_reading_them_raises_nothing(content: bytes) -> None:
+    assert figures.of_xml(content) == {}
+    assert figures.of_zip(io.BytesIO(content)) == {}
+
+
+def test_entities_that_grow_are_not_expanded() -> None:
+    laughs = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
+    xml = f'<!DOCTYPE x [<!ENTITY e0 "ha">{laughs}]><testsuite name="&e11;" tests="1"/>'
+    assert figures.of_xml(xml.encode()) == {}
