@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import builds, errors, health, models, runs
+from app.api import builds, errors, health, latest, models, promotions, runs, stages
 from app.api.edge import Edge
+from app.api.kept import KeptAnswers
 from app.api.probe import BucketProbe
 from app.api.strict import PublicRoute
 from app.db.session import Database
@@ -30,7 +31,8 @@ Lists come in pages: to get the next page, pass `next` as `cursor`.
 
 TAGS = [
     {"name": "builds", "description": "Attempts to produce the model of a prefix."},
-    {"name": "models", "description": "The published models, and the stages in which they run."},
+    {"name": "models", "description": "The models that builds published, and what to deploy."},
+    {"name": "stages", "description": "What runs where, what ran there before, promotions and rollbacks."},
     {
         "name": "runs",
         "description": "Imports, reconciliations and collections: long pieces of work that can be "
@@ -53,6 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Start asking the bucket now, so that the first request for /readyz finds an answer.
         app.state.bucket_probe.status()
         yield
+        await app.state.kept.close()
         database.close()
 
     # The pages contain their own scripts, because no CDN can be reached behind a customs firewall.
@@ -72,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = database
     app.state.access = AccessPolicy(settings.access, settings.api_tokens)
     app.state.bucket = bucket
+    app.state.kept = KeptAnswers(database, settings.latest_max_age)
     app.state.bucket_probe = BucketProbe(bucket.check)
     errors.install(app)
 
@@ -79,6 +83,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def index() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    for module in (builds, models, runs, health):
+    for module in (builds, models, latest, promotions, stages, runs, health):
         app.include_router(module.router)
     return app

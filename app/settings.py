@@ -100,6 +100,13 @@ class Settings(BaseSettings):
         description="how long a download URL is valid, at most; "
         "it also ends with the credentials of the role that it is signed with",
     )
+    latest_max_age: timedelta = Field(
+        default=timedelta(milliseconds=100),
+        ge=timedelta(0),
+        le=timedelta(seconds=10),
+        description="how old an answer of `GET /models/{stage}/latest` from memory may be; with 0, each "
+        "answer comes from the database",
+    )
     access: Access = Field(
         default=Access.READS,
         description="who may call: `open` (everyone may do everything), `reads` (reading is open, writing "

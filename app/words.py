@@ -119,6 +119,7 @@ class EventType(StrEnum):
     STEP_FAILED = "step_failed"
     REWOUND = "rewound"
     LAUNCH_REFUSED = "launch_refused"
+    PROMOTION_REFUSED = "promotion_refused"
     NOTE = "note"
 
 

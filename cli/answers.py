@@ -231,3 +231,21 @@ class Run:
     @property
     def ended(self) -> bool:
         return self.state in ("succeeded", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What runs where: each stage with its newest promotion, or with None."""
+
+    running: Mapping[str, Promotion | None]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        return cls(
+            {
+                str(item["stage"]): None
+                if item["current"] is None
+                else Promotion.of(item["current"]["promotion"])
+                for item in document["items"]
+            }
+        )

@@ -75,9 +75,9 @@ def registry_token(value: str | None) -> str | None:
     return token
 
 
-def model_prefix(value: str) -> str:
+def model_prefix(value: str, name: str = "The prefix") -> str:
     """Raises ArgumentError."""
-    prefix = text(value, "The prefix")
+    prefix = text(value, name)
     if not _PREFIX.fullmatch(prefix):
         message = f"{prefix!r} is not a prefix. Write a version and 7 digits of a commit: 0.0.2-aff1242."
         raise ArgumentError(message)

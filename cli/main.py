@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli.answers import ApiError, Latest, Promotion, Run, read
-from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url
+from cli.answers import ApiError, Latest, Promotion, Run, Stages, read
+from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url, text
 from cli.checkout import Checkout, CheckoutError
 from cli.client import RegistryClient, path
-from cli.output import lines, plain, show_latest
+from cli.output import lines, show_latest, show_promotion, show_stages
 from cli.request import VersionNotRaised, request_build
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
@@ -230,17 +230,74 @@ def promote(
     note: Annotated[str | None, typer.Option(help="Why. An override needs it.")] = None,
     *,
     override: Annotated[bool, typer.Option("--override", help="Go through a closed gate.")] = False,
+    expected: Annotated[
+        str | None, typer.Option(help="Promote only if the stage runs this model until now.")
+    ] = None,
 ) -> None:
     """Record that a model now runs in a stage."""
     with _exit_statuses():
-        body = {"stage": stage.value, "note": optional(note, "--note"), "override": override}
+        body: dict[str, object] = {
+            "stage": stage.value,
+            "note": optional(note, "--note"),
+            "override": override,
+        }
+        if expected is not None:
+            body["expected"] = model_prefix(expected, "--expected")
         where = path("models", model_prefix(prefix), "promotions")
         with _client(url, token) as client:
             promotion = read(client.post(where, body), Promotion.of)
-        since = f"since {plain(promotion.promoted_at)}, by {plain(promotion.promoted_by)}"
-        console.print(
-            Text.assemble((plain(promotion.prefix), "bold"), f" runs in {plain(promotion.stage)} {since}")
-        )
+        show_promotion(console, promotion)
+
+
+@app.command(epilog=EXITS)
+def stages(
+    url: Url = None,
+    token: Token = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")] = False,
+) -> None:
+    """Show what runs where, since when, and who promoted it."""
+    with _exit_statuses():
+        with _client(url, token) as client:
+            answer = client.get("/stages")
+        found = read(answer, Stages.of)
+        if as_json:
+            typer.echo(json.dumps(answer, indent=2))
+        else:
+            show_stages(console, found)
+
+
+@app.command(epilog=EXITS)
+def rollback(
+    stage: StageArgument,
+    expected: Annotated[
+        str,
+        typer.Option(help="The model that the stage runs and that is to be replaced, such as 0.0.2-aff1242."),
+    ],
+    note: Annotated[str, typer.Option(help="Why.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="The model to go back to. Without it: the one that ran there before."),
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+    *,
+    override: Annotated[
+        bool, typer.Option("--override", help="Go back although files are missing, or S3 cannot be asked.")
+    ] = False,
+) -> None:
+    """Go back to a model that ran in the stage before."""
+    with _exit_statuses():
+        body: dict[str, object] = {
+            "expected": model_prefix(expected, "--expected"),
+            "note": text(note, "--note"),
+            "override": override,
+        }
+        if to is not None:
+            body["to"] = model_prefix(to, "--to")
+        with _client(url, token) as client:
+            promotion = read(client.post(path("stages", stage.value, "rollback"), body), Promotion.of)
+        show_promotion(console, promotion)
 
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import Latest
+from cli.answers import Latest, Promotion, Stages
 
 # The figures that say most about a model. GET /models/{prefix} has all of them.
 _FIGURES = {
@@ -56,3 +56,18 @@ def show_latest(console: Console, stage: str, latest: Latest) -> None:
         digest = plain(artifact.sha256) if artifact.sha256 is not None else "no digest yet"
         line = f"  {plain(artifact.name):<22} {artifact.size_bytes:>12,} bytes  {digest}"
         console.print(Text(line), soft_wrap=True)
+
+
+def show_promotion(console: Console, promotion: Promotion) -> None:
+    since = f"since {plain(promotion.promoted_at)}, by {plain(promotion.promoted_by)}"
+    console.print(
+        Text.assemble((plain(promotion.prefix), "bold"), f" runs in {plain(promotion.stage)} {since}")
+    )
+
+
+def show_stages(console: Console, stages: Stages) -> None:
+    for stage, promotion in stages.running.items():
+        if promotion is None:
+            console.print(Text(f"nothing runs in {plain(stage)}"))
+        else:
+            show_promotion(console, promotion)

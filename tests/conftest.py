@@ -241,6 +241,8 @@ def settings(database: Database, cloud: SimCloud) -> Settings:
             "aws_endpoint_url": cloud.endpoint_url,
             "region": cloud.region,
             "access": "open",
+            # What a test changes in the database must show at once.
+            "latest_max_age": timedelta(0),
             "ssh_port": cloud.ssh_port,
             "code_repository": str(ROOT),
             "lease": timedelta(seconds=3),

@@ -33,10 +33,12 @@ class ProblemKind:
     status: HTTPStatus
     type: str
     title: str
+    # After how many seconds it makes sense to send the request again.
+    retry_after_s: int | None = None
 
 
 UNAVAILABLE = ProblemKind(
-    HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable", "The database is not available"
+    HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable", "The database is not available", 5
 )
 INTERNAL = ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Unexpected error")
 
@@ -55,6 +57,16 @@ KINDS: dict[type[Exception], ProblemKind] = {
     ),
     errors.GateRefused: ProblemKind(HTTPStatus.CONFLICT, "gate-refused", "A promotion gate is closed"),
     errors.RunActive: ProblemKind(HTTPStatus.CONFLICT, "run-active", "Another run of this kind is under way"),
+    errors.StageChanged: ProblemKind(HTTPStatus.CONFLICT, "stage-changed", "The stage runs another model"),
+    errors.NothingToRollBackTo: ProblemKind(
+        HTTPStatus.CONFLICT, "nothing-to-roll-back-to", "The stage has no such earlier model"
+    ),
+    errors.ArtifactsMissing: ProblemKind(
+        HTTPStatus.SERVICE_UNAVAILABLE, "artifacts-missing", "Files of the model are missing", 60
+    ),
+    errors.BucketUnavailable: ProblemKind(
+        HTTPStatus.SERVICE_UNAVAILABLE, "bucket-unavailable", "S3 cannot be asked", 5
+    ),
     errors.Invalid: ProblemKind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The content of the request is not valid"
     ),
@@ -143,6 +155,8 @@ def respond(
     kind: ProblemKind, detail: str, headers: dict[str, str] | None = None, **facts: object
 ) -> JSONResponse:
     content = _content(kind, bounded.text(detail), jsonable_encoder(bounded.facts(facts)))
+    if kind.retry_after_s is not None:
+        headers = {"Retry-After": str(kind.retry_after_s), **(headers or {})}
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
 
 
@@ -227,7 +241,7 @@ def install(app: FastAPI) -> None:
         _log.error("database unavailable", exc_info=exc)
         # A commit whose answer was lost may have happened, but every write can be repeated.
         detail = "The database did not answer. Send the request again; repeating it does no harm."
-        return respond(UNAVAILABLE, detail, {"Retry-After": "5"})
+        return respond(UNAVAILABLE, detail)
 
     @app.exception_handler(CloudError)
     def no_cloud(_: Request, exc: CloudError) -> JSONResponse:

@@ -109,7 +109,26 @@ PROMOTION: dict[str, Any] = {
     "promoted_by_kind": "token",
     "note": None,
     "override": False,
+    "rollback": False,
 }
+PERIOD: dict[str, Any] = PROMOTION | {"until": None}
+STAGES: dict[str, Any] = {
+    "items": [
+        {
+            "stage": "development",
+            "current": {
+                "prefix": PREFIX,
+                "version": "0.0.2",
+                "verdict": "passed",
+                "missing_artifacts": [],
+                "promotion": PROMOTION,
+            },
+        },
+        {"stage": "staging", "current": None},
+        {"stage": "production", "current": None},
+    ]
+}
+ROLLBACK_CREATE: dict[str, Any] = {"expected": PREFIX, "note": "it takes knives for spoons"}
 
 MODEL: dict[str, Any] = {
     "prefix": PREFIX,
@@ -250,6 +269,26 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         f"Another import is under way, and there is one at a time. Follow it with GET /runs/{_RUN_ID}, "
         f"or stop it with POST /runs/{_RUN_ID}/stop.",
         {"run": _RUN_ID},
+    ),
+    "stage-changed": (
+        f"production runs 0.0.1-11ce0f5, and the request expects {PREFIX}. If an earlier try of the same "
+        "request has done this, nothing is left to do. Otherwise look at GET /stages and decide again.",
+        {"expected": PREFIX, "running": "0.0.1-11ce0f5"},
+    ),
+    "nothing-to-roll-back-to": (
+        f"No other model ran in production before {PREFIX}. Promote another model with "
+        "POST /models/{prefix}/promotions.",
+        {},
+    ),
+    "artifacts-missing": (
+        f"The bucket lacks files of {PREFIX}: model.zip. Restore them and have POST /mirror/reconcile look "
+        "at them, or roll the stage back.",
+        {"prefix": PREFIX, "artifacts": ["model.zip"]},
+    ),
+    "bucket-unavailable": (
+        f"S3 cannot say whether the files of {PREFIX} are there: ServiceUnavailable: Please reduce your "
+        "request rate. Send the request again, or send override with a note that says why.",
+        {},
     ),
     "invalid-request": (
         "query.limit: Input should be less than or equal to 200",

@@ -271,7 +271,9 @@ class Model(Base):
     published_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
     artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise", order_by="Artifact.name")
-    promotions: Mapped[list["Promotion"]] = relationship(lazy="raise", order_by="Promotion.id", viewonly=True)
+    promotions: Mapped[list["Promotion"]] = relationship(
+        lazy="raise", order_by="Promotion.promoted_at, Promotion.id", viewonly=True
+    )
 
     __table_args__ = (
         CheckConstraint(_one_of("verdict", Verdict), name="verdict"),
@@ -315,7 +317,6 @@ class Promotion(Base):
 
     __tablename__ = "promotions"
 
-    # The key begins with the stage, so a stage's newest promotion is the last one in its part of the index.
     stage: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     model_id: Mapped[UUID]
@@ -326,6 +327,7 @@ class Promotion(Base):
     promoted_by_kind: Mapped[str] = mapped_column(server_default=Actor.TOKEN.value)
     note: Mapped[str | None]
     override: Mapped[bool] = mapped_column(server_default=text("false"))
+    rollback: Mapped[bool] = mapped_column(server_default=text("false"))
     promoted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
     model: Mapped[Model] = relationship(lazy="raise", viewonly=True)
@@ -334,6 +336,16 @@ class Promotion(Base):
         CheckConstraint(_one_of("stage", Stage), name="stage"),
         CheckConstraint(_one_of("promoted_by_kind", Actor), name="promoted_by_kind"),
         ForeignKeyConstraint(["model_id", "version"], ["models.id", "models.version"], ondelete="RESTRICT"),
+        # The newest promotion to a stage, or of a version to it, is the first row of its part of an index.
+        Index("ix_promotions_stage_newest", "stage", text("promoted_at DESC"), text("id DESC")),
+        Index(
+            "ix_promotions_stage_version_newest",
+            "stage",
+            "version",
+            text("promoted_at DESC"),
+            text("id DESC"),
+        ),
+        # Only the release before this one reads it, while both run side by side.
         Index("ix_promotions_stage_version_latest", "stage", "version", text("id DESC")),
         Index("ix_promotions_model", "model_id", "stage"),
     )

@@ -71,8 +71,33 @@ class ConfigDiffers(Conflict):
 class GateRefused(Conflict):
     """A promotion gate is closed. Send override with a note that says why."""
 
-    gate: Literal["stage_order", "verdict"]
+    gate: Literal["stage_order", "verdict", "artifacts"]
     required_stage: Stage | None = None
+    artifacts: tuple[str, ...] | None = None
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class StageChanged(Conflict):
+    """The stage does not run the model that the request expects. Look at GET /stages, and decide again."""
+
+    expected: str
+    running: str | None
+
+
+class NothingToRollBackTo(Conflict):
+    """No other model ran in this stage before. Promote one with POST /models/{prefix}/promotions."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ArtifactsMissing(RegistryError):
+    """The bucket lacks files of the model. Restore them, and have POST /mirror/reconcile look at them."""
+
+    prefix: str
+    artifacts: tuple[str, ...]
+
+
+class BucketUnavailable(RegistryError):
+    """S3 cannot be asked at the moment. Send the request again."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

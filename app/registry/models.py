@@ -30,9 +30,9 @@ def get(session: Session, prefix: str) -> Model:
     return _one(session, prefix, selectinload(Model.artifacts), selectinload(Model.promotions))
 
 
-def get_record(session: Session, prefix: str) -> Model:
-    """The model without its artifacts and promotions. Raises NotFound."""
-    return _one(session, prefix)
+def get_with_artifacts(session: Session, prefix: str) -> Model:
+    """The model with its artifacts, without its promotions. Raises NotFound."""
+    return _one(session, prefix, selectinload(Model.artifacts))
 
 
 def _one(session: Session, prefix: str, *options: ORMOption) -> Model:
@@ -48,7 +48,7 @@ def _one(session: Session, prefix: str, *options: ORMOption) -> Model:
 
 def get_artifact(session: Session, prefix: str, name: str) -> Artifact:
     """One file of a model. Raises NotFound, which names the files that the model has."""
-    model = _one(session, prefix, selectinload(Model.artifacts))
+    model = get_with_artifacts(session, prefix)
     for artifact in model.artifacts:
         if artifact.name == name:
             return artifact

@@ -15,10 +15,10 @@ from app.registry.errors import Invalid
 
 @dataclass(frozen=True)
 class Cursor:
-    """The position after the last item of a page."""
+    """The position after the last item of a page. Rows have either UUIDs or numbers as their ids."""
 
     at: datetime
-    id: UUID
+    id: UUID | int
 
     def __str__(self) -> str:
         return base64.urlsafe_b64encode(f"{self.at.isoformat()} {self.id}".encode()).decode().rstrip("=")
@@ -29,7 +29,7 @@ class Cursor:
         try:
             padded = text + "=" * (-len(text) % 4)
             at, _, id_ = base64.urlsafe_b64decode(padded.encode("ascii")).decode().partition(" ")
-            cursor = cls(datetime.fromisoformat(at), UUID(id_))
+            cursor = cls(datetime.fromisoformat(at), int(id_) if id_.isdecimal() else UUID(id_))
         except (ValueError, binascii.Error) as exc:
             raise Invalid(_unknown(text)) from exc
         if cursor.at.tzinfo is None:
@@ -56,13 +56,18 @@ def paginate(
     session: Session,
     query: Select[Item],
     at: InstrumentedAttribute[Any],
-    id_: InstrumentedAttribute[UUID],
+    id_: InstrumentedAttribute[Any],
     *,
     limit: int,
     cursor: Cursor | None,
 ) -> Page[Item]:
-    """One page of the query, newest first. With an index on (at, id), it reads only the rows of the page."""
+    """One page of the query, newest first. With an index on (at, id), it reads only the rows of the page.
+
+    Raises Invalid for the cursor of another list.
+    """
     if cursor is not None:
+        if not isinstance(cursor.id, id_.type.python_type):
+            raise Invalid(_unknown(str(cursor)))
         query = query.where(tuple_(at, id_) < (cursor.at, cursor.id))
     # One row more than was asked for shows whether there is a next page.
     rows = list(session.scalars(query.order_by(at.desc(), id_.desc()).limit(limit + 1)))

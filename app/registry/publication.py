@@ -5,13 +5,15 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db.tables import Artifact, Model
-from app.registry import mirror
+from app.db.tables import Artifact, Build, Model
+from app.registry import mirror, promotions
+from app.registry.builds import events
 from app.registry.builds.lease import Lease, fence
+from app.registry.errors import GateRefused
 from app.registry.models import ArtifactRef
-from app.registry.stages import PromotionRequest, promote
+from app.registry.promotions import PromotionRequest
 from app.storage.keys import CONTENT_TYPES, verdict_key
-from app.words import Actor, Stage, Verdict
+from app.words import Actor, EventType, Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,23 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
     )
     session.flush()
     if build.promote_to is not None:
-        promote(
-            session,
-            build.requested_by,
-            build.prefix,
-            PromotionRequest(Stage(build.promote_to), "with its build"),
-            Actor(build.requested_by_kind),
-        )
+        _promote(session, build, Stage(build.promote_to))
     if publication.verdict.has_marker:
         # This comes after the promotion, which locks its stage. mirror.ask says why.
         mirror.ask(session, verdict_key(build.prefix, publication.verdict))
+
+
+def _promote(session: Session, build: Build, stage: Stage) -> None:
+    """Promote the model as its build asked for. A closed gate does not take anything from the build."""
+    try:
+        # The build has just compared every file in the bucket with its digest.
+        promotions.record(
+            session,
+            build.requested_by,
+            build.prefix,
+            PromotionRequest(stage, "with its build"),
+            Actor(build.requested_by_kind),
+        )
+    except GateRefused as refusal:
+        told = {"stage": stage, "gate": refusal.gate, "message": refusal.message}
+        events.add(session, build.id, EventType.PROMOTION_REFUSED, told)

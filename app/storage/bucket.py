@@ -142,7 +142,9 @@ class Bucket:
     def __init__(
         self, client: "S3Client", name: str, make_probe: "Callable[[], S3Client] | None" = None
     ) -> None:
-        """`make_probe` makes the client of `check` when it is first needed. Without it, `client` is used."""
+        """`make_probe` makes a client that gives up quickly, when one is first needed; without it there is
+        only `client`.
+        """
         self._client = client
         self._make_probe = make_probe
         self.name = name
@@ -156,11 +158,15 @@ class Bucket:
     def _probe(self) -> "S3Client":
         return self._make_probe() if self._make_probe is not None else self._client
 
-    def head(self, key: str) -> ObjectInfo | None:
-        """The object's size and digest. None if there is no such object."""
+    def head(self, key: str, *, patient: bool = True) -> ObjectInfo | None:
+        """The object's size and digest. None if there is no such object.
+
+        Without patience, there is one try of a few seconds.
+        """
+        client = self._client if patient else self._probe
         try:
             with translated():
-                found = self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
+                found = client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
         except CloudNotFound:
             return None
         return ObjectInfo(
@@ -314,7 +320,11 @@ class Bucket:
 
     def presign(self, key: str, lifetime_s: int) -> str:
         """A URL from which anybody can download the object. It is valid for at least half the lifetime."""
-        return self._presign(key, lifetime_s, int(time.time() // max(1, lifetime_s // 2)))
+        return self._presign(key, lifetime_s, self.signing_period(lifetime_s))
+
+    def signing_period(self, lifetime_s: int) -> int:
+        """The number of the current half of a lifetime. URLs of an earlier period must not be handed out."""
+        return int(time.time() // max(1, lifetime_s // 2))
 
     def _presign_in_period(self, key: str, lifetime_s: int, _period: int) -> str:
         # Signing takes longer than the query before it, so one signature is used for half a lifetime.

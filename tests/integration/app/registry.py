@@ -13,14 +13,15 @@ from uuid import UUID
 from sqlalchemy import Engine, event, text
 
 from app.db.session import Database
-from app.registry import stages
+from app.registry import promotions
 from app.registry.builds import ending, listing, requests, steps
 from app.registry.builds.lease import Lease, take
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import Failure
 from app.registry.models import ArtifactRef
+from app.registry.promotions import PromotionRequest
 from app.registry.publication import Publication, publish
-from app.registry.stages import PromotionRequest
+from app.storage.bucket import Bucket
 from app.storage.keys import artifact_key
 from app.words import BuildState, Stage, StepName, Verdict
 
@@ -41,6 +42,8 @@ class Registry:
     """What is in the database, and short ways to put more there."""
 
     database: Database
+    # Where published models put their files; None for tests that look at no file.
+    bucket: Bucket | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(0xA000001))
 
     def body(self, version: str = "1.0.0", sha: str | None = None, **more: Any) -> dict[str, Any]:
@@ -76,9 +79,13 @@ class Registry:
         with self.database.transaction() as session:
             prefix = listing.get(session, build_id).prefix
             steps.start(session, lease, StepName.PUBLISH)
-            publish(session, lease, publication(prefix, verdict, **sizes))
+            published = publication(prefix, verdict, **sizes)
+            publish(session, lease, published)
             steps.finish(session, lease, StepName.PUBLISH, {})
             ending.end(session, lease, BuildState.SUCCEEDED)
+        if self.bucket is not None:
+            for file in published.artifacts:
+                self.bucket.write(file.key, content_of(file.name, file.size_bytes), over=None)
         return prefix
 
     def model(
@@ -96,7 +103,7 @@ class Registry:
 
     def promote(self, prefix: str, stage: Stage, who: str = "someone") -> None:
         with self.database.transaction() as session:
-            stages.promote(session, who, prefix, PromotionRequest(stage))
+            promotions.record(session, who, prefix, PromotionRequest(stage))
 
     def fail(self, build_id: UUID) -> None:
         lease = self.take(build_id)
@@ -142,11 +149,20 @@ class Registry:
             connection.execute(text(sql), parameters)
 
 
+def content_of(name: str, size: int) -> bytes:
+    """What an artifact holds."""
+    return name.encode().ljust(size, b".")[:size]
+
+
+def digest_of(name: str, size: int) -> str:
+    return hashlib.sha256(content_of(name, size)).hexdigest()
+
+
 def publication(prefix: str, verdict: Verdict = Verdict.PASSED, **sizes: int) -> Publication:
     names = {name.replace("_", "."): size for name, size in sizes.items()} or {"model.zip": 10}
     return Publication(
         artifacts=tuple(
-            ArtifactRef(name, artifact_key(prefix, name), hashlib.sha256(name.encode()).hexdigest(), size)
+            ArtifactRef(name, artifact_key(prefix, name), digest_of(name, size), size)
             for name, size in names.items()
         ),
         metrics={"everyday": {"count": 200, "top_1": 0.62}},

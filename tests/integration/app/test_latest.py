@@ -1,6 +1,5 @@
 """GET /models/{stage}/latest and the downloads that it names, which the deploy job uses."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,17 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import text
 
 from app.db.session import Database
-from app.registry import stages
+from app.registry import latest, stages
+from app.registry.latest import Asked
 from app.settings import Settings
-from app.storage.bucket import Bucket, digest_of
+from app.storage import bucket as storage
+from app.storage.bucket import Bucket
 from app.storage.keys import artifact_key
 from app.words import Stage
 from local.simcloud.server import SimCloud
-from tests.integration.app.registry import Registry, listening
+from tests.integration.app.registry import Registry, digest_of, listening
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
 
@@ -37,7 +37,7 @@ def test_the_model_most_recently_promoted_is_named_with_its_files(
     assert found["verdict"] == "passed"
     assert found["promoted_by"] == "someone"
     assert found["promoted_at"].endswith("Z")
-    assert found["artifacts"]["model.zip"]["sha256"] == hashlib.sha256(b"model.zip").hexdigest()
+    assert found["artifacts"]["model.zip"]["sha256"] == digest_of("model.zip", 10)
     assert found["artifacts"]["model.zip"]["size"] == 10
 
 
@@ -97,7 +97,7 @@ def test_its_urls_really_download_the_files(
     content.write_bytes(b"a model")
     bucket = Bucket.of(settings)
     bucket.put_once(
-        artifact_key(prefix, "model.zip"), content, digest_of(content), content_type="application/zip"
+        artifact_key(prefix, "model.zip"), content, storage.digest_of(content), content_type="application/zip"
     )
     url = api.get("/models/development/latest").json()["artifacts"]["model.zip"]["url"]
     assert "X-Amz-Expires=3600" in url
@@ -131,7 +131,7 @@ def test_a_model_may_have_no_artifacts_left(api: TestClient, registry: Registry)
 def test_it_takes_one_statement(database: Database, registry: Registry, version: str | None) -> None:
     prefix = registry.model("1.0.0", stages=(DEVELOPMENT,))
     with database.transaction() as session, listening(database) as statements:
-        assert stages.latest(session, DEVELOPMENT, version).prefix == prefix
+        assert latest.find(session, Asked(DEVELOPMENT, version)).prefix == prefix
     assert len(statements.seen) == 1
 
 
@@ -195,17 +195,17 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def explain(registry: Registry, stage: Stage, version: str | None = None) -> dict[str, Any]:
-    query = stages.LATEST if version is None else stages.LATEST_OF_VERSION
-    values = {"stage": stage.value} | ({"version": version} if version else {})
+    query = latest.OF_STAGES if version is None else latest.OF_VERSIONS
+    values = latest.parameters([Asked(stage, version)])
     with registry.database.engine.connect() as connection:
-        explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").bindparams(**values)
-        plan: dict[str, Any] = connection.execute(explained).scalar_one()[0]["Plan"]
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {query.compile(connection)}"
+        plan: dict[str, Any] = connection.exec_driver_sql(explained, values).scalar_one()[0]["Plan"]
     return plan
 
 
 @pytest.mark.parametrize(
     ("version", "index"),
-    [(None, "pk_promotions"), ("1.3.0", "ix_promotions_stage_version_latest")],
+    [(None, "ix_promotions_stage_newest"), ("1.3.0", "ix_promotions_stage_version_newest")],
 )
 def test_it_walks_one_index_to_its_first_row(many: Registry, version: str | None, index: str) -> None:
     plan = explain(many, PRODUCTION, version)
@@ -230,10 +230,10 @@ def test_a_stage_that_others_have_outrun_costs_no_more(many: Registry) -> None:
 def test_it_agrees_with_sorting_everything(many: Registry) -> None:
     expected = many.value(
         "SELECT prefix FROM promotions JOIN models m ON m.id = model_id"
-        " WHERE stage = 'staging' ORDER BY promotions.id DESC LIMIT 1"
+        " WHERE stage = 'staging' ORDER BY promoted_at DESC, promotions.id DESC LIMIT 1"
     )
     with many.database.transaction() as session:
-        assert stages.latest(session, STAGING).prefix == expected
+        assert latest.find(session, Asked(STAGING)).prefix == expected
         in_production = stages.running(session, PRODUCTION)
     assert in_production is not None
 

@@ -54,7 +54,8 @@ def test_an_operation_documents_the_problems_that_it_can_answer_with(
     if not name.startswith("get"):
         assert documented.items() >= {"unauthorized": 401, "forbidden": 403}.items()
         assert operation["security"]
-    if "{" in name:
+    # Which stages there are is known: another one is an invalid request.
+    if "{" in name.replace("/stages/{stage}", ""):
         assert 404 in documented.values()
 
 

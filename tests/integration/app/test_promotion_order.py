@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from app.db.session import Database
-from app.registry import stages
+from app.registry import latest, promotions
 from app.registry.errors import GateRefused, NotFound
-from app.registry.stages import PromotionRequest
+from app.registry.latest import Asked
+from app.registry.promotions import PromotionRequest
 from app.words import Stage, Verdict
 from tests.integration.app.registry import Registry
 
@@ -53,10 +54,10 @@ def test_any_order_of_promotions_means_what_it_must(registry: Registry) -> None:
             wanted = PromotionRequest(stage, "a reason", override)
             if refuses and not override and not runs_it:
                 with pytest.raises(GateRefused), database.transaction() as session:
-                    stages.promote(session, "x", prefix, wanted)
+                    promotions.record(session, "x", prefix, wanted)
                 return
             with database.transaction() as session:
-                promotion, new = stages.promote(session, "x", prefix, wanted)
+                promotion, new = promotions.record(session, "x", prefix, wanted)
                 assert new is not runs_it
                 if new:
                     assert promotion.override is refuses
@@ -67,12 +68,12 @@ def test_any_order_of_promotions_means_what_it_must(registry: Registry) -> None:
             for stage, history in self.expected.history.items():
                 with database.transaction() as session:
                     if history:
-                        found = stages.latest(session, stage)
+                        found = latest.find(session, Asked(stage))
                         assert found.prefix == history[-1]
-                        assert stages.latest(session, stage, found.version).prefix == history[-1]
+                        assert latest.find(session, Asked(stage, found.version)).prefix == history[-1]
                     else:
                         with pytest.raises(NotFound):
-                            stages.latest(session, stage)
+                            latest.find(session, Asked(stage))
 
         @invariant()
         def each_has_one_marker_a_stage(self) -> None:

@@ -8,10 +8,18 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import IntegrityError
 
+from app.settings import Settings
+from app.storage.bucket import Bucket
 from app.words import Stage, Verdict
 from tests.integration.app.registry import Registry
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
+
+
+@pytest.fixture(autouse=True)
+def files(registry: Registry, settings: Settings) -> None:
+    """Published models have their files in the bucket, which promotions ask for."""
+    registry.bucket = Bucket.of(settings)
 
 
 def test_a_model_goes_through_the_stages_in_their_order(api: TestClient, registry: Registry) -> None:

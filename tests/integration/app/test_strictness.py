@@ -8,15 +8,23 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.settings import Settings
+from app.storage.bucket import Bucket
 from app.words import Stage
 from tests.integration.app.registry import Registry, config_of
 from tests.integration.app.snapshot import document
 
 JSON = {"Content-Type": "application/json"}
-PATHS = {"id": "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42", "prefix": "1.0.0-abcdef1", "name": "model.zip"}
+PATHS = {
+    "id": "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42",
+    "prefix": "1.0.0-abcdef1",
+    "name": "model.zip",
+    "stage": "development",
+}
 BODIES: dict[str, dict[str, Any]] = {
     "/builds": Registry(None).body(base_search_config=config_of("0.9.0")),  # type: ignore[arg-type]
     "/models/{prefix}/promotions": {"stage": "development", "note": "why"},
+    "/stages/{stage}/rollback": {"expected": "1.0.0-abcdef1", "note": "why"},
     "/runs/{id}/stop": {},
     "/mirror/reconcile": {},
     "/imports": {},
@@ -30,7 +38,6 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def address(path: str) -> str:
-    path = path.replace("{stage}/latest", "development/latest")
     return re.sub(r"{(\w+)}", lambda found: PATHS[found[1]], path)
 
 
@@ -154,7 +161,10 @@ def test_a_query_with_a_control_character_is_refused(
     assert f"query.{name}" in refusal(unchanged_api, "get", path, params={name: f"a{character}b"})
 
 
-def test_one_line_texts_refuse_line_breaks_and_others_take_them(api: TestClient, registry: Registry) -> None:
+def test_one_line_texts_refuse_line_breaks_and_others_take_them(
+    api: TestClient, registry: Registry, settings: Settings
+) -> None:
+    registry.bucket = Bucket.of(settings)
     body = registry.body(search_config=config_of("1.0.0") + "\t\r\n# Größe ½ 🚢\n")
     assert "body.branch" in refusal(api, "post", "/builds", json=body | {"branch": "a\nb"})
     assert api.post("/builds", json=body).status_code == 202

@@ -7,7 +7,10 @@ from pydantic import BaseModel
 
 from app.api import examples
 from app.api.builds import BuildAnswerOut, BuildCreate, BuildOut
-from app.api.models import LatestOut, ModelOut, PromotionOut
+from app.api.latest import LatestOut
+from app.api.models import ModelOut
+from app.api.promotions import PromotionOut
+from app.api.stages import PeriodOut, RollbackCreate, StageList
 from training.config import parse_config
 
 
@@ -21,6 +24,9 @@ from training.config import parse_config
         (ModelOut, examples.MODEL),
         (PromotionOut, examples.PROMOTION),
         (LatestOut, examples.LATEST),
+        (StageList, examples.STAGES),
+        (PeriodOut, examples.PERIOD),
+        (RollbackCreate, examples.ROLLBACK_CREATE),
     ],
 )
 def test_an_example_is_of_its_shape_and_whole(shape: type[BaseModel], example: dict[str, Any]) -> None:

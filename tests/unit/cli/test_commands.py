@@ -486,3 +486,51 @@ def test_runs_are_listed_shown_and_stopped(api: Api) -> None:
     stopped = run("runs", "9", "--stop")
     assert (stopped.exit_code, "stopped by me" in stopped.output) == (0, True)
     assert run("runs", "--stop").exit_code == 2
+
+
+# Stages
+
+
+def promotion(**changes: Any) -> dict[str, Any]:
+    return {
+        "prefix": "0.0.1-bbbbbbb",
+        "stage": "production",
+        "promoted_at": "2026-11-25T10:00:00Z",
+        "promoted_by": "ann",
+        **changes,
+    }
+
+
+def test_the_stages_are_shown_with_what_they_run(api: Api) -> None:
+    current = {"prefix": "0.0.1-bbbbbbb", "promotion": promotion()}
+    items = [{"stage": "staging", "current": None}, {"stage": "production", "current": current}]
+    api.answer("GET /stages", {"items": items})
+    done = CliRunner().invoke(main.app, ["stages"])
+    assert done.exit_code == 0, done.output
+    assert "nothing runs in staging" in done.output
+    assert "0.0.1-bbbbbbb runs in production since 2026-11-25T10:00:00Z, by ann" in done.output
+
+
+def test_a_rollback_names_what_it_replaces_and_why(api: Api) -> None:
+    api.answer("POST /stages/production/rollback", httpx.Response(201, json=promotion()))
+    named = ["rollback", "production", "--expected", "0.0.2-aaaaaaa", "--note", "it is bad"]
+    done = CliRunner().invoke(main.app, [*named, "--to", "0.0.1-bbbbbbb"])
+    assert done.exit_code == 0, done.output
+    assert "0.0.1-bbbbbbb runs in production" in done.output
+    [request] = api.requests
+    assert json.loads(request.content) == {
+        "expected": "0.0.2-aaaaaaa",
+        "note": "it is bad",
+        "override": False,
+        "to": "0.0.1-bbbbbbb",
+    }
+
+
+def test_a_rollback_that_has_been_done_is_a_refusal(api: Api) -> None:
+    problem = {"title": "The stage runs another model", "detail": "production runs 0.0.1-bbbbbbb."}
+    api.answer("POST /stages/production/rollback", httpx.Response(409, json=problem))
+    done = CliRunner().invoke(
+        main.app, ["rollback", "production", "--expected", "0.0.2-aaaaaaa", "--note", "it is bad"]
+    )
+    assert done.exit_code == 3
+    assert "production runs 0.0.1-bbbbbbb" in done.output
