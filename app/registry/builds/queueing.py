@@ -1,7 +1,8 @@
 """Stores a new build with its first event and its job, in one statement.
 
-CI posts builds from many branches at once. Each statement costs the API more time than Postgres, and the
-transactions of posts wait for each other: one that notifies commits alone.
+CI posts builds from many branches at once, and each statement costs the API's process more time than it costs
+Postgres. NOTIFY makes commits wait for each other, which halves what Postgres can store over 16 connections,
+but that is still three times what one API process can ask for.
 """
 
 from dataclasses import asdict, dataclass
