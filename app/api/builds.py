@@ -254,7 +254,9 @@ class BuildOut(BaseModel):
 class BuildAnswerOut(BaseModel):
     """The answer to a request for a model."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [examples.QUEUED, examples.NOT_NEEDED]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [examples.QUEUED, examples.NOT_NEEDED, examples.NEEDED]}
+    )
 
     outcome: Literal["queued", "exists", "needed", "not_needed"] = Field(
         description="`needed` is the answer of a dry run where a build would be queued."

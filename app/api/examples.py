@@ -98,6 +98,8 @@ QUEUED: dict[str, Any] = {
     "warnings": [],
 }
 
+NEEDED: dict[str, Any] = QUEUED | {"outcome": "needed", "build": None}
+
 METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}
 
 PROMOTION: dict[str, Any] = {

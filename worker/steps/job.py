@@ -1,5 +1,6 @@
 """Runs the training and the benchmark as detached jobs on the instance."""
 
+import json
 import re
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -26,6 +27,7 @@ from worker.workbench import Workbench
 _SHA256 = r"[0-9a-f]{64}"
 # A configuration has tables, lists of tables, and lists in those.
 _CONFIG_DEPTH = 6
+_CONFIG_LENGTH = 64 << 10
 
 
 class FileRef(BaseModel):
@@ -79,9 +81,10 @@ class JobResult(BaseModel):
 
     @field_validator("config")
     @classmethod
-    def _shallow(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Drop what is not a configuration, so that it can be stored and written. It is not needed."""
-        return config if _is_shallow(config, _CONFIG_DEPTH) else {}
+    def _small(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Drop what is too deep or too large: it is loaded with every build, and can be done without."""
+        small = _is_shallow(config, _CONFIG_DEPTH) and len(json.dumps(config)) <= _CONFIG_LENGTH
+        return config if small else {}
 
     @field_validator("code")
     @classmethod

@@ -21,6 +21,7 @@ from training.config import parse_config
         (BuildOut, examples.BUILD),
         (BuildAnswerOut, examples.QUEUED),
         (BuildAnswerOut, examples.NOT_NEEDED),
+        (BuildAnswerOut, examples.NEEDED),
         (ModelOut, examples.MODEL),
         (PromotionOut, examples.PROMOTION),
         (LatestOut, examples.LATEST),

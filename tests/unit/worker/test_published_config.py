@@ -62,7 +62,9 @@ def test_a_text_that_this_release_cannot_read_is_published_as_it_was_posted() ->
     assert published_config(build({}, posted)) == posted
 
 
-@pytest.mark.parametrize("depth", [10, 100])
-def test_a_report_that_is_nested_too_deeply_is_dropped(depth: int) -> None:
-    text = f'{{"outcome": "succeeded", "config": {{"version": "0.0.2", "deep": {"[" * depth}{"]" * depth}}}}}'
+@pytest.mark.parametrize(
+    "value", [f"{'[' * 10}{']' * 10}", f"{'[' * 100}{']' * 100}", json.dumps(["a" * 1000] * 100)]
+)
+def test_a_report_that_is_too_deep_or_too_large_is_dropped(value: str) -> None:
+    text = f'{{"outcome": "succeeded", "config": {{"version": "0.0.2", "value": {value}}}}}'
     assert JobResult.model_validate_json(text).config == {}
