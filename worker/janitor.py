@@ -5,12 +5,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from app.db.session import Database
+from app.db.tables import Model
 from app.queue import enqueue_build
-from app.registry import launches, runs
+from app.registry import launches, mirror, reconciliation, runs, stages
 from app.registry.builds.lease import state_of, unattended
 from app.storage import keys
+from app.words import Stage
 from worker import ec2
 from worker.clouds import Cloud, Clouds
+from worker.mirror import matches
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +68,28 @@ def _terminate_orphans(database: Database, cloud: Cloud, grace: timedelta, now: 
             ec2.terminate(cloud, [instance_id])
             ended.append(instance_id)
     return ended
+
+
+def watch_stages(database: Database, clouds: Clouds) -> list[str]:
+    """Look whether the files of the models that the stages run are in the bucket. Returns the missing keys.
+
+    A reconciliation looks at all models, but only once a night. Raises CloudError.
+    """
+    with database.transaction() as session:
+        running = [model.id for stage in Stage if (model := stages.running(session, stage)) is not None]
+        models = mirror.recorded(session, Model.id.in_(running))
+    missing, present = [], []
+    for recorded in models:
+        for name, artifact in recorded.artifacts.items():
+            if matches(clouds.bucket.head(artifact.key), mirror.of_model(recorded, name)):
+                present.append(artifact.key)
+            else:
+                missing.append(artifact.key)
+                if not artifact.missing:
+                    _log.error("key=%s is not as recorded, and a stage runs its model", artifact.key)
+    with database.transaction() as session:
+        reconciliation.remember(session, missing=missing, present=present)
+    return missing
 
 
 def sweep_unpublished(database: Database, clouds: Clouds) -> int:

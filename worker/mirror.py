@@ -78,7 +78,7 @@ def settle(database: Database, bucket: Bucket, key: str) -> bool:
         there = bucket.head(key)
         with database.transaction() as session:
             wanted = mirror.should_hold(session, key)
-        if _matches(there, wanted):
+        if matches(there, wanted):
             return False
         try:
             _change(bucket, key, there, wanted)
@@ -89,7 +89,7 @@ def settle(database: Database, bucket: Bucket, key: str) -> bool:
     raise Unsettled(message)
 
 
-def _matches(there: ObjectInfo | None, wanted: Wanted) -> bool:
+def matches(there: ObjectInfo | None, wanted: Wanted) -> bool:
     """Whether the key holds what it should. If so, it is not rewritten: existing tools use its timestamp."""
     match wanted:
         case NotOurs():

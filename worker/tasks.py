@@ -99,10 +99,13 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
     }
     for name, part in parts.items():
         _register_part(queue, name, part, _every(runner.settings))
+    _register_part(queue, "watch_stages", lambda: janitor.watch_stages(database, clouds), _EVERY_MINUTE)
 
 
 # As many jobs as the janitor has parts.
-JANITOR_CONCURRENCY = 3
+JANITOR_CONCURRENCY = 4
+
+_EVERY_MINUTE = "* * * * *"
 
 
 def _register_part(queue: Queue, name: str, part: Callable[[], object], cron: str) -> None:

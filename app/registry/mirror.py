@@ -4,7 +4,7 @@ The outbox only says "look at this key again". A worker then asks `should_hold` 
 that moment, and makes the bucket match. So it does no harm to ask too often, or in another order.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session, aliased
 from app.db.tables import Artifact, Build, Model, Outbox, Promotion
 from app.queue import enqueue_outbox
 from app.storage import keys
+from app.storage.keys import Place
 from app.words import BuildKind, BuildState, Stage, Verdict, known
 
 
@@ -97,15 +98,27 @@ class RecordedModel:
 
 def should_hold(session: Session, key: str) -> Wanted:
     """What the bucket should hold for a key according to the database."""
-    place = keys.parse(key)
-    if place is None:
-        return NotOurs("it does not belong to a prefix")
-    [*models] = recorded(session, Model.prefix == place.prefix)
-    if not models:
-        if being_built(session, [place.prefix]):
+    return should_hold_each(session, [key])[0]
+
+
+def should_hold_each(session: Session, asked: Sequence[str]) -> list[Wanted]:
+    """What the bucket should hold for each of the keys. It takes a few statements, however many keys."""
+    places = [keys.parse(key) for key in asked]
+    prefixes = {place.prefix for place in places if place is not None}
+    models = {model.prefix: model for model in recorded(session, Model.prefix.in_(prefixes))}
+    unknown = prefixes - models.keys()
+    building = being_built(session, unknown) if unknown else set()
+
+    def wanted(place: Place | None) -> Wanted:
+        if place is None:
+            return NotOurs("it does not belong to a prefix")
+        if place.prefix in models:
+            return of_model(models[place.prefix], place.name)
+        if place.prefix in building:
             return NotOurs(f"a build of {place.prefix} is under way, and publishes it")
         return NotOurs(f"the registry has no model {place.prefix}")
-    return of_model(models[0], place.name)
+
+    return [wanted(place) for place in places]
 
 
 def of_model(model: RecordedModel, name: str) -> Wanted:

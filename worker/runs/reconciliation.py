@@ -1,8 +1,7 @@
 """Compares the bucket with the database, and repairs what is safe to repair."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from app.aws import PreconditionFailed
 from app.registry import mirror, reconciliation, runs
@@ -86,7 +85,7 @@ def _look_at(work: RunWork, part: Part, report: Report) -> list[Seen]:
                 healthy.append(Seen(key, artifact=isinstance(wanted, CopyOf)))
             else:
                 suspects.append(key)
-    found = work.each(partial(_examine, work), suspects)
+    found = _examine(work, suspects)
     found = [_repair(work, seen) for seen in found]
     for seen in found:
         report.waiting += seen.waiting
@@ -122,21 +121,29 @@ def _is_right(model: RecordedModel, name: str, wanted: Wanted, there: Listed | N
     return False
 
 
-def _examine(work: RunWork, key: str) -> Seen:
-    """Look at one key by itself, and read its content if S3 knows no digest of it."""
-    there = work.bucket.head(key)
+def _examine(work: RunWork, suspects: Sequence[str]) -> list[Seen]:
+    """Look at each key by itself. First the objects, then the database: it is never older than they are."""
+    heads = work.each(work.bucket.head, suspects)
     with work.transaction() as session:
-        wanted = mirror.should_hold(session, key)
-        waits = bool(mirror.asked_for(session, [key]))
-    if waits:
-        return Seen(key, waiting=True)
+        wanted = mirror.should_hold_each(session, suspects)
+        waiting = mirror.asked_for(session, suspects)
+
+    def judge(one: tuple[str, ObjectInfo | None, Wanted]) -> Seen:
+        key, there, wanted = one
+        return Seen(key, waiting=True) if key in waiting else _judge(work, key, there, wanted)
+
+    return work.each(judge, zip(suspects, heads, wanted, strict=True))
+
+
+def _judge(work: RunWork, key: str, there: ObjectInfo | None, wanted: Wanted) -> Seen:
+    """Compare what is there with what is wanted. The content is read if S3 knows no digest of it."""
     if not isinstance(wanted, CopyOf):
         return Seen(key, _marker_finding(key, wanted, there))
     try:
         finding = _artifact_finding(work, key, wanted, there)
     except PreconditionFailed:
         # The object changed while it was read.
-        return _examine(work, key)
+        return _judge(work, key, work.bucket.head(key), wanted)
     compared = finding is None and there is not None and wanted.sha256 is not None
     return Seen(key, finding, artifact=True, verified=there.etag if there is not None and compared else None)
 

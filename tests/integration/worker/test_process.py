@@ -15,14 +15,16 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from app.db.tables import Build
-from app.registry import mirror
+from app.registry import mirror, runs
 from app.registry.builds import listing
 from app.settings import Settings
-from app.words import BuildState
+from app.words import BuildState, RunKind
 from local.postgres import EmbeddedPostgres
 from local.simcloud.faults import Fault
 from local.simcloud.server import SimCloud
 from tests.conftest import ROOT, make_template
+from tests.integration.worker.old_bucket import put_model
+from worker.clouds import Clouds
 
 Post = Callable[..., UUID]
 
@@ -269,3 +271,33 @@ def test_upkeep_that_hangs_keeps_neither_the_mirror_nor_other_upkeep_waiting(
     watch.until(watch.outbox_is_empty, within_s=5)
     build_id = post(job=False)
     watch.until(lambda: watch.build(build_id).state == BuildState.RUNNING, within_s=10)
+
+
+def test_a_run_goes_on_in_another_worker_after_its_own_was_killed_and_delays_no_build(
+    watch: Watch, workers: Workers, post: Post, cloud: SimCloud, clients: Clouds, database: Database
+) -> None:
+    for minor in range(210):
+        put_model(clients.bucket, f"1.{minor}.0-aaaaaaa", files={"benchmark_results.xml": None})
+    hanging = cloud.faults.add("s3", "GetObject", hang=True, times=None, match="1.99.0-aaaaaaa")
+    with database.transaction() as session:
+        run_id = runs.request(session, RunKind.IMPORT, {"digests": False}, "somebody").id
+    first = workers.start()
+
+    def adopted() -> int:
+        with database.transaction() as session:
+            return int((runs.get(session, run_id).result or {}).get("adopted", 0))
+
+    def ended() -> bool:
+        with database.transaction() as session:
+            return runs.get(session, run_id).state == "succeeded"
+
+    # The second part hangs in its last prefix.
+    watch.until(lambda: adopted() == 200 and hanging.hits > 0)
+    first.kill()
+    first.wait()
+    cloud.faults.clear()
+    workers.start()
+    build_id = post()
+    watch.until(ended)
+    watch.until(lambda: watch.build(build_id).state != BuildState.QUEUED)
+    assert adopted() == 210

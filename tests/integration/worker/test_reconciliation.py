@@ -19,7 +19,7 @@ from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
 from tests.integration.objects import overwrite, read
 from tests.integration.worker.old_bucket import put, put_model
-from worker import mirror
+from worker import janitor, mirror
 from worker.clouds import Clouds
 from worker.runner import Runner
 from worker.runs.carrying import RunCarrier
@@ -285,6 +285,18 @@ def test_the_nightly_run_only_reports_and_waits_for_none_that_is_under_way(
     ask_for_reconciliation(database)
     assert registry.values("SELECT requested_by FROM runs") == ["schedule"]
     assert registry.value("SELECT options FROM runs") == {}
+
+
+def test_files_of_what_a_stage_runs_are_missed_within_a_minute_and_not_only_at_night(
+    publish: Callable[..., str], bucket: Bucket, registry: Registry, clients: Clouds, database: Database
+) -> None:
+    running, other = publish("1.0.0", (DEVELOPMENT,)), publish("1.1.0")
+    assert janitor.watch_stages(database, clients) == []
+    for prefix in (running, other):
+        bucket.delete(f"{prefix}/model.zip")
+    assert janitor.watch_stages(database, clients) == missing(registry) == [f"{running}/model.zip"]
+    overwrite(bucket, f"{running}/model.zip", CONTENT)
+    assert janitor.watch_stages(database, clients) == missing(registry) == []
 
 
 # The mirror's backlog
