@@ -193,6 +193,18 @@ def test_what_is_not_a_model_of_other_tools_is_left_out_with_a_reason(
     assert result["left_out"] == 6
 
 
+def test_an_old_marker_does_not_change_what_a_stage_runs(
+    bucket: Bucket, registry: Registry, api: TestClient, import_models: Callable[..., dict[str, Any]]
+) -> None:
+    running = registry.model("2.0.0", stages=(DEVELOPMENT, STAGING, PRODUCTION))
+    put_model(bucket, "1.0.0-aaaaaaa", markers=dict.fromkeys(Stage, YEAR_AGO))
+    put_model(bucket, "1.1.0-aaaaaaa", markers={"staging": YEAR_AGO + timedelta(days=5)})
+    import_models()
+    for stage in Stage:
+        assert api.get(f"/models/{stage}/latest").json()["prefix"] == running
+    assert api.get("/models/staging/latest?version=1.1.0").json()["prefix"] == "1.1.0-aaaaaaa"
+
+
 def test_of_several_markers_the_newest_says_what_runs(
     bucket: Bucket, api: TestClient, import_models: Callable[..., dict[str, Any]]
 ) -> None:
@@ -341,3 +353,17 @@ def test_an_imported_model_can_be_promoted_and_gets_its_marker(
     assert answer.status_code == 201
     mirror.drain(database, bucket)
     assert bucket.head("1.0.0-aaaaaaa/development") is not None
+
+
+def test_a_post_for_an_imported_prefix_says_that_its_model_exists(
+    bucket: Bucket, registry: Registry, api: TestClient, import_models: Callable[..., dict[str, Any]]
+) -> None:
+    sha = "abcdef0" + "1" * 33
+    body = registry.body("1.0.0", sha)
+    put_model(bucket, "1.0.0-abcdef0", files={"search-config.toml": body["search_config"].encode()})
+    import_models()
+    answer = api.post("/builds", json=body)
+    assert (answer.status_code, answer.json()["outcome"], answer.json()["build"]) == (200, "exists", None)
+    other = api.post("/builds", json=body | {"search_config": body["search_config"] + "max_epochs = 3\n"})
+    assert (other.status_code, other.json()["keys"]) == (409, ["max_epochs"])
+    assert registry.count("builds") == 0

@@ -187,6 +187,9 @@ def test_objects_that_are_gone_are_remembered_until_they_are_back(
     assert result["differences"] == {"marker_missing": 2, "artifact_missing": 2}
     assert result["repaired"] == 2
     assert len(missing(registry)) == 2
+    assert api.get("/models/development/latest").json()["type"] == "/problems/artifacts-missing"
+    refused = api.post(f"/models/{prefix}/promotions", json={"stage": "staging"}).json()
+    assert refused["gate"] == "artifacts"
     since = [file["missing_since"] for file in api.get(f"/models/{prefix}").json()["artifacts"]]
     assert None not in since
     reconcile()
@@ -198,6 +201,7 @@ def test_objects_that_are_gone_are_remembered_until_they_are_back(
         overwrite(bucket, f"{prefix}/{name}", CONTENT)
     assert reconcile()["findings"] == []
     assert missing(registry) == []
+    assert api.get("/models/development/latest").json()["prefix"] == prefix
 
 
 def test_other_content_of_the_same_size_is_found_though_s3_has_no_digest_of_it(
