@@ -1,6 +1,7 @@
 """Makes the bucket hold what the database says, for every key in the outbox."""
 
 import logging
+from datetime import timedelta
 
 from app.aws import CloudUnavailable, PreconditionFailed
 from app.db.session import Database
@@ -13,8 +14,10 @@ _log = logging.getLogger(__name__)
 # How often a key that another client is changing is looked at again before it is put off.
 _LOOKS = 3
 
-# After how many entries in a row that S3 did not answer for it counts as down.
+# After how many entries in a row that S3 did not answer for it counts as down. As only these few are tried in
+# each turn, they need not be put off for long, and go on soon after S3 is back.
 _UNANSWERED = 3
+_UNANSWERED_WAIT = timedelta(seconds=30)
 
 
 class Unsettled(Exception):
@@ -52,7 +55,8 @@ def _look_at(database: Database, bucket: Bucket, entry: Entry) -> bool:
     except Exception as exc:
         # One key that cannot be settled must not keep the others waiting, whatever the reason.
         with database.transaction() as session:
-            wait = mirror.failed(session, entry, f"{type(exc).__name__}: {exc}")
+            longest = _UNANSWERED_WAIT if isinstance(exc, CloudUnavailable) else mirror.LONGEST_WAIT
+            wait = mirror.failed(session, entry, f"{type(exc).__name__}: {exc}", longest)
         _log.warning("key=%s not mirrored, again in %s: %s", entry.key, wait or "a moment", exc)
         if isinstance(exc, CloudUnavailable):
             raise

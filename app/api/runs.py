@@ -48,6 +48,15 @@ class RunOut(BaseModel):
     failure: ShownMessage | None = Field(description="Why it failed. Null unless its state is `failed`.")
 
     @classmethod
+    def brief(cls, run: Run) -> Self:
+        """The run without the keys and prefixes that its result names, of which there can be many."""
+        shown = cls.of(run)
+        if shown.result is not None:
+            counts = {name: value for name, value in shown.result.items() if not isinstance(value, list)}
+            shown.result = counts
+        return shown
+
+    @classmethod
     def of(cls, run: Run) -> Self:
         return cls(
             id=run.id,
@@ -143,9 +152,14 @@ def list_runs(
     kind: Annotated[RunKind | None, Query(description="Only runs of this kind.")] = None,
     state: Annotated[RunState | None, Query(description="Only runs in this state.")] = None,
 ) -> RunPage:
-    """The runs with their progress and results. If there are several filters, a run must match all."""
+    """The runs with their progress and counts; GET /runs/{id} also names what a run found.
+
+    If there are several filters, a run must match all.
+    """
     page = runs.find(db, limit=limit, cursor=cursor, kind=kind, state=state)
-    return RunPage(items=[RunOut.of(run) for run in page.items], next=str(page.next) if page.next else None)
+    return RunPage(
+        items=[RunOut.brief(run) for run in page.items], next=str(page.next) if page.next else None
+    )
 
 
 @router.get(

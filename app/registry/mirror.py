@@ -63,6 +63,9 @@ class NotOurs:
     reason: str
 
 
+# How long a key that cannot be settled waits at most until it is looked at again.
+LONGEST_WAIT = timedelta(minutes=5)
+
 Wanted = Exactly | CopyOf | Nothing | NotOurs
 
 
@@ -287,15 +290,15 @@ def done(session: Session, entry: Entry) -> bool:
     return taken_off is not None
 
 
-def failed(session: Session, entry: Entry, error: str) -> timedelta | None:
-    """Delay the entry, longer each time, up to five minutes. Returns the delay.
+def failed(session: Session, entry: Entry, error: str, longest: timedelta = LONGEST_WAIT) -> timedelta | None:
+    """Delay the entry, longer each time, up to the longest delay. Returns the delay.
 
     Returns None if the key was asked for again meanwhile, because the entry then stays due.
     """
     attempts = session.scalar(select(Outbox.attempts).where(*_as_asked(entry)).with_for_update())
     if attempts is None:
         return None
-    wait = timedelta(seconds=min(300, 2 ** min(attempts, 9)))
+    wait = min(longest, timedelta(seconds=2 ** min(attempts, 9)))
     session.execute(
         update(Outbox)
         .where(Outbox.key == entry.key)

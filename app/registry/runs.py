@@ -28,7 +28,7 @@ _ACTIVE = tuple(state for state in RunState if state.active)
 _MAX_TAKINGS = 10
 
 # How many things a run's result lists. Its counts are always of all of them.
-LISTED = 1000
+LISTED = 300
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,18 @@ def test_runs_are_listed_newest_first_and_by_kind_and_state(api: TestClient) -> 
     assert [run["id"] for run in api.get("/runs?state=stopped").json()["items"]] == [first["id"]]
 
 
+def test_the_list_has_the_counts_of_a_result_and_the_run_itself_has_what_it_names(
+    api: TestClient, registry: Registry
+) -> None:
+    run = ask(api)
+    lease = take(registry, run["id"])
+    result = {"adopted": 1, "adopted_prefixes": ["1.0.0-aaaaaaa"]}
+    with registry.database.transaction() as session:
+        runs.save(session, lease, {}, {}, result)
+    assert api.get("/runs").json()["items"][0]["result"] == {"adopted": 1}
+    assert api.get(f"/runs/{run['id']}").json()["result"] == result
+
+
 def test_of_each_kind_one_run_is_under_way_however_many_ask(api: TestClient, registry: Registry) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: api.post("/imports", json={}), range(8)))
