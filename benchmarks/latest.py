@@ -1,17 +1,21 @@
 """How fast `GET /models/{stage}/latest` answers, beside an endpoint of the same server that does nothing.
 
-    python -m benchmarks.latest [--seconds 5] [--promotions 10000] [--connections 1 8]
+    python -m benchmarks.latest [--seconds 5] [--prefixes 1000 100000] [--connections 1 16 64]
 
-Starts an embedded Postgres in a temporary folder with that many promotions, and the API as
-`tariff-registry api` runs it: a uvicorn process of its own, with the same protocol. Each endpoint is asked
-in turn over keep-alive connections. The yardstick, an endpoint that returns one constant, tells what server,
+For each number of prefixes, starts an embedded Postgres in a temporary folder with a model and ten promotions
+for each of them, and the API as `tariff-registry api` runs it: a uvicorn process of its own, with the same
+protocol, that answers nobody without a token (REGISTRY_ACCESS=tokens). With REGISTRY_LATEST_MAX_AGE=0 in the
+environment, each answer comes from the database instead of the process's memory. Each endpoint is asked in
+turn over keep-alive connections. The yardstick, an endpoint that returns one constant, tells what server,
 framework and client cost on this machine: read the ratio, not the rates.
 """
 
 import argparse
 import asyncio
+import hashlib
 import os
 import platform
+import secrets
 import socket
 import statistics
 import subprocess
@@ -36,12 +40,13 @@ _ROUNDS = 2
 _HOST = "127.0.0.1"
 _YARDSTICK = "/do-nothing"
 _LATEST = "/models/production/latest"
+_PROMOTIONS_OF_EACH = 10
 
 _FILL = (
     """
     INSERT INTO builds (prefix, version, sha, branch, search_config, requested_by, state, finished_at)
     SELECT v || '-' || left(sha, 7), v, sha, 'main', '', 'benchmark', 'succeeded', now()
-      FROM (SELECT format('1.%s.0', n) AS v, md5(n::text) AS sha FROM generate_series(1, 1000) n) made
+      FROM (SELECT format('1.%s.0', n) AS v, md5(n::text) AS sha FROM generate_series(1, :prefixes) n) made
     """,
     """
     INSERT INTO models (prefix, version, sha, branch, build_id, metrics, verdict, verdict_reason)
@@ -58,10 +63,11 @@ _FILL = (
     SELECT m.id, m.version, (ARRAY['development', 'staging', 'production'])[1 + n % 3], 'benchmark'
       FROM generate_series(1, :promotions) n
       JOIN (SELECT id, version, row_number() OVER (ORDER BY prefix) AS row FROM models) m
-        ON m.row = 1 + n % 1000
+        ON m.row = 1 + n % :prefixes
     """,
-    "ANALYZE",
 )
+# So that none of this work is left for the time of the measurement.
+_SETTLE = ("VACUUM ANALYZE", "CHECKPOINT")
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,11 @@ def serve(port: int) -> None:
     )
 
 
-async def ask(port: int, path: str, until: float) -> list[float]:
+async def ask(port: int, path: str, token: str, until: float) -> list[float]:
     """Ask over one keep-alive connection until then; seconds that each answer took."""
     reader, writer = await asyncio.open_connection(_HOST, port)
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    request = f"GET {path} HTTP/1.1\r\nHost: {_HOST}\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: {_HOST}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     took = []
     while (began := time.perf_counter()) < until:
         writer.write(request)
@@ -111,9 +117,9 @@ async def ask(port: int, path: str, until: float) -> list[float]:
     return took
 
 
-async def measure(port: int, path: str, connections: int, seconds: float) -> list[float]:
+async def measure(port: int, path: str, token: str, connections: int, seconds: float) -> list[float]:
     until = time.perf_counter() + seconds
-    each = await asyncio.gather(*(ask(port, path, until) for _ in range(connections)))
+    each = await asyncio.gather(*(ask(port, path, token, until) for _ in range(connections)))
     return [took for one in each for took in one]
 
 
@@ -142,7 +148,8 @@ def machine() -> str:
     return f"{os.cpu_count()} × {cpu}; {platform.platform()}; load before: {load}"
 
 
-def run(seconds: float, promotions: int, connections: list[int]) -> None:
+def run(seconds: float, prefixes: int, connections: list[int]) -> None:
+    promotions = _PROMOTIONS_OF_EACH * prefixes
     print(f"machine   {machine()}")
     names = ("fastapi", "uvicorn", "uvloop", "sqlalchemy", "psycopg", "pydantic")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
@@ -152,12 +159,17 @@ def run(seconds: float, promotions: int, connections: list[int]) -> None:
         migrate.upgrade(database)
         with database.engine.begin() as connection:
             for statement in _FILL:
-                values = {"promotions": promotions} if ":promotions" in statement else {}
+                counts = {"prefixes": prefixes, "promotions": promotions}
+                values = {name: count for name, count in counts.items() if f":{name}" in statement}
                 connection.execute(text(statement), values)
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for statement in _SETTLE:
+                connection.execute(text(statement))
             server_version = connection.execute(text("SHOW server_version")).scalar_one()
         database.close()
         print(f"versions  Python {platform.python_version()}, {versions}, PostgreSQL {server_version}")
-        print(f"data      {promotions:,} promotions of 1,000 models with 6 artifacts each\n")
+        print(f"data      {promotions:,} promotions of {prefixes:,} models with 6 artifacts each\n")
+        token = secrets.token_hex(16)
         with socket.socket() as probe:
             probe.bind((_HOST, 0))
             port: int = probe.getsockname()[1]
@@ -166,26 +178,28 @@ def run(seconds: float, promotions: int, connections: list[int]) -> None:
             "AWS_ACCESS_KEY_ID": "benchmark",
             "AWS_SECRET_ACCESS_KEY": "benchmark",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "REGISTRY_ACCESS": "tokens",
+            "REGISTRY_API_TOKENS": f"deploy={hashlib.sha256(token.encode()).hexdigest()}:read",
         }
         command = [sys.executable, "-m", "benchmarks.latest", "--serve", str(port)]
         with subprocess.Popen(command, env=environment) as server:
             try:
                 await_server(port, server)
-                report(port, seconds, connections)
+                report(port, token, seconds, connections)
             finally:
                 server.terminate()
 
 
-def report(port: int, seconds: float, connections: list[int]) -> None:
+def report(port: int, token: str, seconds: float, connections: list[int]) -> None:
     for path in (_YARDSTICK, _LATEST):
-        asyncio.run(measure(port, path, max(connections), 0.5))  # warms caches and connections up
+        asyncio.run(measure(port, path, token, max(connections), 0.5))  # warms caches and connections up
     print(f"{'connections':>11}  {'endpoint':<26} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8}")
     for number in connections:
         took: dict[str, list[float]] = {_YARDSTICK: [], _LATEST: []}
         # In turns, so that a machine that slows down or speeds up does it to both.
         for _ in range(_ROUNDS):
             for path, so_far in took.items():
-                so_far.extend(asyncio.run(measure(port, path, number, seconds / _ROUNDS)))
+                so_far.extend(asyncio.run(measure(port, path, token, number, seconds / _ROUNDS)))
         figures = {path: Figures.of(of, seconds) for path, of in took.items()}
         for path, of in figures.items():
             print(f"{number:>11}  {path:<26} {of.per_second:>10,.0f} {of.p50_ms:>8.2f} {of.p99_ms:>8.2f}")
@@ -203,14 +217,15 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=5, help="for each endpoint and number of connections"
     )
-    parser.add_argument("--promotions", type=int, default=10_000)
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--prefixes", type=int, nargs="+", default=[1_000])
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve is not None:
         serve(given.serve)
     else:
-        run(given.seconds, given.promotions, given.connections)
+        for prefixes in given.prefixes:
+            run(given.seconds, prefixes, given.connections)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import psycopg
+from fastapi.concurrency import run_in_threadpool
 from psycopg.conninfo import make_conninfo
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 
@@ -50,6 +53,14 @@ class _Kept:
     wanted_at: float
 
 
+@dataclass(frozen=True)
+class _Loading:
+    """A question that the database has not answered yet."""
+
+    task: "asyncio.Task[Answer]"
+    began: float
+
+
 class KeptAnswers:
     """Answers that are at most `max_age` old.
 
@@ -68,6 +79,7 @@ class KeptAnswers:
         )
         self._max_age_s = max_age.total_seconds()
         self._kept: dict[Asked, _Kept] = {}
+        self._loading: dict[Asked, _Loading] = {}
         self._forgotten_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
@@ -76,11 +88,35 @@ class KeptAnswers:
         kept = self._kept.get(asked)
         if kept is None:
             return None
-        kept.wanted_at = now = time.monotonic()
-        young = now - kept.true_at < self._max_age_s and kept.true_at > self._forgotten_at
-        return kept.answer if young and kept.answer.period == period else None
+        kept.wanted_at = time.monotonic()
+        return kept.answer if self._is_young(kept.true_at) and kept.answer.period == period else None
 
-    def keep(self, asked: Asked, answer: Answer, true_at: float) -> None:
+    async def load(self, asked: Asked, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` returns, which asks the database in a thread. Raises what it raises.
+
+        Whoever comes while the same question is under way, and is young enough, waits for its answer. Without
+        this, an answer that is not young enough any more would cost as many threads as there are readers, and
+        they would hold up the task that keeps the answers true.
+        """
+        loading = self._loading.get(asked)
+        if loading is None or not self._is_young(loading.began):
+            began = time.monotonic()
+            loading = _Loading(asyncio.create_task(run_in_threadpool(ask)), began)
+            self._loading[asked] = loading
+            loading.task.add_done_callback(partial(self._loaded, asked, loading))
+        # A reader that goes away must not take the answer from the others.
+        return await asyncio.shield(loading.task)
+
+    def _loaded(self, asked: Asked, loading: _Loading, task: "asyncio.Task[Answer]") -> None:
+        if self._loading.get(asked) is loading:
+            del self._loading[asked]
+        if not task.cancelled() and task.exception() is None:
+            self._keep(asked, task.result(), loading.began)
+
+    def _is_young(self, true_at: float) -> bool:
+        return time.monotonic() - true_at < self._max_age_s and true_at > self._forgotten_at
+
+    def _keep(self, asked: Asked, answer: Answer, true_at: float) -> None:
         """Keep an answer that the database has given to a question of that moment."""
         if not self._max_age_s:
             return
