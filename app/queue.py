@@ -20,10 +20,12 @@ BUILDS = "builds"
 MIRROR = "mirror"
 JANITOR = "janitor"
 RUNS = "runs"
+CANCELLATIONS = "cancellations"
 
 RUN_BUILD = "run_build"
 DRAIN_OUTBOX = "drain_outbox"
 CARRY_RUN = "carry_run"
+END_CANCELLED = "end_cancelled"
 
 # The queue's library owns its tables. We declare only the columns that we query.
 _jobs = table("procrastinate_jobs", column("task_name", Text), column("status"), column("args", JSONB))
@@ -40,6 +42,11 @@ def enqueue_build(session: Session, build_id: UUID) -> None:
     from the build. The build's lease, which expires by itself, decides which worker works on it.
     """
     _enqueue(session, RUN_BUILD, queue=BUILDS, once=None, build_id=str(build_id))
+
+
+def enqueue_cancellation(session: Session, build_id: UUID) -> None:
+    """Have a worker end the build, even if all of them are busy with builds."""
+    _enqueue(session, END_CANCELLED, queue=CANCELLATIONS, once=None, build_id=str(build_id))
 
 
 def build_job(build_id: ColumnElement[UUID]) -> ColumnElement[Any]:

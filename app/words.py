@@ -32,7 +32,7 @@ class BuildState(StrEnum):
 
 
 _NEXT_STATES: dict[BuildState, frozenset[BuildState]] = {
-    BuildState.QUEUED: frozenset({BuildState.RUNNING}),
+    BuildState.QUEUED: frozenset({BuildState.RUNNING, BuildState.CANCELLED}),
     BuildState.RUNNING: frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED}),
     BuildState.SUCCEEDED: frozenset(),
     BuildState.FAILED: frozenset(),
@@ -121,6 +121,7 @@ class EventType(StrEnum):
     LAUNCH_REFUSED = "launch_refused"
     PROMOTION_REFUSED = "promotion_refused"
     NOTE = "note"
+    CANCEL_REQUESTED = "cancel_requested"
 
 
 class LaunchState(StrEnum):

@@ -14,6 +14,7 @@ moment. The script prints one line for each cell, and ends with status 1 if one 
 - What was published has the digests that were recorded, and does not change afterwards.
 - No line of the training's log is lost or doubled.
 - A build that fails names the fault: its failure code is one of those that the fault may have.
+- A build that is cancelled ends within 30 s, and nothing of it is published.
 - A fault of a worker or of Postgres does not fail a build. Neither does an error of AWS that passes:
   throttling in any step, and every error from the training on.
 
@@ -34,8 +35,9 @@ from enum import StrEnum
 from rich.console import Console
 from rich.table import Table
 
+from app.registry.builds import cancellation
 from app.storage import keys
-from app.words import BuildKind, FailureCode, StepName
+from app.words import Actor, BuildKind, FailureCode, StepName
 from benchmarks.fault_lab import VERSIONS, Hold, Lab, NotReached, Scene, StepFault, hold_of
 
 # Until the step is reached, and from then until the build has ended.
@@ -43,6 +45,7 @@ _REACH_S = 60.0
 _END_S = 90.0
 _SETTLE_S = 2.0
 _AWS_TROUBLE_S = 1.5
+_CANCELLED_S = 30.0
 
 
 FLOW = BuildKind.TRAIN.steps
@@ -70,6 +73,8 @@ class Kind(StrEnum):
     """AWS takes the instance."""
     DISK_FULL = "disk-full"
     """The instance's disk is full from then on."""
+    CANCEL = "cancel"
+    """Somebody cancels the build, while its worker hangs."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ CELLS: tuple[Cell, ...] = (
     *(Cell(Kind.AWS, step, error) for step in ASKS_AWS for error in AWS_ERRORS),
     *(Cell(Kind.REBOOT, step) for step in (StepName.BRING_CODE, StepName.TRAIN, StepName.BENCHMARK)),
     *(Cell(Kind.LOST, step) for step in (StepName.LOAD_INPUTS, StepName.TRAIN, StepName.COLLECT)),
+    *(Cell(Kind.CANCEL, step) for step in FLOW),
     *(Cell(Kind.DISK_FULL, step) for step in (StepName.BRING_CODE, StepName.LOAD_INPUTS, StepName.TRAIN)),
 )
 
@@ -248,6 +254,13 @@ def _fill_disk(scene: Scene, _cell: Cell, _hold: Hold) -> None:
     scene.lab.cloud.fill_disk(scene.instance().id)
 
 
+def _cancel(scene: Scene, _cell: Cell, hold: Hold) -> None:
+    with scene.database.transaction() as session:
+        cancellation.cancel(session, scene.build_id, "the matrix", Actor.TOKEN)
+    # Its worker hangs all the while.
+    scene.wait(lambda: scene.row().ended, _CANCELLED_S, "the end of the cancelled build")
+
+
 _INJECTIONS: dict[Kind, Callable[[Scene, Cell, Hold], None]] = {
     Kind.KILL: _kill,
     Kind.STOP: _stop,
@@ -257,6 +270,7 @@ _INJECTIONS: dict[Kind, Callable[[Scene, Cell, Hold], None]] = {
     Kind.REBOOT: _reboot,
     Kind.LOST: _lose,
     Kind.DISK_FULL: _fill_disk,
+    Kind.CANCEL: _cancel,
 }
 
 
@@ -328,7 +342,9 @@ def _judge(scene: Scene, cell: Cell, broken: list[str]) -> Outcome:
     trainings = scene.lab.control.starts("train").count(ours)
     if row.ended and alive:
         broken.append("an instance outlived the build")
-    if row.ended and row.state != "succeeded" and cell.must_succeed:
+    if row.ended and (row.state == "cancelled") != (cell.kind is Kind.CANCEL):
+        broken.append(f"the build is {row.state}")
+    elif row.ended and row.state != "succeeded" and cell.must_succeed:
         broken.append("the build failed")
     elif row.failure and row.failure.rpartition(" ")[2] not in cell.failure_codes:
         broken.append("the failure does not name the fault")

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cli.answers import ApiError, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url, text
+from cli.cancel import cancel_build
 from cli.checkout import Checkout, CheckoutError
 from cli.client import RegistryClient, path
 from cli.output import lines, show_latest, show_promotion, show_stages
@@ -197,6 +198,25 @@ def build(
                 note=_say,
             )
         if state in ("failed", "cancelled"):
+            raise typer.Exit(Exit.FAILED)
+
+
+@app.command(epilog=EXITS)
+def cancel(
+    which: Annotated[
+        str,
+        typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build."),
+    ],
+    url: Url = None,
+    token: Token = None,
+    *,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the build has ended.")] = True,
+) -> None:
+    """Cancel a build: its instance is terminated, and its log is kept."""
+    with _exit_statuses():
+        with _client(url, token) as client:
+            build = cancel_build(client, which, console, wait=wait)
+        if build.ended and build.state != "cancelled":
             raise typer.Exit(Exit.FAILED)
 
 

@@ -18,7 +18,7 @@ import procrastinate
 from procrastinate.worker import Worker
 
 from app.db.session import Database
-from app.queue import BUILDS, JANITOR, MIRROR, RUNS
+from app.queue import BUILDS, CANCELLATIONS, JANITOR, MIRROR, RUNS
 from app.settings import Settings
 from worker import tasks
 from worker.carrying import Carrying
@@ -92,6 +92,11 @@ async def _serve(runner: Runner, carrying: Carrying) -> None:
                 BUILDS,
                 settings.worker_concurrency,
                 partial(tasks.register_builds, settings=settings, carrying=carrying),
+            ),
+            (
+                CANCELLATIONS,
+                tasks.CANCELLATIONS_CONCURRENCY,
+                partial(tasks.register_cancellations, runner=runner),
             ),
             (MIRROR, _MIRROR_CONCURRENCY, partial(tasks.register_mirror, runner=runner)),
             (JANITOR, tasks.JANITOR_CONCURRENCY, partial(tasks.register_janitor, runner=runner)),

@@ -105,6 +105,9 @@ class Runner:
             if build.failure is not None:
                 self._end_failed(build, build.failure, work)
                 return
+            if build.cancelled_by is not None:
+                self._end_cancelled(build, build.cancelled_by, work)
+                return
             if build.takings > MAX_TAKINGS:
                 self._give_up(build, work)
                 continue
@@ -187,7 +190,20 @@ class Runner:
             work.sleep(wait_s)
 
     def _end_failed(self, build: BuildView, failure: Failure, work: Workbench) -> None:
-        """The instance first: a build that has ended no longer protects or explains one."""
+        self._terminate_and_undo(build, work)
+        work.log(f"build failed: {failure.code}: {failure.message}")
+        with self.database.transaction() as session:
+            ending.end(session, work.lease, BuildState.FAILED)
+
+    def _end_cancelled(self, build: BuildView, who: str, work: Workbench) -> None:
+        work.log(f"the build is being cancelled, as {who} asked")
+        self._terminate_and_undo(build, work)
+        work.log("build cancelled")
+        with self.database.transaction() as session:
+            ending.end(session, work.lease, BuildState.CANCELLED)
+
+    def _terminate_and_undo(self, build: BuildView, work: Workbench) -> None:
+        """Before the build ends, because one that has ended no longer protects or explains an instance."""
         terminate: Step[Any] = next(
             step for step in FLOWS[build.kind] if step.name is StepName.TERMINATE_INSTANCE
         )
@@ -198,6 +214,3 @@ class Runner:
         for step in FLOWS[build.kind]:
             if step.name in build.started:
                 self._clean_up(step.undo, build, work)
-        work.log(f"build failed: {failure.code}: {failure.message}")
-        with self.database.transaction() as session:
-            ending.end(session, work.lease, BuildState.FAILED)

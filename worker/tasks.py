@@ -14,7 +14,17 @@ from psycopg_pool import AsyncConnectionPool
 
 from app.aws import CloudError
 from app.db.session import CONNECTION, Database, is_temporary
-from app.queue import BUILDS, CARRY_RUN, DRAIN_OUTBOX, JANITOR, MIRROR, RUN_BUILD, RUNS
+from app.queue import (
+    BUILDS,
+    CANCELLATIONS,
+    CARRY_RUN,
+    DRAIN_OUTBOX,
+    END_CANCELLED,
+    JANITOR,
+    MIRROR,
+    RUN_BUILD,
+    RUNS,
+)
 from app.registry import runs
 from app.registry.errors import RunActive
 from app.settings import Settings
@@ -79,6 +89,17 @@ def register_builds(queue: Queue, settings: Settings, carrying: Carrying) -> Non
     @queue.task(name=RUN_BUILD, queue=BUILDS, retry=UntilDone(busy_wait=settings.lease / 6))
     async def run_build(build_id: str) -> None:
         await carrying.carry(UUID(build_id))
+
+
+# How many builds can be cancelled at the same time.
+CANCELLATIONS_CONCURRENCY = 5
+
+
+def register_cancellations(queue: Queue, runner: Runner) -> None:
+    @queue.task(name=END_CANCELLED, queue=CANCELLATIONS, retry=UntilDone(busy_wait=runner.settings.lease / 6))
+    async def end_cancelled(build_id: str) -> None:
+        # Not in the thread that may carry the build here already: that one can hang in a call for long.
+        await threads.finished(threads.start(f"cancel-{build_id}", lambda: runner.carry(UUID(build_id))))
 
 
 def register_mirror(queue: Queue, runner: Runner) -> None:

@@ -25,12 +25,13 @@ from app.api.shown import (
 from app.api.strict import StrictRoute
 from app.api.text import Line, Lines
 from app.db.tables import Build, Launch
-from app.registry.builds import listing, requests
+from app.registry.builds import cancellation, listing, requests
 from app.registry.builds import log as build_log
 from app.registry.builds import steps as build_steps
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import StepView
 from app.registry.errors import (
+    BuildEnded,
     ConfigDiffers,
     Conflict,
     Forbidden,
@@ -222,6 +223,10 @@ class BuildOut(BaseModel):
     launches: list[LaunchOut]
     instance: InstanceOut | None
     failure: FailureOut | None
+    cancel_requested_at: datetime | None = Field(
+        description="When its cancellation was requested. It is `cancelled` once its instance is gone."
+    )
+    cancel_requested_by: str | None
 
     @classmethod
     def of(cls, build: Build) -> Self:
@@ -248,6 +253,8 @@ class BuildOut(BaseModel):
             launches=[LaunchOut.of(launch) for launch in build.launches],
             instance=InstanceOut.of(outputs),
             failure=failure,
+            cancel_requested_at=build.cancel_requested_at,
+            cancel_requested_by=build.cancel_requested_by,
         )
 
 
@@ -383,6 +390,24 @@ BuildId = Annotated[UUID, Path(description="The build's id.")]
 def get(id: BuildId, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
     """The build with its steps, progress and instance, and the reason if it failed."""
     return BuildOut.of(listing.get(db, id))
+
+
+@router.post(
+    "/builds/{id}/cancel",
+    operation_id="builds:cancel",
+    summary="Cancel a build",
+    status_code=202,
+    response_description="The build is being cancelled, or was cancelled before",
+    responses=problems(NotFound, BuildEnded, Unauthorized, Forbidden),
+)
+def cancel(id: BuildId, who: CanBuild, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
+    """The answer comes at once. A queued build is `cancelled` in it already.
+
+    A running build stays `running` until its instance is terminated, which takes a few seconds, and is
+    `cancelled` then. Its log is kept, and its prefix is free for another build. Repeating the request changes
+    nothing.
+    """
+    return BuildOut.of(cancellation.cancel(db, id, who.name, who.kind))
 
 
 @router.get(

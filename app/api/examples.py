@@ -59,6 +59,8 @@ BUILD: dict[str, Any] = {
     "launches": [],
     "instance": None,
     "failure": None,
+    "cancel_requested_at": None,
+    "cancel_requested_by": None,
 }
 
 NOT_NEEDED: dict[str, Any] = {
@@ -261,6 +263,10 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
             "keys": ["digits"],
             "differences": [{"key": "digits", "there": "6", "sent": "8"}],
         },
+    ),
+    "build-ended": (
+        f"Build {_BUILD_ID} has succeeded already, so it cannot be cancelled. Nothing was changed.",
+        {"build": _BUILD_ID, "state": "succeeded"},
     ),
     "gate-refused": (
         f"{PREFIX} was never in staging, and production takes only models that were. "

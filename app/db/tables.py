@@ -101,6 +101,11 @@ class Build(Base):
     takings: Mapped[int] = mapped_column(server_default=text("0"))
     last_error: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
 
+    # The build goes on being active until its instance is terminated.
+    cancel_requested_at: Mapped[datetime | None]
+    cancel_requested_by: Mapped[str | None]
+    cancel_requested_by_kind: Mapped[str | None]
+
     steps: Mapped[list["BuildStep"]] = relationship(lazy="raise", order_by="BuildStep.started_at")
     launches: Mapped[list["Launch"]] = relationship(lazy="raise", order_by="Launch.attempt")
 
@@ -113,6 +118,10 @@ class Build(Base):
         CheckConstraint("state <> 'failed' OR failure_code IS NOT NULL", name="failure"),
         CheckConstraint(
             "num_nonnulls(failure_step, failure_code, failure_message) IN (0, 3)", name="failure_whole"
+        ),
+        CheckConstraint(
+            "num_nonnulls(cancel_requested_at, cancel_requested_by, cancel_requested_by_kind) IN (0, 3)",
+            name="cancel_whole",
         ),
         CheckConstraint("sha ~ '^[0-9a-f]{7,40}$'", name="sha"),
         CheckConstraint("prefix = version || '-' || left(sha, 7)", name="prefix"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 from uuid import UUID
 
-from app.words import Scope, Stage
+from app.words import BuildState, Scope, Stage
 from training.config import ConfigProblem, Difference
 
 
@@ -65,6 +65,14 @@ class ConfigDiffers(Conflict):
     build: UUID | None = None
     keys: tuple[str, ...]
     differences: tuple[Difference, ...]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class BuildEnded(Conflict):
+    """The build has ended already, so this cannot be done any more."""
+
+    build: UUID
+    state: BuildState
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

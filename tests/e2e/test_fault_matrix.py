@@ -7,8 +7,9 @@ import pytest
 from benchmarks.fault_lab import Lab
 from benchmarks.faults import CELLS, Cell, run
 
-# A stale worker that wakes up late, a database that goes away, credentials that run out after the training.
-_SHORT = ("stop-long@publish", "postgres-more@train", "aws:ExpiredToken@collect")
+# A stale worker that wakes up late, a database that goes away, credentials that run out after the training,
+# and a cancellation while the worker hangs.
+_SHORT = ("stop-long@publish", "postgres-more@train", "aws:ExpiredToken@collect", "cancel@collect")
 
 
 @pytest.fixture(scope="module")

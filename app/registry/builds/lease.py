@@ -94,6 +94,18 @@ def release(session: Session, lease: Lease) -> None:
     build.lease_expires_at = None
 
 
+def take_away(session: Session, build: Build) -> None:
+    """End the lease of whoever holds the build. The caller holds the lock on its row.
+
+    From now on that worker can store nothing, and any worker may take the build.
+    """
+    if build.lease_expires_at is not None:
+        _count_time(session, build, min(build.lease_expires_at, now(session)))
+    build.takings = 0
+    build.lease_owner = None
+    build.lease_expires_at = None
+
+
 def release_all_of(session: Session, owner: str) -> None:
     """Give up every build that the worker still holds. After this, the worker must not renew any lease."""
     for build_id, epoch in session.execute(

@@ -10,24 +10,25 @@ from app.registry.errors import NotFound
 from app.registry.pages import Cursor, Page, paginate
 from app.words import BuildState
 
-_SHOWN = (selectinload(Build.steps), selectinload(Build.launches))
+# What an answer shows of a build, besides its row.
+SHOWN = (selectinload(Build.steps), selectinload(Build.launches))
 
 
 def get(session: Session, build_id: UUID) -> Build:
     """The build with its steps and launches. Raises NotFound."""
-    build = session.get(Build, build_id, options=_SHOWN)
+    build = session.get(Build, build_id, options=SHOWN)
     if build is None:
-        raise _not_found(build_id)
+        raise not_found(build_id)
     return build
 
 
 def require(session: Session, build_id: UUID) -> None:
     """Raises NotFound unless there is such a build."""
     if session.scalar(select(Build.id).where(Build.id == build_id)) is None:
-        raise _not_found(build_id)
+        raise not_found(build_id)
 
 
-def _not_found(build_id: UUID) -> NotFound:
+def not_found(build_id: UUID) -> NotFound:
     return NotFound(f"There is no build {build_id}. GET /builds lists the builds.")
 
 
@@ -41,7 +42,7 @@ def find(
     branch: str | None = None,
 ) -> Page[Build]:
     """Builds, newest first, with their steps and launches."""
-    query = select(Build).options(*_SHOWN)
+    query = select(Build).options(*SHOWN)
     if state is not None:
         query = query.where(Build.state == state)
     if prefix is not None:

@@ -42,6 +42,7 @@ class BuildView:
     promote_to: Stage | None
     forced: bool
     failure: Failure | None
+    cancelled_by: str | None
     takings: int
     last_error: str | None
     started: frozenset[str]
@@ -86,6 +87,7 @@ def view(session: Session, lease: Lease) -> BuildView:
         promote_to=Stage(build.promote_to) if build.promote_to else None,
         forced=build.forced,
         failure=failure,
+        cancelled_by=build.cancel_requested_by,
         takings=build.takings,
         last_error=build.last_error,
         started=frozenset(row.name for row in rows),

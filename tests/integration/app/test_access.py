@@ -64,6 +64,7 @@ def files(registry: Registry, settings: Settings) -> None:
 
 WRITES = [
     ("post", "/builds"),
+    ("post", "/builds/{id}/cancel"),
     ("post", "/models/{prefix}/promotions"),
     ("post", "/stages/{stage}/rollback"),
     ("post", "/runs/{id}/stop"),

@@ -534,3 +534,36 @@ def test_a_rollback_that_has_been_done_is_a_refusal(api: Api) -> None:
     )
     assert done.exit_code == 3
     assert "production runs 0.0.1-bbbbbbb" in done.output
+
+
+@pytest.mark.parametrize("which", ["00000000-0000-0000-0000-000000000007", "0.0.2-aaaaaaa"])
+def test_a_build_is_cancelled_by_its_id_or_its_prefix_and_awaited(which: str, api: Api) -> None:
+    build_id = "00000000-0000-0000-0000-000000000007"
+    api.answer("GET /builds", {"items": [build(id=build_id)], "next": None})
+    api.answer(f"POST /builds/{build_id}/cancel", build(id=build_id, state="running"))
+    api.answer(
+        f"GET /builds/{build_id}", build(id=build_id, state="running"), build(id=build_id, state="cancelled")
+    )
+    result = run("cancel", which)
+    assert result.exit_code == 0, result.output
+    assert "0.0.2-aaaaaaa is cancelled" in result.output
+
+
+def test_a_prefix_that_was_never_built_cannot_be_cancelled(api: Api) -> None:
+    api.answer("GET /builds", {"items": [], "next": None})
+    result = run("cancel", "0.0.9-aaaaaaa")
+    assert result.exit_code == 2
+    assert "There is no build of 0.0.9-aaaaaaa" in result.output
+
+
+def test_a_build_that_ended_before_it_was_cancelled_is_a_refusal(api: Api) -> None:
+    build_id = "00000000-0000-0000-0000-000000000007"
+    problem = {
+        "type": "/problems/build-ended",
+        "title": "The build has ended already",
+        "detail": "It has failed.",
+    }
+    api.answer(f"POST /builds/{build_id}/cancel", httpx.Response(409, json=problem))
+    result = run("cancel", build_id)
+    assert result.exit_code == 3
+    assert "It has failed." in result.output

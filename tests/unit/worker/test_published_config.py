@@ -30,6 +30,7 @@ def build(reported: dict[str, Any], posted: str = POSTED) -> BuildView:
         promote_to=None,
         forced=False,
         failure=None,
+        cancelled_by=None,
         takings=0,
         last_error=None,
         started=frozenset({StepName.TRAIN}),
