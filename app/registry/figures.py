@@ -4,9 +4,11 @@ These files come from anywhere, so whatever cannot be read gives no figures and 
 """
 
 import json
+import lzma
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 from xml.etree import ElementTree as ET
@@ -16,6 +18,17 @@ Figures = dict[str, dict[str, float]]
 # The most that is read of one result, and how many results of an archive.
 LIMIT_BYTES = 4 << 20
 _MOST_FILES = 50
+
+# What reading a broken or encrypted archive, or what is not JSON, can raise.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+)
 
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?) of (\d+)\s*")
 _TEAMS = re.compile(r"(?:.*/)?benchmark_results_([A-Za-z0-9_-]+)\.json")
@@ -54,25 +67,18 @@ def of_zip(file: IO[bytes]) -> Figures:
     try:
         with zipfile.ZipFile(file) as archive:
             return dict(_of_archive(archive))
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-    ):
+    except _UNREADABLE:
         return {}
 
 
 def _of_archive(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, float]]]:
-    small = [entry for entry in archive.infolist() if entry.filename.endswith(".json")][:_MOST_FILES]
-    for entry in small:
+    for entry in [entry for entry in archive.infolist() if entry.filename.endswith(".json")][:_MOST_FILES]:
         teams = _TEAMS.fullmatch(entry.filename)
         if entry.file_size > LIMIT_BYTES or (teams is None and "/" in entry.filename):
             continue
         try:
             content = json.loads(archive.read(entry))
-        except (ValueError, RecursionError):
+        except _UNREADABLE:
             continue
         if not isinstance(content, dict):
             continue

@@ -39,9 +39,13 @@ def reconcile(work: RunWork) -> None:
     the listing is read. Options: `apply` repairs markers and files, and `model_zip` also model.zip.
     """
     report = Report.of(work.result)
+    after = work.checkpoint.get("after", "")
+    if after is None:
+        # The last part was stored, and the worker before died before it ended the run.
+        return
     with work.transaction() as session:
         total = reconciliation.count_models(session)
-    for part in parts(work.bucket, str(work.checkpoint.get("after", ""))):
+    for part in parts(work.bucket, str(after)):
         work.check()
         seen = _look_at(work, part, report)
         artifacts = [one for one in seen if one.artifact]

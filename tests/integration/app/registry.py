@@ -124,6 +124,7 @@ class Registry:
             "artifacts",
             "promotions",
             "outbox",
+            "runs",
             "procrastinate_jobs",
         )
         return {table: self.count(table) for table in tables}

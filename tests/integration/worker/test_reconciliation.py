@@ -282,6 +282,19 @@ def test_a_run_goes_on_in_the_part_in_which_it_was_interrupted(
     assert missing(registry) == [f"{gone}/model.zip"]
 
 
+def test_a_run_whose_worker_died_after_its_last_part_is_only_ended(
+    database: Database, registry: Registry, carrier: RunCarrier, bucket: Bucket
+) -> None:
+    registry.model("1.0.0")
+    with database.transaction() as session:
+        run_id = runs.request(session, RunKind.RECONCILIATION, {}, "somebody").id
+    registry.execute("UPDATE runs SET checkpoint = '{\"after\": null}', result = '{\"models\": 7}'")
+    carrier.carry(run_id)
+    with database.transaction() as session:
+        run = runs.get(session, run_id)
+    assert (run.state, run.result) == ("succeeded", {"models": 7})
+
+
 def test_the_nightly_run_only_reports_and_waits_for_none_that_is_under_way(
     database: Database, registry: Registry
 ) -> None:

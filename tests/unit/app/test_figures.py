@@ -60,6 +60,14 @@ def test_a_result_that_cannot_be_read_gives_no_figures(content: object) -> None:
     assert figures.of_zip(packed({"x.json": content})) == {}
 
 
+def test_of_an_archive_with_a_broken_result_the_others_are_read() -> None:
+    good = {"benchmark": "b", "metrics": {"top_1": 0.5}}
+    content = bytearray(packed({"a.json": {"benchmark": "a", "metrics": {}}, "b.json": good}).getvalue())
+    start = content.index(b"a.json") + len("a.json")
+    content[start : start + 4] = b"\xff" * 4
+    assert figures.of_zip(io.BytesIO(content)) == {"b": {"top_1": 0.5}}
+
+
 def test_a_result_that_is_too_large_is_not_read() -> None:
     assert figures.of_zip(packed({"x.json": " " * (figures.LIMIT_BYTES + 1)})) == {}
 
