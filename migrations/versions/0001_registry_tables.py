@@ -1,4 +1,4 @@
-"""registry tables"""
+"""Create the tables of the registry."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
-"""The queue's own tables, as its installed library makes them.
+"""Create the tables of the queue, as the installed queue library defines them.
 
-The library is pinned exactly, and the release whose tables are in place is kept as a comment on the main
-one. An upgrade of the pin comes with a further revision: where the comment names an older release (a new
-database has the new one from here), it runs the SQL that the library ships for the step, and says so there.
+The library's version is pinned exactly. A comment on its main table says which version made the tables. When
+the pin is raised, add a revision that runs the SQL of the library for that step, but only where the comment
+names an older version: a new database gets the newest tables from this revision.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _DROPS = r"""
 
 
 def upgrade() -> None:
-    # On the driver's own cursor: the SQL is full of % and : that SQLAlchemy would read as parameters.
+    # The SQL has many % and :, which SQLAlchemy would take for parameters. So the driver runs it.
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
     connection.execute(SchemaManager.get_schema())

@@ -1,6 +1,7 @@
-"""promotions are append-only
+"""Make promotions append-only.
 
-What ran where is evidence: no code path, and no hand at psql, changes it by accident.
+The promotions are the evidence of what ran where. A trigger keeps code and people from changing them by
+accident.
 """
 
 from collections.abc import Sequence

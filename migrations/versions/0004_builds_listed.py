@@ -1,6 +1,6 @@
-"""builds are found by branch and by state; a failure is recorded whole
+"""Index builds by branch and by state, and record a failure only as a whole.
 
-With 100,000 builds, a page of one branch or state read all of them.
+Without these indexes, a page of the builds of one branch or state read the whole table of 100,000 builds.
 """
 
 from collections.abc import Sequence

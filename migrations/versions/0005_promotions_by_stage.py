@@ -1,8 +1,8 @@
-"""a promotion's key begins with its stage
+"""Begin the primary key of promotions with the stage.
 
-With a key of the id alone, Postgres may read the table from its newest row on until one of the stage comes:
-a stage that has not changed for 10,000 promotions of another one then costs 10,000 rows. Now no index is
-left that gives promotions in their order without their stage. The identity column keeps ids unique.
+With a key that is only the id, Postgres may look for a stage's newest promotion by reading the table
+backwards, which takes 10,000 rows if another stage had the last 10,000 promotions. Now every index that has
+promotions in their order begins with the stage. The identity column keeps the ids unique.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""builds have kinds and events; a step has a row from its start, and a checkpoint of its own
+"""Give builds a kind and events, and steps a checkpoint and a row from their start.
 
-Rows of steps that have not started, or were skipped, are derived from the flow from now on. What a running
-step had done so far stood in its output, and moves to its checkpoint.
+Steps that have not started or were skipped have no row any more: readers derive them from the flow. What a
+running step had done so far was stored as its output. It moves to its checkpoint.
 """
 
 from collections.abc import Sequence

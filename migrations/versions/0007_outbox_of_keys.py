@@ -1,7 +1,7 @@
-"""the outbox lists keys to look at, each once, with a generation
+"""Turn the outbox into a list of keys to look at, with a generation for each key.
 
-A row said "write this marker" and stayed as a record. Now it says "look at this key again" and goes when the
-bucket holds what it should. Rows that were not done yet are carried over, one for each key.
+Before, a row said which marker to write, and remained after that. Now a row says which key to look at again,
+and is deleted when the bucket holds what it should. Rows that were not done yet become one row for each key.
 """
 
 from collections.abc import Sequence

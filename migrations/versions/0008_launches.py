@@ -1,7 +1,7 @@
-"""each request for an instance is recorded before EC2 is asked
+"""Record each request for an instance before it is sent to EC2.
 
-An instance that a build had before the upgrade is recorded from the output of the step that launched it.
-A build that is just launching one finds it by its tag afterwards.
+For an instance that a build already has, a launch is recorded from the output of the step that launched it.
+A build that is launching its instance during the upgrade finds it by its tag afterwards.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("client_token", name=op.f("uq_launches_client_token")),
     )
     op.create_index("ix_launches_alive", "launches", ["region"], postgresql_where=sa.text("ended_at IS NULL"))
-    # The instance that a running build has by now. Its token is of the older form, and is never sent again.
+    # The instance of a running build. Its token has the older form, and is never sent again.
     op.execute(
         """
         INSERT INTO launches (build_id, attempt, region, zone, subnet_id, instance_type, market, client_token,

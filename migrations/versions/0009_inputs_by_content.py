@@ -1,6 +1,7 @@
-"""inputs have a table of their own, by content; build_inputs says which build used which, and as what
+"""Give inputs a table of their own, and record which build used which input in which role.
 
-An input that the registry keeps in the bucket is recorded before it is put there, and marked as stored then.
+An input that the registry keeps in the bucket is recorded before it is put there, and marked as stored
+afterwards.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ def upgrade() -> None:
         sa.CheckConstraint("size_bytes >= 0", name=op.f("ck_inputs_size_bytes")),
         sa.PrimaryKeyConstraint("sha256", name=op.f("pk_inputs")),
     )
-    # Data and snapshots are in the bucket under their digest. The other inputs are known by digest alone.
+    # Data and snapshots are in the bucket under their digest. Of other inputs, only the digest is known.
     op.execute(
         """
         INSERT INTO inputs (sha256, size_bytes, recorded_at, stored_at)

@@ -1,6 +1,6 @@
-"""a step's deadline counts only the time in which a worker was working on it
+"""Count the time that workers have worked on a step.
 
-A step that was under way during the upgrade starts with no time counted.
+Only this time counts for the step's deadline. A step that is running during the upgrade starts with zero.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""builds and promotions say what kind of actor asked for them
+"""Record what kind of actor asked for a build or made a promotion.
 
-What stands in the database was asked for with a token, or by nobody who could be named.
+Existing rows are marked as coming from a token, or from an anonymous caller where no name was recorded.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _KINDS = "IN ('token', 'ci_workflow', 'system', 'anonymous')"
 def upgrade() -> None:
     for table, column in (("builds", "requested_by"), ("promotions", "promoted_by")):
         op.add_column(table, sa.Column(f"{column}_kind", sa.Text(), server_default="token", nullable=False))
-        # Promotions are append-only: this is the one time that their rows are written to.
+        # Promotions are append-only. This migration is the only exception.
         if table == "promotions":
             op.execute("ALTER TABLE promotions DISABLE TRIGGER promotions_append_only")
         op.execute(f"UPDATE {table} SET {column}_kind = 'anonymous' WHERE {column} = 'anonymous'")

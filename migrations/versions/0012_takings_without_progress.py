@@ -1,6 +1,6 @@
-"""a build counts how often workers have taken it without getting any further
+"""Count how often workers have taken a build without getting it any further.
 
-Something that makes every worker fail must end the build, with its instance, after a bounded number of tries.
+An error that stops every worker must end the build, with its instance, after a limited number of tries.
 """
 
 from collections.abc import Sequence

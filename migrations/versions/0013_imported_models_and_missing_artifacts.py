@@ -1,6 +1,7 @@
-"""models can be imported, with a build, a branch and digests unknown; artifacts that are gone are remembered
+"""Allow imported models, and remember artifacts that are missing from the bucket.
 
-An older release that runs beside this one goes on writing models that were built, with everything known.
+An imported model may have no build, no branch and no digests. An older release that runs beside this one goes
+on writing models that were built here, for which all of these are known.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refused by Postgres while there are imported models: the release before cannot read them."""
+    """Postgres refuses this while there are imported models, which the release before cannot read."""
     op.drop_index("ix_artifacts_missing", table_name="artifacts")
     op.drop_column("artifacts", "missing_since")
     op.drop_column("artifacts", "verified_etag")

@@ -1,6 +1,7 @@
-"""runs: imports, reconciliations and collections, with progress, result and lease
+"""Create the table of runs: imports, reconciliations and collections.
 
-The outbox gets an index by prefix, because the keys of one prefix are settled in order.
+A run has progress, a result and a lease. The outbox gets an index by prefix, because the keys of a prefix are
+processed in order.
 """
 
 from collections.abc import Sequence

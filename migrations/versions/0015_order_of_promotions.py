@@ -1,6 +1,7 @@
-"""promotions are ordered by time and id, and say whether they are rollbacks; refused ones are events
+"""Order promotions by time and id, and record which of them are rollbacks.
 
-The indexes by id stay, because the release before this one goes on reading them while both run.
+A promotion that a gate refuses becomes an event of its build. The indexes by id stay, because the release
+before this one still uses them while both run.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""a build records who asked for its cancellation, and when; the request is an event of the build
+"""Record who asked for the cancellation of a build, and when.
 
-A worker of the release before does not know of it. If such a worker takes a cancelled build during the
-upgrade, it goes on with the build until a worker of this release takes it.
+The request is also an event of the build. A worker of the release before does not know of cancellations. If
+it takes a cancelled build during the upgrade, it goes on with it until a worker of this release takes it.
 """
 
 from collections.abc import Sequence
