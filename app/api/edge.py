@@ -21,11 +21,17 @@ MAX_HEADER_BYTES = 32 << 10
 BODY_WITHIN_S = 60.0
 
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+# Answers tell what is true now, and errors pass. Only files that never change, such as the scripts of the
+# docs, come with a header that says how a cache can use them.
+_CACHING = frozenset({b"cache-control", b"etag", b"last-modified"})
+_NO_STORE = (b"cache-control", b"no-store")
 _CLOSE = {"Connection": "close"}
 
 
 class Edge:
-    """Limits requests, answers HEAD like GET without a body, and keeps browsers from guessing types."""
+    """Limits requests, answers HEAD like GET without a body, and keeps browsers from guessing types,
+    and caches from storing what changes.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -41,7 +47,10 @@ class Edge:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), _NO_SNIFFING]
+                headers = [*message.get("headers", ()), _NO_SNIFFING]
+                if _CACHING.isdisjoint(name for name, _ in headers):
+                    headers.append(_NO_STORE)
+                message["headers"] = headers
             elif is_head:
                 message["body"] = b""
             await send(message)

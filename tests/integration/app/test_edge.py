@@ -142,3 +142,19 @@ def test_a_tag_is_found_in_whichever_header_line_it_comes(api: TestClient, regis
         "/models/development/latest", headers=[("If-None-Match", '"x"'), ("If-None-Match", '"y"')]
     )
     assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/stages", 200),
+        ("/models", 200),
+        ("/models/production/latest", 404),
+        ("/models/production/latest?verison=1", 422),
+        ("/nowhere", 404),
+        ("/healthz", 200),
+    ],
+)
+def test_no_cache_may_store_what_changes(unchanged_api: TestClient, path: str, status: int) -> None:
+    answer = unchanged_api.get(path)
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (status, "no-store")

@@ -1,5 +1,6 @@
 """The promise about the age of `latest`: no process answers with what stopped being true 100 ms before."""
 
+import hashlib
 import os
 import select
 import socket
@@ -22,9 +23,9 @@ from sqlalchemy import make_url, text
 
 from app.api.kept import KeptAnswers
 from app.main import create_app
-from app.settings import Settings
+from app.settings import Settings, Token
 from app.storage.bucket import Bucket
-from app.words import Stage
+from app.words import Access, Stage
 from local.stack import free_port
 from tests.integration.app.registry import Registry, listening
 
@@ -328,3 +329,22 @@ def test_readers_that_come_at_the_same_moment_share_one_question(
             time.sleep(0.5)
         assert {each.result() for each in asked} == {200}
     assert len(read.seen) == 1
+
+
+def test_an_answer_in_memory_is_only_for_those_who_may_read(settings: Settings, registry: Registry) -> None:
+    registry.model(stages=(DEVELOPMENT,))
+    token = Token.parse(f"deploy={hashlib.sha256(b'd3ploy').hexdigest()}:read")
+    other = Token.parse(f"ci={hashlib.sha256(b'c1').hexdigest()}:build")
+    changed = settings.model_copy(
+        update={
+            "access": Access.TOKENS,
+            "api_tokens": (token, other),
+            "latest_max_age": timedelta(seconds=10),
+        }
+    )
+    with TestClient(create_app(changed)) as api:
+        path, asked = "/models/development/latest", {"Authorization": "Bearer d3ploy"}
+        assert statements_of(api, path, headers=asked) == 1
+        assert statements_of(api, path, headers=asked) == 0
+        assert api.get(path).status_code == 401
+        assert api.get(path, headers={"Authorization": "Bearer c1"}).status_code == 403
