@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import builds, errors, health, latest, models, promotions, runs, stages
+from app.api import builds, errors, health, latest, models, posting, promotions, runs, stages
 from app.api.edge import Edge
 from app.api.kept import KeptAnswers
 from app.api.probe import BucketProbe
@@ -83,6 +83,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def index() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    for module in (builds, models, latest, promotions, stages, runs, health):
+    for module in (posting, builds, models, latest, promotions, stages, runs, health):
         app.include_router(module.router)
     return app

@@ -6,9 +6,10 @@ import pytest
 from pydantic import BaseModel
 
 from app.api import examples
-from app.api.builds import BuildAnswerOut, BuildCreate, BuildOut
+from app.api.builds import BuildOut
 from app.api.latest import LatestOut
 from app.api.models import ModelOut
+from app.api.posting import BuildAnswerOut, BuildCreate
 from app.api.promotions import PromotionOut
 from app.api.stages import PeriodOut, RollbackCreate, StageList
 from training.config import parse_config
