@@ -27,6 +27,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/stages/{stage}/rollback": {"expected": "1.0.0-abcdef1", "note": "why"},
     "/runs/{id}/stop": {},
     "/mirror/reconcile": {},
+    "/builds/{id}/cancel": {},
     "/imports": {},
 }
 
