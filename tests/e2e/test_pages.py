@@ -44,7 +44,7 @@ def test_engineers_browse_and_try_the_api_without_any_other_host(service: Servic
     expect(page.get_by_role("heading", name="Tariff model registry")).to_be_visible()
     expect(page.get_by_text("Ask for the model of a commit")).to_be_visible()
 
-    page.get_by_text("Whether it can serve").click()
+    page.get_by_text("Whether the service is ready").click()
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".live-responses-table").get_by_text('"ready": true').first).to_be_visible()
