@@ -50,6 +50,14 @@ def test_one_version_can_be_asked_for(api: TestClient, registry: Registry) -> No
     assert "No model of version 9.9.9 was ever promoted to development" in missing.json()["detail"]
 
 
+def test_a_version_means_exactly_that_version(api: TestClient, registry: Registry) -> None:
+    other = registry.model("1.25.30", stages=(DEVELOPMENT,))
+    for version in ("1.25.3", "1.25", "1.25.30-rc.1", "01.25.30"):
+        assert api.get("/models/development/latest", params={"version": version}).status_code == 404
+    found = api.get("/models/development/latest", params={"version": "1.25.30"})
+    assert found.json()["prefix"] == other
+
+
 def test_a_stage_that_runs_nothing_is_not_found(api: TestClient, registry: Registry) -> None:
     registry.model(stages=(DEVELOPMENT,))
     missing = api.get("/models/production/latest")
