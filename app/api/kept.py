@@ -1,7 +1,6 @@
 """Keeps the finished answers of `latest` in memory, each only while it is known to be true."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -121,7 +120,7 @@ class KeptAnswers:
         if not self._max_age_s:
             return
         there = self._kept.get(asked)
-        if there is None or there.true_at < true_at:
+        if there is None or there.true_at < true_at or there.answer.period != answer.period:
             self._kept[asked] = _Kept(answer, true_at, time.monotonic())
         self._drop_versions()
         if self._task is None or self._task.done():
@@ -134,8 +133,7 @@ class KeptAnswers:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
 
     def _drop_versions(self) -> None:
         of_versions = [asked for asked in self._kept if asked.version is not None]

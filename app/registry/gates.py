@@ -23,10 +23,9 @@ def closed(session: Session, model: Model, stage: Stage, findings: Findings) -> 
         yield GateRefused(message, gate="stage_order", required_stage=before)
     # Development is where a model that did not pass its validation can be examined.
     if stage is not Stage.DEVELOPMENT and model.verdict != Verdict.PASSED:
-        did = "failed its validation" if model.verdict == Verdict.FAILED else "has no verdict that it passed"
         message = (
-            f"{model.prefix} {did}: {model.verdict_reason}. "
-            "Train a better one, or send override with a note that says why."
+            f"{model.prefix} has the verdict {model.verdict} ({model.verdict_reason}), and {stage} takes "
+            "only models that passed. Train a better one, or send override with a note that says why."
         )
         yield GateRefused(message, gate="verdict")
     yield from artifacts(model, findings)
