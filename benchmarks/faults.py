@@ -152,7 +152,7 @@ CELLS: tuple[Cell, ...] = (
         )
     ),
     # Between two files a worker looks whether it still holds the build, so each is a moment of its own.
-    *(Cell(Kind.STOP_LONG, StepName.PUBLISH, artifact=name) for name in keys.CONTENT_TYPES),
+    *(Cell(Kind.STOP_LONG, StepName.PUBLISH, artifact=name) for name in keys.PUBLISHED),
     *(
         Cell(Kind.POSTGRES, step)
         for step in (

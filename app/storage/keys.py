@@ -36,6 +36,9 @@ CONTENT_TYPES = {
     BUILD_LOG: "application/gzip",
 }
 
+# What a build publishes. The other artifacts belong only to imported models.
+PUBLISHED = tuple(name for name in CONTENT_TYPES if name != CHECK_RESULT)
+
 # The names of the empty objects that tell existing tools a fact about a prefix.
 MARKERS = frozenset(
     {*(stage.value for stage in Stage), *(verdict.value for verdict in Verdict if verdict.has_marker)}

@@ -94,7 +94,7 @@ class Publish(Step[Published]):
     def undo(self, build: BuildView, work: Workbench) -> None:
         """Remove what this build has put under the prefix, because the model will not exist."""
         bucket = work.clouds.bucket
-        for name in keys.CONTENT_TYPES:
+        for name in keys.PUBLISHED:
             there = bucket.head(keys.artifact_key(build.prefix, name))
             if there is not None and there.build_id == str(build.id):
                 work.check()

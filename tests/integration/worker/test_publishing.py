@@ -164,7 +164,7 @@ def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: Si
         found = trained.clouds.bucket.head(artifact.key)
         assert found is not None
         assert (found.sha256, found.size_bytes) == (artifact.sha256, artifact.size_bytes)
-    assert {artifact.name for artifact in model.artifacts} == set(keys.CONTENT_TYPES)
+    assert {artifact.name for artifact in model.artifacts} == set(keys.PUBLISHED)
     assert {key: bucket_digest(trained, key) for key in written} == written
     # What it was made from, the additional source included.
     with trained.database.transaction() as session:
@@ -285,7 +285,7 @@ def test_a_lost_answer_of_s3_neither_loses_nor_doubles_anything(trained: Flow, c
     cloud.faults.add("s3", "CopyObject", lose="answer", times=2)
     publish(trained)
     with trained.database.transaction() as session:
-        assert len(models.get(session, prefix).artifacts) == len(keys.CONTENT_TYPES)
+        assert len(models.get(session, prefix).artifacts) == len(keys.PUBLISHED)
 
 
 def test_tidying_deletes_the_unpublished_files(trained: Flow, filled_bucket: Clouds) -> None:
