@@ -12,6 +12,7 @@ from app.api import builds, errors, health, latest, models, posting, promotions,
 from app.api.edge import Edge
 from app.api.kept import KeptAnswers
 from app.api.probe import BucketProbe
+from app.api.problem_pages import router as problem_pages
 from app.api.strict import PublicRoute
 from app.db.session import Database
 from app.registry.access import AccessPolicy
@@ -83,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def index() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    app.include_router(problem_pages)
     for module in (posting, builds, models, latest, promotions, stages, runs, health):
         app.include_router(module.router)
     return app

@@ -131,15 +131,17 @@ def problems(*raised: type[Exception]) -> dict[int | str, dict[str, Any]]:
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/Problem"},
-                    "examples": {
-                        kind.type: {"value": _content(kind, *examples.PROBLEMS[kind.type])}
-                        for kind in of_status
-                    },
+                    "examples": {kind.type: {"value": example_of(kind)} for kind in of_status},
                 }
             },
         }
         for status, of_status in sorted(by_status.items())
     }
+
+
+def example_of(kind: ProblemKind) -> dict[str, object]:
+    """An answer of this kind, as the documentation shows it."""
+    return _content(kind, *examples.PROBLEMS[kind.type])
 
 
 def _content(kind: ProblemKind, detail: str, facts: dict[str, Any]) -> dict[str, object]:

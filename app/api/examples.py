@@ -326,4 +326,14 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         "The database did not answer. Send the request again; repeating it does no harm.",
         {},
     ),
+    "bad-request": ("Invalid HTTP request received. Send HTTP/1.1.", {}),
+    "path-not-found": ("The API has no path /model. GET /docs lists what it has.", {}),
+    "method-not-allowed": ("/builds takes only GET, HEAD, POST. See GET /docs.", {}),
+    "request-timeout": ("The body did not arrive in time. Send the request again.", {}),
+    "body-too-large": ("The body is larger than 4,194,304 bytes. Send less.", {}),
+    "headers-too-large": ("The headers and the URL together are larger than 32,768 bytes. Send less.", {}),
+    "internal-error": (
+        "This is a defect of the registry; its log has the details. Nothing was changed.",
+        {},
+    ),
 }
