@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import builds, errors, health, latest, models, posting, promotions, runs, stages
+from app.api import builds, errors, events, health, latest, models, posting, promotions, runs, stages
 from app.api.edge import Edge
+from app.api.following import Following
 from app.api.kept import KeptAnswers
 from app.api.probe import BucketProbe
 from app.api.problem_pages import router as problem_pages
@@ -56,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Start asking the bucket now, so that the first request for /readyz finds an answer.
         app.state.bucket_probe.status()
         yield
+        await app.state.following.close()
         await app.state.kept.close()
         database.close()
 
@@ -77,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.access = AccessPolicy(settings.access, settings.api_tokens)
     app.state.bucket = bucket
     app.state.kept = KeptAnswers(database, settings.latest_max_age)
+    app.state.following = Following(database)
     app.state.bucket_probe = BucketProbe(bucket.check)
     errors.install(app)
 
@@ -85,6 +88,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return RedirectResponse("/docs")
 
     app.include_router(problem_pages)
-    for module in (posting, builds, models, latest, promotions, stages, runs, health):
+    for module in (posting, builds, events, models, latest, promotions, stages, runs, health):
         app.include_router(module.router)
     return app

@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 import logging
+import socket
+import sys
 from http import HTTPStatus
 
 import uvicorn
@@ -10,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.edge import MAX_HEADER_BYTES
 from app.api.errors import OF_STATUS, respond
+from app.api.following import Following
 from app.main import create_app
 from app.registry.access import AccessPolicy
 from app.settings import Settings, SettingsError
@@ -26,8 +29,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     policy = AccessPolicy(settings.access, settings.api_tokens)
     _log.log(logging.WARNING if policy.is_surprising else logging.INFO, "access is %s", policy.summary)
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=host,
         port=port,
         # With uvicorn's asyncio loop, Nagle's algorithm delays each request of a kept connection by 44 ms.
@@ -36,6 +40,23 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         ws="none",
         log_level="warning",
     )
+    server = StreamingServer(config, app.state.following)
+    server.run()
+    if not server.started:
+        # As uvicorn.run does.
+        sys.exit(3)
+
+
+class StreamingServer(uvicorn.Server):
+    """uvicorn's server, which waits for every answer when it stops. So it ends the streams first."""
+
+    def __init__(self, config: uvicorn.Config, following: Following) -> None:
+        super().__init__(config)
+        self._following = following
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._following.close()
+        await super().shutdown(sockets)
 
 
 def check_exposure(settings: Settings, host: str) -> None:

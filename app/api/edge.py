@@ -45,6 +45,8 @@ class Edge:
             # The scope is copied, because the server reads its own to know that HEAD gets no body.
             scope = {**scope, "method": "GET"}
 
+        is_answered = False
+
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), _NO_SNIFFING]
@@ -52,7 +54,12 @@ class Edge:
                     headers.append(_NO_STORE)
                 message["headers"] = headers
             elif is_head:
-                message["body"] = b""
+                nonlocal is_answered
+                if is_answered:
+                    return
+                # A stream has no end of its own, so its head must not wait for one.
+                is_answered = True
+                message = {**message, "body": b"", "more_body": False}
             await send(message)
 
         if (status := _too_large(scope)) is not None:

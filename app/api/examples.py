@@ -237,6 +237,13 @@ MIRROR: dict[str, Any] = {
     ],
 }
 
+EVENTS = (
+    "retry: 2000\n\n"
+    'event: step_started\ndata: {"at": "2026-11-23T09:00:02.10+00:00", "step": "find_image", "attempt": 1}\n'
+    "id: 57:43\n\n"
+    'event: log\ndata: {"at": "2026-11-23T09:00:02.30+00:00", "text": "[find_image] done\\n"}\nid: 57:61\n\n'
+)
+
 # An example of each type of problem: its detail, and its facts.
 PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "not-found": (

@@ -41,11 +41,11 @@ ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(S
 ShownVerdict = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Verdict)})]
 
 
-def _message(value: str) -> str:
+def shown_message(value: str) -> str:
     return bounded.text(bounded.without_sql(value), 4_000)
 
 
-ShownMessage = Annotated[str, AfterValidator(_message)]
+ShownMessage = Annotated[str, AfterValidator(shown_message)]
 """A message from a machine, AWS or a library, without SQL and cut to a readable length."""
 
 _SHOWN: dict[str, frozenset[str]] = {

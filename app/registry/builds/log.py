@@ -11,6 +11,8 @@ from app.registry.builds import events
 from app.registry.builds.lease import Lease, fence
 from app.registry.public import public_text
 
+_PIECE_BYTES = 64 << 10
+
 
 def append(session: Session, lease: Lease, content: str) -> None:
     """Raises LeaseLost."""
@@ -19,9 +21,14 @@ def append(session: Session, lease: Lease, content: str) -> None:
     fence(session, lease)
     # This comes before the size is computed, because some characters are replaced by longer ones.
     content = public_text(text_of(content))
-    start = size_of(session, lease.build_id)
-    size = len(content.encode())
-    session.add(BuildLogChunk(build_id=lease.build_id, start=start, size_bytes=size, content=content))
+    start, text = size_of(session, lease.build_id), content.encode()
+    # A reader who wants a part of the log must not have to read much more than that part.
+    while text:
+        piece = whole_characters(bytearray(text), _PIECE_BYTES)
+        session.add(
+            BuildLogChunk(build_id=lease.build_id, start=start, size_bytes=len(piece), content=piece.decode())
+        )
+        start, text = start + len(piece), text[len(piece) :]
     session.flush()
     events.notify(session, lease.build_id)
 
@@ -50,7 +57,7 @@ def read(session: Session, build_id: UUID, offset: int, limit_bytes: int) -> tup
     for start, content in rows:
         found += content.encode()[max(0, offset - start) :]
     # The size is read after the rows, so that it is never smaller than what they contain.
-    return _whole_characters(found, limit_bytes), size_of(session, build_id)
+    return whole_characters(found, limit_bytes), size_of(session, build_id)
 
 
 def size_of(session: Session, build_id: UUID) -> int:
@@ -64,7 +71,7 @@ def size_of(session: Session, build_id: UUID) -> int:
     return end or 0
 
 
-def _whole_characters(text: bytearray, limit_bytes: int) -> bytes:
+def whole_characters(text: bytearray, limit_bytes: int) -> bytes:
     """The first `limit_bytes` of the UTF-8 text, without a character that would be cut at the end."""
     end = min(limit_bytes, len(text))
     # A byte of the form 10xxxxxx continues the character of the bytes before it.
