@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import builds, errors, events, health, latest, models, posting, promotions, runs, stages
+from app.api import audit, builds, errors, events, health, latest, models, posting, promotions, runs, stages
 from app.api.edge import Edge
 from app.api.following import Following
 from app.api.kept import KeptAnswers
@@ -40,6 +40,7 @@ TAGS = [
         "description": "Imports, reconciliations and collections: long pieces of work that can be "
         "followed and stopped.",
     },
+    {"name": "audit", "description": "Who changed what, and when."},
     {"name": "health", "description": "For load balancers and monitors."},
 ]
 
@@ -88,6 +89,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return RedirectResponse("/docs")
 
     app.include_router(problem_pages)
-    for module in (posting, builds, events, models, latest, promotions, stages, runs, health):
+    for module in (posting, builds, events, models, latest, promotions, stages, runs, audit, health):
         app.include_router(module.router)
     return app

@@ -239,6 +239,17 @@ class Actor(StrEnum):
     ANONYMOUS = "anonymous"
 
 
+class AuditAction(StrEnum):
+    """What somebody did, as the audit trail records it."""
+
+    BUILD_REQUESTED = "build_requested"
+    BUILD_CANCELLED = "build_cancelled"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    RUN_REQUESTED = "run_requested"
+    RUN_STOPPED = "run_stopped"
+
+
 class Access(StrEnum):
     """Who may call the API."""
 

@@ -1,13 +1,16 @@
 """What every request and answer has in common: limits on size and time, HEAD, and a security header."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
 from starlette.exceptions import HTTPException
 
 from app.api.errors import OF_STATUS, respond
+from app.registry.audit import request_id
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -26,6 +29,8 @@ _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _CACHING = frozenset({b"cache-control", b"etag", b"last-modified"})
 _NO_STORE = (b"cache-control", b"no-store")
 _CLOSE = {"Connection": "close"}
+_REQUEST_ID = b"x-request-id"
+_USUAL_ID = re.compile(rb"[0-9A-Za-z._-]{1,100}")
 
 
 class Edge:
@@ -40,6 +45,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        given = _request_id(scope)
+        # Whatever the request changes is recorded together with this id.
+        request_id.set(given)
         is_head = scope["method"] == "HEAD"
         if is_head:
             # The scope is copied, because the server reads its own to know that HEAD gets no body.
@@ -49,7 +57,11 @@ class Edge:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), _NO_SNIFFING]
+                headers = [
+                    *message.get("headers", ()),
+                    _NO_SNIFFING,
+                    (_REQUEST_ID, given.encode()),
+                ]
                 if _CACHING.isdisjoint(name for name, _ in headers):
                     headers.append(_NO_STORE)
                 message["headers"] = headers
@@ -66,6 +78,14 @@ class Edge:
             await respond(OF_STATUS[status], _DETAILS[status], _CLOSE)(scope, receive, answer)
             return
         await self._app(scope, _Body(receive).receive, answer)
+
+
+def _request_id(scope: Scope) -> str:
+    """The id that a proxy or the caller has given the request, if it has the usual form, or a new one."""
+    for name, value in scope["headers"]:
+        if name == _REQUEST_ID and _USUAL_ID.fullmatch(value):
+            return str(value, "ascii")
+    return uuid4().hex
 
 
 _DETAILS = {

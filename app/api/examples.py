@@ -104,6 +104,18 @@ NEEDED: dict[str, Any] = QUEUED | {"outcome": "needed", "build": None}
 
 METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}
 
+AUDIT_ENTRY: dict[str, Any] = {
+    "id": 41,
+    "at": "2026-11-23T10:12:44.118305Z",
+    "who": "deploy",
+    "kind": "token",
+    "action": "promoted",
+    "subject": PREFIX,
+    "request_id": "5f0c9f0e4b6d4a3f9d53b0e1c7a8e2d4",
+    "before": {"stage": "staging", "prefix": None},
+    "after": {"stage": "staging", "prefix": PREFIX, "override": False, "note": "release 2026-11"},
+}
+
 PROMOTION: dict[str, Any] = {
     "id": 41,
     "prefix": PREFIX,

@@ -189,7 +189,7 @@ def stop(id: RunId, who: AnyCaller, db: Db) -> RunOut:  # noqa: A002 - the contr
     """
     kind = runs.get(db, id).kind
     who.need(Scope.COLLECT if kind == RunKind.COLLECTION else Scope.ADMIN)
-    return RunOut.of(runs.stop(db, id, who.name))
+    return RunOut.of(runs.stop(db, id, who.name, who.kind))
 
 
 @router.get(

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, WithJsonSchema
 from app.api import bounded
 from app.words import (
     Actor,
+    AuditAction,
     BuildKind,
     BuildState,
     LaunchState,
@@ -28,6 +29,7 @@ from app.words import (
 )
 
 ShownActor = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Actor)})]
+ShownAuditAction = Annotated[str, WithJsonSchema({"type": "string", "enum": list(AuditAction)})]
 ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
 ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]

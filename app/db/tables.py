@@ -379,6 +379,30 @@ class Outbox(Base):
     )
 
 
+class AuditEntry(Base):
+    """A change that somebody asked for. The table is append-only: a trigger refuses other changes."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    who: Mapped[str]
+    kind: Mapped[str]
+    # Without a constraint, so that a newer release can add actions while an older one runs beside it.
+    action: Mapped[str]
+    subject: Mapped[str]
+    request_id: Mapped[str | None]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", Actor), name="kind"),
+        Index("ix_audit_newest", text("at DESC"), text("id DESC")),
+        Index("ix_audit_subject", "subject", text("at DESC"), text("id DESC")),
+        Index("ix_audit_who", "who", text("at DESC"), text("id DESC")),
+    )
+
+
 class Run(Base):
     """A long piece of work that a person or the schedule asked for. At most one of each kind is active."""
 

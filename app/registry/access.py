@@ -50,7 +50,8 @@ class AccessPolicy:
         if self.access is Access.OPEN:
             return _caller(known, frozenset(Scope))
         if self.access is Access.READS and not writes:
-            return _caller(known, frozenset({Scope.READ}))
+            # A token adds what it may read beyond that.
+            return _caller(known, frozenset({Scope.READ}) | (known.scopes if known else frozenset()))
         if known is None:
             raise self._refusal()
         caller = Caller(known.name, known.scopes)

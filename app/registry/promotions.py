@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.db.session import Database
 from app.db.tables import Model, Promotion
-from app.registry import gates, mirror, models, stages, wholeness
+from app.registry import audit, gates, mirror, models, stages, wholeness
 from app.registry.errors import Invalid, RegistryError, StageChanged
 from app.registry.reasons import is_reason
 from app.registry.wholeness import WHOLE, Findings
 from app.storage.bucket import Bucket
 from app.storage.keys import marker_key
-from app.words import Actor, Stage
+from app.words import Actor, AuditAction, Stage
 
 _log = logging.getLogger(__name__)
 
@@ -85,12 +85,17 @@ def record(
         # An override that was not needed is not recorded: the record shows which promotions a gate refused.
         override=case.refusal is not None,
     )
-    add(session, promotion, prefix, case.newest)
+    add(session, promotion, prefix, case.newest, AuditAction.PROMOTED)
     return promotion, True
 
 
-def add(session: Session, promotion: Promotion, prefix: str, newest: Promotion | None) -> None:
-    """Add the newest promotion to its stage, whose lock is held, and have its marker written."""
+def add(
+    session: Session, promotion: Promotion, prefix: str, newest: Promotion | None, action: AuditAction
+) -> None:
+    """Add the newest promotion to its stage, whose lock is held, and have its marker written.
+
+    `newest` is the promotion that it replaces, with its model loaded.
+    """
     # The time is taken under the lock. It is never earlier than that of the promotion before, even if the
     # clock was set back, so that the newest promotion is always the last one that was made.
     now = func.clock_timestamp()
@@ -99,6 +104,20 @@ def add(session: Session, promotion: Promotion, prefix: str, newest: Promotion |
     ).scalar_one()
     session.add(promotion)
     session.flush()
+    audit.record(
+        session,
+        promotion.promoted_by,
+        Actor(promotion.promoted_by_kind),
+        action,
+        prefix,
+        before={"stage": promotion.stage, "prefix": None if newest is None else newest.model.prefix},
+        after={
+            "stage": promotion.stage,
+            "prefix": prefix,
+            "override": promotion.override,
+            "note": promotion.note,
+        },
+    )
     # The queue's lock comes after the stage's. mirror.ask says why.
     mirror.ask(session, marker_key(prefix, Stage(promotion.stage)))
 

@@ -15,7 +15,7 @@ from app.registry.promotions import add, check_expected
 from app.registry.reasons import is_reason
 from app.registry.wholeness import WHOLE
 from app.storage.bucket import Bucket
-from app.words import Actor, Stage
+from app.words import Actor, AuditAction, Stage
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def roll_back(
                 override=target.refusal is not None,
                 rollback=True,
             )
-            add(session, promotion, target.model.prefix, newest)
+            add(session, promotion, target.model.prefix, newest, AuditAction.ROLLED_BACK)
             return promotion, target.model.prefix
     message = f"The promotions to {wanted.stage} follow too fast on each other. Send the request again."
     raise Conflict(message)

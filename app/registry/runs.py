@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Run
 from app.queue import enqueue_run, has_run_job
+from app.registry import audit
 from app.registry.builds.clock import now
 from app.registry.builds.lease import LeaseLost
 from app.registry.errors import NotFound, RunActive
 from app.registry.pages import Cursor, Page, paginate
-from app.words import Actor, RunKind, RunState
+from app.words import Actor, AuditAction, RunKind, RunState
 
 _ACTIVE = tuple(state for state in RunState if state.active)
 
@@ -57,6 +58,14 @@ def request(
         )
         raise RunActive(message, run=active)
     enqueue_run(session, run_id)
+    audit.record(
+        session,
+        who,
+        actor,
+        AuditAction.RUN_REQUESTED,
+        str(run_id),
+        after={"kind": kind, "options": dict(options)},
+    )
     return get(session, run_id)
 
 
@@ -86,7 +95,7 @@ def find(
     return paginate(session, query, Run.created_at, Run.id, limit=limit, cursor=cursor)
 
 
-def stop(session: Session, run_id: UUID, who: str) -> Run:
+def stop(session: Session, run_id: UUID, who: str, actor: Actor = Actor.TOKEN) -> Run:
     """End the run as stopped, with what it has done so far. A run that has ended stays as it is.
 
     Raises NotFound.
@@ -96,7 +105,10 @@ def stop(session: Session, run_id: UUID, who: str) -> Run:
         select(Run).where(Run.id == run_id).with_for_update().execution_options(populate_existing=True)
     ).one()
     if RunState(run.state).active:
+        before = {"state": run.state}
         _end(session, run, RunState.STOPPED, stopped_by=who)
+        after = {"state": run.state, "kind": run.kind}
+        audit.record(session, who, actor, AuditAction.RUN_STOPPED, str(run.id), before=before, after=after)
     return run
 
 

@@ -7,11 +7,12 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Build
 from app.queue import enqueue_cancellation
+from app.registry import audit
 from app.registry.builds import events, lease, listing
 from app.registry.builds.clock import now
 from app.registry.builds.state import switch
 from app.registry.errors import BuildEnded
-from app.words import Actor, BuildState, EventType
+from app.words import Actor, AuditAction, BuildState, EventType
 
 
 def cancel(session: Session, build_id: UUID, who: str, kind: Actor) -> Build:
@@ -41,6 +42,15 @@ def cancel(session: Session, build_id: UUID, who: str, kind: Actor) -> Build:
         build.cancel_requested_by_kind = kind
         session.flush()
         events.add(session, build.id, EventType.CANCEL_REQUESTED, {"by": who})
+        audit.record(
+            session,
+            who,
+            kind,
+            AuditAction.BUILD_CANCELLED,
+            str(build.id),
+            before={"state": state},
+            after={"prefix": build.prefix},
+        )
         if state is BuildState.QUEUED:
             switch(session, build, BuildState.CANCELLED)
         else:

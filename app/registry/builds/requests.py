@@ -8,12 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import HOLDS_PREFIX, Build, Model
+from app.registry import audit
 from app.registry.builds import listing
 from app.registry.builds.queueing import NewBuild, queue
 from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig, PrefixCollision
 from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha, parse_version
 from app.registry.public import public_text
-from app.words import Actor, Stage
+from app.words import Actor, AuditAction, Stage
 from training.config import ConfigError, SearchConfig, differences, parse_config, warnings_of
 
 # The most names that an answer lists. They say that there are others, and GET /models lists them all.
@@ -106,6 +107,7 @@ def _answer_for(session: Session, new: NewBuild, answer: BuildAnswer, *, dry_run
     # The build that prevents ours can fail before we read it. Then try again.
     for _ in range(10):
         if not dry_run and (build := queue(session, new)):
+            _audit(session, build)
             return replace(answer, outcome="queued", build=build)
         if holder := _holder(session, new.prefix):
             _refuse_other_commit(new, holder)
@@ -116,6 +118,23 @@ def _answer_for(session: Session, new: NewBuild, answer: BuildAnswer, *, dry_run
             return replace(answer, outcome="needed")
     msg = f"The builds of {new.prefix} keep starting and ending. Send the request again."
     raise Conflict(msg)
+
+
+def _audit(session: Session, build: Build) -> None:
+    audit.record(
+        session,
+        build.requested_by,
+        Actor(build.requested_by_kind),
+        AuditAction.BUILD_REQUESTED,
+        str(build.id),
+        after={
+            "prefix": build.prefix,
+            "sha": build.sha,
+            "branch": build.branch,
+            "promote_to": build.promote_to,
+            "forced": build.forced,
+        },
+    )
 
 
 def _config_of(text: str) -> SearchConfig:

@@ -25,6 +25,7 @@ TOKENS = {
     "auditor": "4udit:read",
     "builder": "bu1ld:build",
     "chief": "ch1ef:promote:production+override",
+    "root": "r00t:read+admin",
 }
 
 
@@ -71,6 +72,8 @@ WRITES = [
     ("post", "/mirror/reconcile"),
     ("post", "/imports"),
 ]
+# These reads need the scope `admin`.
+FOR_ADMINS = ["/audit"]
 PUBLIC = ["/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/"]
 BAD_TOKENS: dict[str, dict[str, str]] = {
     "none": {},
@@ -103,7 +106,19 @@ def reads(registry: Registry) -> list[str]:
     places = {"id": build, "prefix": prefix, "stage": "development", "name": "model.zip"}
     found = [path.format(**places) for _, path in operations(writing=False)]
     assert len(found) >= 9
-    return [path for path in found if path not in PUBLIC]
+    return [path for path in found if path not in (*PUBLIC, *FOR_ADMINS)]
+
+
+@pytest.mark.parametrize("path", FOR_ADMINS)
+@pytest.mark.parametrize("access", [Access.READS, Access.TOKENS])
+def test_some_reads_need_an_administrator(
+    make_api: Callable[..., TestClient], access: Access, path: str
+) -> None:
+    api = make_api(access)
+    assert api.get(path).status_code == (403 if access is Access.READS else 401)
+    refused = api.get(path, headers=as_("auditor"))
+    assert (refused.status_code, refused.json()["required_scope"]) == (403, "admin")
+    assert api.get(path, headers=as_("root")).status_code == 200
 
 
 def test_these_are_all_the_calls_that_write() -> None:

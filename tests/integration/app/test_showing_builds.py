@@ -22,8 +22,9 @@ HIDDEN = {
     StepName.FETCH_KEY: {"secret", "secret_version"},
     StepName.VALIDATE_CONNECTION: {"host_key", "home"},
     StepName.BRING_CODE: {"origin"},
-    StepName.TRAIN: {"log_bytes", "snapshots"},
-    StepName.BENCHMARK: {"log_bytes", "snapshots"},
+    # The configuration is long, and is published with the model.
+    StepName.TRAIN: {"log_bytes", "snapshots", "config"},
+    StepName.BENCHMARK: {"log_bytes", "snapshots", "config"},
 }
 
 
