@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from worker.clouds import Clouds
 from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
 from worker.runner import Runner
+from worker.runs.carrying import RunCarrier
 from worker.steps.step import Step
 from worker.workbench import Workbench
 
@@ -116,6 +118,13 @@ def post(database: Database, head: str) -> Callable[..., UUID]:
             return answer.build.id
 
     return post
+
+
+@pytest.fixture
+def carrier(settings: Settings, database: Database, clients: Clouds) -> RunCarrier:
+    """Carries runs. Its lease outlasts whatever else the machine is busy with."""
+    patient = settings.model_copy(update={"lease": timedelta(minutes=5)})
+    return RunCarrier(Runner(patient, database, clients, "a worker", threading.Event()))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from app.aws import CloudUnavailable
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
 from app.registry import runs
-from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.words import Actor, RunKind, Stage
 from local.simcloud.server import SimCloud
@@ -25,7 +23,6 @@ from tests.integration.worker.old_bucket import put, put_model
 from worker import mirror
 from worker.clouds import Clouds
 from worker.errors import HandOver
-from worker.runner import Runner
 from worker.runs.carrying import RunCarrier
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
@@ -40,11 +37,6 @@ def registry(database: Database) -> Registry:
 @pytest.fixture
 def bucket(clients: Clouds) -> Bucket:
     return clients.bucket
-
-
-@pytest.fixture
-def carrier(settings: Settings, database: Database, clients: Clouds) -> RunCarrier:
-    return RunCarrier(Runner(settings, database, clients, "a worker", threading.Event()))
 
 
 @pytest.fixture

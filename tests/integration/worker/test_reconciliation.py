@@ -1,7 +1,6 @@
 """Reconciliation: what differs between bucket and database is found, remembered, and repaired on request."""
 
 import hashlib
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from fastapi.testclient import TestClient
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
 from app.registry import runs
-from app.settings import Settings
 from app.storage.bucket import Bucket, digest_of
 from app.words import Actor, RunKind, Stage
 from local.simcloud.server import SimCloud
@@ -21,7 +19,6 @@ from tests.integration.objects import overwrite, read
 from tests.integration.worker.old_bucket import put, put_model
 from worker import janitor, mirror
 from worker.clouds import Clouds
-from worker.runner import Runner
 from worker.runs.carrying import RunCarrier
 from worker.tasks import ask_for_reconciliation
 
@@ -37,11 +34,6 @@ def registry(database: Database) -> Registry:
 @pytest.fixture
 def bucket(clients: Clouds) -> Bucket:
     return clients.bucket
-
-
-@pytest.fixture
-def carrier(settings: Settings, database: Database, clients: Clouds) -> RunCarrier:
-    return RunCarrier(Runner(settings, database, clients, "a worker", threading.Event()))
 
 
 @pytest.fixture
