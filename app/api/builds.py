@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api import examples
-from app.api.deps import CanBuild, Db, Limit, PageCursor
+from app.api.deps import CanBuild, Db, Limit, PageCursor, SearchDep
 from app.api.errors import problems
 from app.api.shown import (
     ShownActor,
@@ -250,13 +250,24 @@ class BuildPage(BaseModel):
 def list_builds(
     db: Db,
     cursor: PageCursor,
+    search: SearchDep,
     limit: Limit = 50,
     state: Annotated[BuildState | None, Query(description="Only builds in this state.")] = None,
     prefix: Annotated[Line | None, Query(description="Only builds of this prefix.")] = None,
     branch: Annotated[Line | None, Query(description="Only builds of this branch.")] = None,
+    version: Annotated[Line | None, Query(description="Only builds of this version.")] = None,
 ) -> BuildPage:
     """The builds with their steps. If there are several filters, a build must match all of them."""
-    page = listing.find(db, limit=limit, cursor=cursor, state=state, prefix=prefix, branch=branch)
+    page = listing.find(
+        db,
+        limit=limit,
+        cursor=cursor,
+        state=state,
+        prefix=prefix,
+        branch=branch,
+        version=version,
+        search=search,
+    )
     return BuildPage(
         items=[BuildOut.of(build) for build in page.items], next=str(page.next) if page.next else None
     )

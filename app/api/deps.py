@@ -8,10 +8,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from app.api.kept import KeptAnswers
-from app.api.text import Line
+from app.api.text import Line, Moment
 from app.db.session import Database
 from app.registry.access import AccessPolicy, Caller
-from app.registry.pages import Cursor
+from app.registry.pages import Cursor, Search
 from app.registry.prefixes import Prefix
 from app.settings import Settings
 from app.storage.bucket import Bucket
@@ -88,6 +88,27 @@ CanBuild = Annotated[Caller, Depends(get_builder)]
 CanAdminister = Annotated[Caller, Depends(get_administrator)]
 
 
+async def _search(
+    q: Annotated[
+        Line | None,
+        Query(
+            min_length=1,
+            max_length=200,
+            description="Only items that have this text in their prefix or branch, in any case.",
+        ),
+    ] = None,
+    since: Annotated[
+        Moment | None,
+        Query(description="Only items of this time or later (RFC 3339). Escape a `+` in it as `%2B`."),
+    ] = None,
+    until: Annotated[Moment | None, Query(description="Only items from before this time.")] = None,
+) -> Search:
+    return Search(q, since, until)
+
+
+SearchDep = Annotated[Search, Depends(_search)]
+
+
 async def _cursor(
     cursor: Annotated[Line | None, Query(description="The `next` of the previous page.")] = None,
 ) -> Cursor | None:
@@ -102,8 +123,10 @@ async def _prefix(
     prefix: Annotated[
         str,
         Path(
-            description="The model's prefix.",
+            description="The model's prefix: its version and the first 7 digits of its commit.",
             examples=["0.0.2-aff1242"],
+            # Only for readers: what does not match gets an answer of the registry's own, which says why.
+            json_schema_extra={"pattern": r"^[0-9A-Za-z.-]+-[0-9a-f]{7}$"},
         ),
     ],
 ) -> str:

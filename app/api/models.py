@@ -15,6 +15,7 @@ from app.api.deps import (
     Limit,
     PageCursor,
     PrefixPath,
+    SearchDep,
     SettingsDep,
 )
 from app.api.errors import problems
@@ -26,7 +27,7 @@ from app.aws import CloudError
 from app.db.tables import Model
 from app.registry import models
 from app.registry.errors import NotFound
-from app.words import Stage, known
+from app.words import Origin, Stage, Verdict, known
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
 
@@ -124,15 +125,28 @@ class ModelPage(BaseModel):
 def list_models(
     db: Db,
     cursor: PageCursor,
+    search: SearchDep,
     limit: Limit = 50,
     version: Annotated[Line | None, Query(description="Only models of this version.")] = None,
     branch: Annotated[Line | None, Query(description="Only models of this branch.")] = None,
     stage: Annotated[
         Stage | None, Query(description="Only models that were ever promoted to this stage.")
     ] = None,
+    verdict: Annotated[Verdict | None, Query(description="Only models with this verdict.")] = None,
+    origin: Annotated[Origin | None, Query(description="Only models that came here in this way.")] = None,
 ) -> ModelPage:
     """Models with their files and promotions. If there are several filters, a model must match all."""
-    page = models.find(db, limit=limit, cursor=cursor, version=version, branch=branch, stage=stage)
+    page = models.find(
+        db,
+        limit=limit,
+        cursor=cursor,
+        version=version,
+        branch=branch,
+        stage=stage,
+        verdict=verdict,
+        origin=origin,
+        search=search,
+    )
     return ModelPage(
         items=[ModelOut.of(model) for model in page.items], next=str(page.next) if page.next else None
     )

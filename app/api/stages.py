@@ -1,11 +1,10 @@
 """Stages: what runs where, what ran there before, and going back to it."""
 
-import re
 from datetime import datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api import examples
 from app.api.deps import AnyCaller, BucketDep, DatabaseDep, Db, KeptDep, Limit, PageCursor
@@ -13,7 +12,7 @@ from app.api.errors import problems
 from app.api.promotions import PromotionOut
 from app.api.shown import ShownStage, ShownVerdict
 from app.api.strict import StrictRoute
-from app.api.text import Line, Lines
+from app.api.text import Line, Lines, Moment
 from app.registry import rollbacks, stages
 from app.registry.errors import (
     BucketUnavailable,
@@ -29,19 +28,6 @@ from app.registry.stages import Current, Period
 from app.words import Scope, Stage
 
 router = APIRouter(tags=["stages"], route_class=StrictRoute)
-
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
-
-
-def _moment(text: object) -> object:
-    # A `+` in a query that was not escaped arrives as a space.
-    if isinstance(text, str) and not _RFC_3339.fullmatch(text):
-        message = "is not a time with its offset from UTC. Write one such as 2026-11-23T10:12:44Z"
-        raise ValueError(message)
-    return text
-
-
-Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
 class CurrentOut(BaseModel):

@@ -8,8 +8,8 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from app.db.tables import Artifact, Model, Promotion
 from app.registry.errors import NotFound
-from app.registry.pages import Cursor, Page, paginate
-from app.words import Stage
+from app.registry.pages import EVERYTHING, Cursor, Page, Search, paginate
+from app.words import Origin, Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ def find(
     version: str | None = None,
     branch: str | None = None,
     stage: Stage | None = None,
+    verdict: Verdict | None = None,
+    origin: Origin | None = None,
+    search: Search = EVERYTHING,
 ) -> Page[Model]:
     """Models, newest first. `stage` keeps those that were ever promoted to it."""
     query = select(Model).options(selectinload(Model.artifacts), selectinload(Model.promotions))
@@ -72,6 +75,11 @@ def find(
         query = query.where(Model.version == version)
     if branch is not None:
         query = query.where(Model.branch == branch)
+    if verdict is not None:
+        query = query.where(Model.verdict == verdict)
+    if origin is not None:
+        query = query.where(Model.origin == origin)
+    query = search.narrow(query, Model.published_at, Model.prefix, Model.branch)
     if stage is not None:
         query = query.where(exists().where(Promotion.model_id == Model.id, Promotion.stage == stage))
     return paginate(session, query, Model.published_at, Model.id, limit=limit, cursor=cursor)

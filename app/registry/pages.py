@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, tuple_
+from sqlalchemy import Select, or_, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.registry.errors import Invalid
@@ -42,6 +42,33 @@ def _unknown(text: str) -> str:
 
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Search:
+    """Filters that every list has. `text` is a part of one of the list's texts, in any case."""
+
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def narrow(
+        self,
+        query: Select[Item],
+        at: InstrumentedAttribute[datetime],
+        *texts: InstrumentedAttribute[str] | InstrumentedAttribute[str | None],
+    ) -> Select[Item]:
+        """Only rows from `since` on and before `until`, with the text in one of these columns."""
+        if self.since is not None:
+            query = query.where(at >= self.since)
+        if self.until is not None:
+            query = query.where(at < self.until)
+        if self.text is not None:
+            query = query.where(or_(*(column.icontains(self.text, autoescape=True) for column in texts)))
+        return query
+
+
+EVERYTHING = Search()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from app.db.tables import Build
 from app.registry.errors import NotFound
-from app.registry.pages import Cursor, Page, paginate
+from app.registry.pages import EVERYTHING, Cursor, Page, Search, paginate
 from app.words import BuildState
 
 # What an answer shows of a build, besides its row.
@@ -40,6 +40,8 @@ def find(
     state: BuildState | None = None,
     prefix: str | None = None,
     branch: str | None = None,
+    version: str | None = None,
+    search: Search = EVERYTHING,
 ) -> Page[Build]:
     """Builds, newest first, with their steps and launches."""
     query = select(Build).options(*SHOWN)
@@ -49,4 +51,7 @@ def find(
         query = query.where(Build.prefix == prefix)
     if branch is not None:
         query = query.where(Build.branch == branch)
+    if version is not None:
+        query = query.where(Build.version == version)
+    query = search.narrow(query, Build.created_at, Build.prefix, Build.branch)
     return paginate(session, query, Build.created_at, Build.id, limit=limit, cursor=cursor)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.db.session import Database
 from app.registry import models
 from app.registry.pages import Cursor
-from app.words import Stage
+from app.words import Stage, Verdict
 from tests.integration.app.registry import Registry, listening
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
@@ -49,6 +49,35 @@ def test_models_are_listed_by_version_branch_and_stage(api: TestClient, registry
     # Promoted again and again, it is still one model.
     registry.promote(a, DEVELOPMENT)
     assert prefixes(api, stage="development") == [b, a]
+
+
+def test_models_are_listed_by_verdict_origin_time_and_text(api: TestClient, registry: Registry) -> None:
+    a = registry.model("1.0.0", branch="main")
+    b = registry.model("1.1.0", verdict=Verdict.FAILED, branch="feature/50%_more")
+    moment = api.get(f"/models/{b}").json()["published_at"]
+    assert prefixes(api, verdict="failed") == [b]
+    assert prefixes(api, origin="built") == [b, a]
+    assert prefixes(api, origin="imported") == []
+    assert prefixes(api, since=moment) == [b]
+    assert prefixes(api, until=moment) == [a]
+    assert prefixes(api, q="FEATURE/50%_") == [b]
+    assert prefixes(api, q="%") == [b]
+    assert prefixes(api, q=a[2:9]) == [a]
+    assert prefixes(api, q="main", verdict="failed") == []
+    refused = api.get("/models", params={"since": "yesterday"})
+    assert refused.status_code == 422
+    assert "2026-11-23T10:12:44Z" in refused.text
+
+
+def test_builds_are_listed_by_version_time_and_text(api: TestClient, registry: Registry) -> None:
+    a, b = registry.queue("1.0.0", branch="main"), registry.queue("1.1.0", branch="feature/x")
+
+    def ids(**filters: str) -> list[str]:
+        return [item["id"] for item in api.get("/builds", params=filters).json()["items"]]
+
+    moment = api.get(f"/builds/{b}").json()["created_at"]
+    assert ids(version="1.1.0") == ids(since=moment) == ids(q="Feature") == [str(b)]
+    assert ids(until=moment) == ids(q="1.0.0") == [str(a)]
 
 
 def test_a_page_takes_three_statements_however_many_models_are_on_it(
