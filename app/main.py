@@ -8,15 +8,16 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, builds, errors, events, health, latest, models, posting, promotions, runs, stages
-from app.api.edge import Edge
-from app.api.following import Following
-from app.api.kept import KeptAnswers
+from app.api import audit, builds, health, models, runs, stages
+from app.api.builds.following import Following
+from app.api.common import errors
+from app.api.common.edge import Edge
+from app.api.common.strict import PublicRoute
 from app.api.probe import BucketProbe
 from app.api.problem_pages import router as problem_pages
-from app.api.strict import PublicRoute
+from app.api.stages.kept import KeptAnswers
 from app.db.session import Database
-from app.registry.access import AccessPolicy
+from app.registry.access.callers import AccessPolicy
 from app.settings import Settings
 from app.storage.bucket import Bucket
 
@@ -89,6 +90,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return RedirectResponse("/docs")
 
     app.include_router(problem_pages)
-    for module in (posting, builds, events, models, latest, promotions, stages, runs, audit, health):
-        app.include_router(module.router)
+    for router in (
+        *builds.ROUTERS,
+        *models.ROUTERS,
+        *stages.ROUTERS,
+        runs.router,
+        audit.router,
+        health.router,
+    ):
+        app.include_router(router)
     return app

@@ -10,11 +10,11 @@ from http import HTTPStatus
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api.edge import MAX_HEADER_BYTES
-from app.api.errors import OF_STATUS, respond
-from app.api.following import Following
+from app.api.builds.following import Following
+from app.api.common.edge import MAX_HEADER_BYTES
+from app.api.common.errors import OF_STATUS, respond
 from app.main import create_app
-from app.registry.access import AccessPolicy
+from app.registry.access.callers import AccessPolicy
 from app.settings import Settings, SettingsError
 from app.words import Access
 
@@ -82,7 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, with limits on the size of a request's head and on its arrival time.
 
     The head is the request line and the headers. uvicorn itself would wait for the rest of a head for ever,
-    and keep everything that has arrived. The application limits the body (app/api/edge.py).
+    and keep everything that has arrived. The application limits the body (app/api/common/edge.py).
     """
 
     _timer: asyncio.TimerHandle | None = None

@@ -23,7 +23,7 @@ from typing import Any
 
 from app.db import migrate
 from app.db.session import Database
-from app.registry import runs
+from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.words import RunKind
@@ -86,12 +86,12 @@ def timed(carrier: RunCarrier, kind: RunKind, options: Mapping[str, bool]) -> tu
     """How many seconds a run takes, and its result."""
     database = carrier.runner.database
     with database.transaction() as session:
-        run_id = runs.request(session, kind, options, "benchmark").id
+        run_id = lifecycle.request(session, kind, options, "benchmark").id
     began = time.monotonic()
     carrier.carry(run_id)
     took = time.monotonic() - began
     with database.transaction() as session:
-        run = runs.get(session, run_id)
+        run = lifecycle.get(session, run_id)
     if run.state != "succeeded" or run.result is None:
         sys.exit(f"The {kind} {run.state}: {run.failure or run.last_error}")
     return took, run.result

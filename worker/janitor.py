@@ -7,8 +7,10 @@ from uuid import UUID
 from app.db.session import Database
 from app.db.tables import Model
 from app.queue import enqueue_build
-from app.registry import launches, mirror, reconciliation, runs, stages
+from app.registry import launches, mirror
 from app.registry.builds.lease import state_of, unattended
+from app.registry.runs import lifecycle, reconciliation
+from app.registry.stages import history
 from app.storage import keys
 from app.words import Stage
 from worker import ec2
@@ -24,7 +26,7 @@ def requeue_unattended(database: Database) -> int:
         builds = unattended(session)
         for build_id in builds:
             enqueue_build(session, build_id)
-        return len(builds) + runs.requeue_unattended(session)
+        return len(builds) + lifecycle.requeue_unattended(session)
 
 
 def terminate_orphans(
@@ -76,7 +78,7 @@ def watch_stages(database: Database, clouds: Clouds) -> list[str]:
     A reconciliation looks at all models, but only once a night. Raises CloudError.
     """
     with database.transaction() as session:
-        running = [model.id for stage in Stage if (model := stages.running(session, stage)) is not None]
+        running = [model.id for stage in Stage if (model := history.running(session, stage)) is not None]
         models = mirror.recorded(session, Model.id.in_(running))
     missing, present = [], []
     for recorded in models:

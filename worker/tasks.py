@@ -25,8 +25,8 @@ from app.queue import (
     RUN_BUILD,
     RUNS,
 )
-from app.registry import runs
 from app.registry.errors import RunActive
+from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.words import Actor, RunKind
 from worker import janitor, mirror
@@ -161,7 +161,7 @@ def ask_for_reconciliation(database: Database) -> None:
     """Ask for the reconciliation of every night. It only reports, and it changes nothing in the bucket."""
     try:
         with database.transaction() as session:
-            runs.request(session, RunKind.RECONCILIATION, {}, "schedule", Actor.SYSTEM)
+            lifecycle.request(session, RunKind.RECONCILIATION, {}, "schedule", Actor.SYSTEM)
     except RunActive as exc:
         _log.info("no nightly reconciliation: %s", exc)
 

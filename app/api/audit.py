@@ -6,14 +6,14 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api import examples
-from app.api.deps import CanAdminister, Db, Limit, PageCursor
-from app.api.errors import problems
-from app.api.shown import ShownActor, ShownAuditAction
-from app.api.strict import StrictRoute
-from app.api.text import Line
+from app.api.common import examples
+from app.api.common.deps import CanAdminister, Db, Limit, PageCursor
+from app.api.common.errors import problems
+from app.api.common.shown import ShownActor, ShownAuditAction
+from app.api.common.strict import StrictRoute
+from app.api.common.text import Line
 from app.db.tables import AuditEntry
-from app.registry import audit
+from app.registry.access import audit
 from app.registry.errors import Forbidden, Unauthorized
 from app.words import AuditAction
 

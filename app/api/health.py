@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import examples
-from app.api.deps import AccessDep, DatabaseDep
+from app.api.common import examples
+from app.api.common.deps import AccessDep, DatabaseDep
+from app.api.common.strict import PublicRoute
 from app.api.probe import BucketProbe
-from app.api.strict import PublicRoute
 from app.db import migrate
 
 router = APIRouter(tags=["health"], route_class=PublicRoute)

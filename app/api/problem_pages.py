@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import HTMLResponse
 
-from app.api.errors import ProblemKind, all_kinds, example_of
-from app.api.strict import PublicRoute
+from app.api.common.errors import ProblemKind, all_kinds, example_of
+from app.api.common.strict import PublicRoute
 from app.registry.errors import NotFound
 
 router = APIRouter(route_class=PublicRoute)

@@ -7,14 +7,15 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from app.api import examples
-from app.api.deps import AnyCaller, CanAdminister, Db, Limit, PageCursor
-from app.api.errors import problems
-from app.api.shown import ShownActor, ShownMessage, ShownRunKind, ShownRunState
-from app.api.strict import StrictRoute
+from app.api.common import examples
+from app.api.common.deps import AnyCaller, CanAdminister, Db, Limit, PageCursor
+from app.api.common.errors import problems
+from app.api.common.shown import ShownActor, ShownMessage, ShownRunKind, ShownRunState
+from app.api.common.strict import StrictRoute
 from app.db.tables import Run
-from app.registry import mirror, runs
+from app.registry import mirror
 from app.registry.errors import Forbidden, NotFound, RunActive, Unauthorized
+from app.registry.runs import lifecycle
 from app.words import RunKind, RunState, Scope
 
 router = APIRouter(tags=["runs"], route_class=StrictRoute)
@@ -40,7 +41,7 @@ class RunOut(BaseModel):
     )
     result: dict[str, Any] | None = Field(
         description="What it has found and done so far. Its counts are of everything; a list in it names "
-        f"only the first {runs.LISTED}. docs/api.md describes the fields of each kind."
+        f"only the first {lifecycle.LISTED}. docs/api.md describes the fields of each kind."
     )
     waits_for: ShownMessage | None = Field(
         description="Why it does not get any further at the moment, such as an error of S3."
@@ -156,7 +157,7 @@ def list_runs(
 
     If there are several filters, a run must match all.
     """
-    page = runs.find(db, limit=limit, cursor=cursor, kind=kind, state=state)
+    page = lifecycle.find(db, limit=limit, cursor=cursor, kind=kind, state=state)
     return RunPage(
         items=[RunOut.brief(run) for run in page.items], next=str(page.next) if page.next else None
     )
@@ -171,7 +172,7 @@ def list_runs(
 )
 def get(id: RunId, db: Db) -> RunOut:  # noqa: A002 - the contract's name
     """The run with its progress, and with what it has found and done so far."""
-    return RunOut.of(runs.get(db, id))
+    return RunOut.of(lifecycle.get(db, id))
 
 
 @router.post(
@@ -187,9 +188,9 @@ def stop(id: RunId, who: AnyCaller, db: Db) -> RunOut:  # noqa: A002 - the contr
     A run that has ended stays as it is, so the call can be repeated. Stopping a collection needs the scope
     `collect`, and stopping anything else needs `admin`.
     """
-    kind = runs.get(db, id).kind
+    kind = lifecycle.get(db, id).kind
     who.need(Scope.COLLECT if kind == RunKind.COLLECTION else Scope.ADMIN)
-    return RunOut.of(runs.stop(db, id, who.name, who.kind))
+    return RunOut.of(lifecycle.stop(db, id, who.name, who.kind))
 
 
 @router.get(
@@ -235,7 +236,7 @@ def reconcile(body: ReconciliationCreate, who: CanAdminister, db: Db) -> RunOut:
     Files that the bucket does not hold are remembered: their models are no longer handed out or promoted
     until they are back. With `apply`, what can be repaired without harm is repaired.
     """
-    return RunOut.of(runs.request(db, RunKind.RECONCILIATION, body.model_dump(), who.name, who.kind))
+    return RunOut.of(lifecycle.request(db, RunKind.RECONCILIATION, body.model_dump(), who.name, who.kind))
 
 
 @router.post(
@@ -252,4 +253,4 @@ def import_models(body: ImportCreate, who: CanAdminister, db: Db) -> RunOut:
     Nothing in the bucket is changed. Prefixes that the registry knows are left alone, so another import
     records only what is new.
     """
-    return RunOut.of(runs.request(db, RunKind.IMPORT, body.model_dump(), who.name, who.kind))
+    return RunOut.of(lifecycle.request(db, RunKind.IMPORT, body.model_dump(), who.name, who.kind))

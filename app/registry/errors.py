@@ -1,7 +1,7 @@
 """What can go wrong for a caller: one class for each situation that the caller can act on.
 
 A class's docstring is its default message, and its fields are the facts. These classes know nothing of HTTP:
-`app/api/errors.py` says which status, type and title each of them has in an answer.
+`app/api/common/errors.py` says which status, type and title each of them has in an answer.
 """
 
 import inspect

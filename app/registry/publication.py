@@ -6,12 +6,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db.tables import Artifact, Build, Model
-from app.registry import mirror, promotions
+from app.registry import mirror
 from app.registry.builds import events
 from app.registry.builds.lease import Lease, fence
 from app.registry.errors import GateRefused
-from app.registry.models import ArtifactRef
-from app.registry.promotions import PromotionRequest
+from app.registry.models.catalogue import ArtifactRef
+from app.registry.stages import promotions
+from app.registry.stages.promotions import PromotionRequest
 from app.storage.keys import CONTENT_TYPES, verdict_key
 from app.words import Actor, EventType, Stage, Verdict
 

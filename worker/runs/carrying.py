@@ -11,9 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.aws import CloudUnavailable
 from app.db.session import is_temporary
-from app.registry import runs
 from app.registry.builds.lease import LeaseLost
-from app.registry.runs import RunLease
+from app.registry.runs import lifecycle
+from app.registry.runs.lifecycle import RunLease
 from app.words import RunKind
 from worker.errors import Busy, HandOver
 from worker.heartbeat import LeaseKeeper
@@ -47,13 +47,13 @@ class RunCarrier:
         runner = self.runner
         duration = runner.settings.lease
         with runner.database.transaction() as session:
-            lease = runs.take(session, run_id, duration, KINDS.keys())
-            active = runs.is_active(session, run_id)
+            lease = lifecycle.take(session, run_id, duration, KINDS.keys())
+            active = lifecycle.is_active(session, run_id)
         if lease is None:
             if active:
                 raise Busy
             return
-        keep = partial(runs.renew, lease=lease, duration=duration)
+        keep = partial(lifecycle.renew, lease=lease, duration=duration)
         with LeaseKeeper(runner.database, f"run_id={run_id}", keep, duration) as heartbeat:
             try:
                 self._work(lease, heartbeat)
@@ -72,7 +72,7 @@ class RunCarrier:
     def _work(self, lease: RunLease, heartbeat: LeaseKeeper) -> None:
         runner = self.runner
         with runner.database.transaction() as session:
-            run = runs.fence(session, lease)
+            run = lifecycle.fence(session, lease)
         work = RunWork(
             runner.database,
             runner.clouds.bucket,
@@ -85,10 +85,10 @@ class RunCarrier:
         )
         KINDS[RunKind(run.kind)](work)
         with runner.database.transaction() as session:
-            runs.succeed(session, lease)
+            lifecycle.succeed(session, lease)
         _log.info("run_id=%s the %s succeeded", lease.run_id, run.kind)
 
     def _put_off(self, lease: RunLease, error: str | None, *, counts: bool) -> None:
         # If it cannot be recorded, the lease ends by itself.
         with contextlib.suppress(LeaseLost, SQLAlchemyError), self.runner.database.transaction() as session:
-            runs.put_off(session, lease, error, counts=counts)
+            lifecycle.put_off(session, lease, error, counts=counts)

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from app.aws import CloudNotFound, PreconditionFailed
-from app.registry import figures, imports, mirror, reconciliation, runs
+from app.registry import mirror
 from app.registry.errors import Invalid
-from app.registry.imports import FoundModel, Report, Undigested
+from app.registry.models import figures
 from app.registry.prefixes import Prefix
+from app.registry.runs import imports, lifecycle, reconciliation
+from app.registry.runs.imports import FoundModel, Report, Undigested
 from app.storage import keys
 from app.words import LeftOut
 from worker.runs.folders import Folder, Part, parts
@@ -58,10 +60,10 @@ def _import_part(work: RunWork, part: Part, report: Report) -> None:
         report.leave_out(name, LeftOut.BUILD_UNDER_WAY)
     with work.transaction() as session:
         # First the fence: nothing is adopted once the run was stopped.
-        runs.fence(session, work.lease)
+        lifecycle.fence(session, work.lease)
         report.adopt(found if report.dry_run else imports.adopt(session, found))
         progress = {"phase": "models", "prefixes": report.prefixes}
-        runs.save(session, work.lease, {"after": part.upto}, progress, report.as_json())
+        lifecycle.save(session, work.lease, {"after": part.upto}, progress, report.as_json())
 
 
 def _prefix_of(folder: Folder) -> Prefix | None:
@@ -118,7 +120,7 @@ def _compute_digests(work: RunWork, report: Report) -> None:
         found = work.each(partial(_digest, work), batch)
         after = batch[-1].key
         with work.transaction() as session:
-            runs.fence(session, work.lease)
+            lifecycle.fence(session, work.lease)
             for file, digest in zip(batch, found, strict=True):
                 if digest is None:
                     reconciliation.remember(session, missing=[file.key])
@@ -127,7 +129,7 @@ def _compute_digests(work: RunWork, report: Report) -> None:
                     report.digests += 1
             progress = {"phase": "digests", "digests": report.digests, "of_digests": of}
             checkpoint = {"after": None, "digests_after": after}
-            runs.save(session, work.lease, checkpoint, progress, report.as_json())
+            lifecycle.save(session, work.lease, checkpoint, progress, report.as_json())
 
 
 def _digest(work: RunWork, file: Undigested) -> tuple[str, str] | None:

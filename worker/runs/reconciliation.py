@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from app.aws import PreconditionFailed
-from app.registry import mirror, reconciliation, runs
+from app.registry import mirror
 from app.registry.errors import Invalid
 from app.registry.mirror import CopyOf, Exactly, Nothing, NotOurs, RecordedModel, Wanted
 from app.registry.prefixes import Prefix
-from app.registry.reconciliation import Finding, Report
+from app.registry.runs import lifecycle, reconciliation
+from app.registry.runs.reconciliation import Finding, Report
 from app.storage import keys
 from app.storage.bucket import Listed, ObjectInfo
 from app.words import MirrorDifference
@@ -52,7 +53,7 @@ def reconcile(work: RunWork) -> None:
         lost = {one.key for one in artifacts if one.finding is not None and not one.finding.repaired}
         with work.transaction() as session:
             progress = {"prefixes": report.prefixes, "models": report.models, "of_models": total}
-            runs.save(session, work.lease, {"after": part.upto}, progress, report.as_json())
+            lifecycle.save(session, work.lease, {"after": part.upto}, progress, report.as_json())
             reconciliation.remember(
                 session,
                 missing=sorted(lost),

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Database
 from app.registry.builds.lease import LeaseLost
-from app.registry.runs import RunLease
+from app.registry.runs.lifecycle import RunLease
 from app.storage.bucket import Bucket
 from worker.errors import HandOver
 from worker.heartbeat import LeaseKeeper

@@ -13,7 +13,7 @@ from app.registry import provenance
 from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
-from app.registry.models import ArtifactRef
+from app.registry.models.catalogue import ArtifactRef
 from app.registry.publication import Publication, publish
 from app.storage import keys
 from app.storage.bucket import digest_of

@@ -3,8 +3,9 @@
 from datetime import timedelta
 from typing import ClassVar
 
-from app.registry import stages, validation
 from app.registry.builds.steps import BuildView
+from app.registry.models import validation
+from app.registry.stages import history
 from app.words import Stage, StepName, Verdict
 from worker.retry import Patience
 from worker.steps.job import Benchmark
@@ -27,7 +28,7 @@ class Validate(Step[Validated]):
 
     def act(self, build: BuildView, work: Workbench) -> Validated:
         with work.transaction() as session:
-            production = stages.running(session, Stage.PRODUCTION)
+            production = history.running(session, Stage.PRODUCTION)
         found = validation.validate(
             output_of(build, Benchmark).metrics,
             None if production is None else production.metrics,

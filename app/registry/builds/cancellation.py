@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Build
 from app.queue import enqueue_cancellation
-from app.registry import audit
+from app.registry.access import audit
 from app.registry.builds import events, lease, listing
 from app.registry.builds.clock import now
 from app.registry.builds.state import switch

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import HOLDS_PREFIX, Build, Model
-from app.registry import audit
+from app.registry.access import audit
 from app.registry.builds import listing
 from app.registry.builds.queueing import NewBuild, queue
 from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig, PrefixCollision

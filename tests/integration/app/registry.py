@@ -13,14 +13,14 @@ from uuid import UUID
 from sqlalchemy import Engine, event, text
 
 from app.db.session import Database
-from app.registry import promotions
 from app.registry.builds import ending, listing, requests, steps
 from app.registry.builds.lease import Lease, take
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import Failure
-from app.registry.models import ArtifactRef
-from app.registry.promotions import PromotionRequest
+from app.registry.models.catalogue import ArtifactRef
 from app.registry.publication import Publication, publish
+from app.registry.stages import promotions
+from app.registry.stages.promotions import PromotionRequest
 from app.storage.bucket import Bucket
 from app.storage.keys import artifact_key
 from app.words import BuildState, Stage, StepName, Verdict

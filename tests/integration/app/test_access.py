@@ -349,7 +349,7 @@ def test_a_defect_is_a_problem_document_that_gives_nothing_away(
         msg = "the password is hunter2"
         raise ZeroDivisionError(msg)
 
-    monkeypatch.setattr("app.registry.latest.find", broken)
+    monkeypatch.setattr("app.registry.stages.latest.find", broken)
     answer = api.get("/models/development/latest")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 import app.registry.publication
 from app.db.session import Database
 from app.db.tables import Build
-from app.registry import inputs, launches, models
+from app.registry import inputs, launches
 from app.registry.builds import ending, events, listing, log, steps
 from app.registry.builds import lease as build_lease
 from app.registry.builds.lease import Lease, LeaseLost, release, renew, state_of, take, unattended
@@ -26,7 +26,8 @@ from app.registry.builds.state import InvalidTransition, switch
 from app.registry.builds.steps import Failure
 from app.registry.errors import NotFound
 from app.registry.inputs import InputRecord
-from app.registry.models import ArtifactRef
+from app.registry.models import catalogue
+from app.registry.models.catalogue import ArtifactRef
 from app.registry.publication import publish
 from app.words import BuildKind, BuildState, InputKind, Stage, StepName, StepState, Verdict
 from tests.integration.app.registry import LEASE, Registry, publication
@@ -282,7 +283,7 @@ def test_publishing_makes_model_promotion_and_markers_in_one_change(registry: Re
     jobs = "SELECT task_name FROM procrastinate_jobs WHERE queue_name = 'mirror'"
     assert registry.values(jobs) == ["drain_outbox"]
     with registry.database.transaction() as session:
-        model = models.get(session, prefix)
+        model = catalogue.get(session, prefix)
         build = listing.get(session, build_id)
     assert (model.build_id, model.verdict) == (build_id, "failed")
     assert [promotion.note for promotion in model.promotions] == ["with its build"]
@@ -323,7 +324,7 @@ def test_a_publication_whose_transaction_is_lost_leaves_no_model(
         publish_and_die()
     assert everything(registry) == before
     with database.transaction() as session, pytest.raises(NotFound):
-        models.get(session, listing.get(session, lease.build_id).prefix)
+        catalogue.get(session, listing.get(session, lease.build_id).prefix)
 
 
 def test_inputs_are_recorded_once_and_the_last_word_counts(registry: Registry) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.edge import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from app.api.common.edge import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from app.words import Stage
 from tests.integration.app.registry import Registry
 from tests.integration.app.snapshot import document

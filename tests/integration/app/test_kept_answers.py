@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url, text
 
-from app.api.kept import KeptAnswers
+from app.api.stages.kept import KeptAnswers
 from app.main import create_app
 from app.settings import Settings, Token
 from app.storage.bucket import Bucket
@@ -291,7 +291,7 @@ def test_the_task_ends_when_nobody_asks_any_more(
     registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An idle registry does not ask its database twenty times a second."""
-    monkeypatch.setattr("app.api.kept._IDLE_S", 0.2)
+    monkeypatch.setattr("app.api.stages.kept._IDLE_S", 0.2)
     registry.model(stages=(DEVELOPMENT,))
     changed = settings.model_copy(update={"latest_max_age": timedelta(milliseconds=100)})
     with TestClient(create_app(changed)) as api:

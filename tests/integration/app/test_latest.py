@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.db.session import Database
-from app.registry import latest, stages
-from app.registry.latest import Asked
+from app.registry.stages import history, latest
+from app.registry.stages.latest import Asked
 from app.settings import Settings
 from app.storage import bucket as storage
 from app.storage.bucket import Bucket
@@ -242,7 +242,7 @@ def test_it_agrees_with_sorting_everything(many: Registry) -> None:
     )
     with many.database.transaction() as session:
         assert latest.find(session, Asked(STAGING)).prefix == expected
-        in_production = stages.running(session, PRODUCTION)
+        in_production = history.running(session, PRODUCTION)
     assert in_production is not None
 
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.db.session import Database
-from app.registry import models
+from app.registry.models import catalogue
 from app.registry.pages import Cursor
 from app.words import Stage, Verdict
 from tests.integration.app.registry import Registry, listening
@@ -86,7 +86,7 @@ def test_a_page_takes_three_statements_however_many_models_are_on_it(
     for _ in range(5):
         registry.model(stages=(DEVELOPMENT,))
     with database.transaction() as session, listening(database) as statements:
-        assert len(models.find(session, limit=50).items) == 5
+        assert len(catalogue.find(session, limit=50).items) == 5
     assert len(statements.seen) == 3
 
 
@@ -139,7 +139,7 @@ def test_pages_have_no_gaps_or_doubles_while_models_are_added(
     number = len(seconds)
     while True:
         with registry.database.transaction() as session:
-            page = models.find(session, limit=limit, cursor=cursor)
+            page = catalogue.find(session, limit=limit, cursor=cursor)
         seen += [model.prefix for model in page.items]
         assert len(page.items) <= limit
         if page.next is None:

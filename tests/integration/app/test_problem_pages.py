@@ -4,7 +4,7 @@ from collections import Counter
 
 from fastapi.testclient import TestClient
 
-from app.api.errors import all_kinds
+from app.api.common.errors import all_kinds
 from app.main import create_app
 from app.settings import Settings
 from app.words import Access

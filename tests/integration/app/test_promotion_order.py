@@ -10,11 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import text
 
 from app.db.session import Database
-from app.registry import latest, promotions, rollbacks, stages
 from app.registry.errors import GateRefused, NotFound, NothingToRollBackTo, StageChanged
-from app.registry.latest import Asked
-from app.registry.promotions import PromotionRequest
-from app.registry.rollbacks import RollbackRequest
+from app.registry.stages import history, latest, promotions, rollbacks
+from app.registry.stages.latest import Asked
+from app.registry.stages.promotions import PromotionRequest
+from app.registry.stages.rollbacks import RollbackRequest
 from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.words import Stage, Verdict
@@ -135,11 +135,11 @@ def test_any_order_of_promotions_means_what_it_must(registry: Registry, settings
 
         @invariant()
         def the_latest_is_the_last(self) -> None:
-            for stage, history in self.expected.history.items():
+            for stage, entries in self.expected.history.items():
                 with database.transaction() as session:
-                    if history:
+                    if entries:
                         found = latest.find(session, Asked(stage))
-                        assert found.prefix == history[-1].prefix
+                        assert found.prefix == entries[-1].prefix
                         assert latest.find(session, Asked(stage, found.version)).prefix == found.prefix
                     else:
                         with pytest.raises(NotFound):
@@ -147,11 +147,11 @@ def test_any_order_of_promotions_means_what_it_must(registry: Registry, settings
 
         @invariant()
         def history_is_the_record(self) -> None:
-            for stage, history in self.expected.history.items():
+            for stage, entries in self.expected.history.items():
                 with database.transaction() as session:
-                    page = stages.history(session, stage, limit=100)
+                    page = history.history(session, stage, limit=100)
                     found = [(period.promotion.promoted_at, period.prefix) for period in page.items]
-                assert found == [(entry.at, entry.prefix) for entry in reversed(history)]
+                assert found == [(entry.at, entry.prefix) for entry in reversed(entries)]
 
         @invariant()
         def each_has_one_marker_a_stage(self) -> None:

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from app.main import create_app
-from app.registry import runs
 from app.registry.builds.lease import LeaseLost
-from app.registry.runs import RunLease
+from app.registry.runs import lifecycle
+from app.registry.runs.lifecycle import RunLease
 from app.settings import Settings, Token
 from app.words import Access, RunKind
 from tests.integration.app.registry import Registry
@@ -30,14 +30,14 @@ def ask(api: TestClient, path: str = "/imports", **body: Any) -> dict[str, Any]:
 
 def take(registry: Registry, run_id: str, duration: timedelta = DURATION) -> RunLease:
     with registry.database.transaction() as session:
-        lease = runs.take(session, UUID(run_id), duration, list(RunKind))
+        lease = lifecycle.take(session, UUID(run_id), duration, list(RunKind))
     assert lease is not None
     return lease
 
 
 def save(registry: Registry, lease: RunLease) -> None:
     with registry.database.transaction() as session:
-        runs.save(session, lease, {"after": "x"}, {"prefixes": 1}, {"adopted": 1})
+        lifecycle.save(session, lease, {"after": "x"}, {"prefixes": 1}, {"adopted": 1})
 
 
 def test_a_run_is_queued_with_what_was_asked_for(api: TestClient, registry: Registry) -> None:
@@ -69,7 +69,7 @@ def test_the_list_has_the_counts_of_a_result_and_the_run_itself_has_what_it_name
     lease = take(registry, run["id"])
     result = {"adopted": 1, "adopted_prefixes": ["1.0.0-aaaaaaa"]}
     with registry.database.transaction() as session:
-        runs.save(session, lease, {}, {}, result)
+        lifecycle.save(session, lease, {}, {}, result)
     assert api.get("/runs").json()["items"][0]["result"] == {"adopted": 1}
     assert api.get(f"/runs/{run['id']}").json()["result"] == result
 
@@ -97,7 +97,7 @@ def test_a_queued_run_is_stopped_at_once_and_no_worker_takes_it(api: TestClient,
     assert (stopped.status_code, stopped.json()["state"]) == (200, "stopped")
     assert api.post(f"/runs/{run['id']}/stop").json() == stopped.json()
     with registry.database.transaction() as session:
-        assert runs.take(session, UUID(run["id"]), DURATION, list(RunKind)) is None
+        assert lifecycle.take(session, UUID(run["id"]), DURATION, list(RunKind)) is None
 
 
 def test_a_worker_writes_nothing_for_a_run_that_was_stopped(api: TestClient, registry: Registry) -> None:
@@ -107,10 +107,10 @@ def test_a_worker_writes_nothing_for_a_run_that_was_stopped(api: TestClient, reg
     shown = api.post(f"/runs/{run['id']}/stop").json()
     assert (shown["progress"], shown["result"]) == ({"prefixes": 1}, {"adopted": 1})
     writes: list[Callable[[Session], None]] = [
-        lambda session: runs.save(session, lease, {}, {}, {}),
-        lambda session: runs.renew(session, lease, DURATION),
-        lambda session: runs.succeed(session, lease),
-        lambda session: runs.put_off(session, lease, "late", counts=True),
+        lambda session: lifecycle.save(session, lease, {}, {}, {}),
+        lambda session: lifecycle.renew(session, lease, DURATION),
+        lambda session: lifecycle.succeed(session, lease),
+        lambda session: lifecycle.put_off(session, lease, "late", counts=True),
     ]
     for write in writes:
         with pytest.raises(LeaseLost), registry.database.transaction() as session:
@@ -128,7 +128,7 @@ def test_a_worker_whose_lease_ran_out_cannot_write_over_its_successor(
         save(registry, first)
     save(registry, second)
     with registry.database.transaction() as session:
-        runs.succeed(session, second)
+        lifecycle.succeed(session, second)
     ended = api.get(f"/runs/{run['id']}").json()
     assert (ended["state"], ended["result"]) == ("succeeded", {"adopted": 1})
 
@@ -140,10 +140,10 @@ def test_a_run_that_gets_no_further_fails_with_what_stopped_its_workers(
     for _ in range(10):
         lease = take(registry, run["id"])
         with registry.database.transaction() as session:
-            runs.put_off(session, lease, "KeyError: 'x'", counts=True)
+            lifecycle.put_off(session, lease, "KeyError: 'x'", counts=True)
     assert api.get(f"/runs/{run['id']}").json()["waits_for"] == "KeyError: 'x'"
     with registry.database.transaction() as session:
-        assert runs.take(session, UUID(run["id"]), DURATION, list(RunKind)) is None
+        assert lifecycle.take(session, UUID(run["id"]), DURATION, list(RunKind)) is None
     ended = api.get(f"/runs/{run['id']}").json()
     assert (ended["state"], ended["waits_for"]) == ("failed", None)
     assert "KeyError: 'x'" in ended["failure"]
@@ -154,7 +154,7 @@ def test_a_run_waits_out_an_outage_however_often_it_is_tried(api: TestClient, re
     for _ in range(15):
         lease = take(registry, run["id"])
         with registry.database.transaction() as session:
-            runs.put_off(session, lease, "CloudUnavailable: 503", counts=False)
+            lifecycle.put_off(session, lease, "CloudUnavailable: 503", counts=False)
     assert api.get(f"/runs/{run['id']}").json()["state"] == "running"
 
 
@@ -164,7 +164,7 @@ def test_an_active_run_without_worker_and_job_is_enqueued_again(api: TestClient,
     registry.execute("DELETE FROM procrastinate_jobs WHERE args->>'run_id' = :id", id=run["id"])
     for again in (1, 0):
         with registry.database.transaction() as session:
-            assert runs.requeue_unattended(session) == again
+            assert lifecycle.requeue_unattended(session) == again
     assert registry.count("procrastinate_jobs") == 2
 
 
@@ -173,7 +173,7 @@ def test_a_worker_leaves_kinds_that_it_does_not_know_to_newer_ones(
 ) -> None:
     run = ask(api)
     with registry.database.transaction() as session:
-        assert runs.take(session, UUID(run["id"]), DURATION, [RunKind.COLLECTION]) is None
+        assert lifecycle.take(session, UUID(run["id"]), DURATION, [RunKind.COLLECTION]) is None
     take(registry, run["id"])
 
 

@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 
 import app.server
-from app.api import edge
-from app.api.edge import MAX_HEADER_BYTES
+from app.api.common import edge
+from app.api.common.edge import MAX_HEADER_BYTES
 from app.main import create_app
 from app.server import LimitedProtocol
 from app.settings import Settings

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from app.aws import CloudUnavailable
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
-from app.registry import runs
+from app.registry.runs import lifecycle
 from app.storage.bucket import Bucket
 from app.words import Actor, RunKind, Stage
 from local.simcloud.server import SimCloud
@@ -53,12 +53,12 @@ def import_models(database: Database, carrier: RunCarrier) -> Callable[..., dict
 
 def ask(database: Database, **options: bool) -> UUID:
     with database.transaction() as session:
-        return runs.request(session, RunKind.IMPORT, options, "somebody", Actor.TOKEN).id
+        return lifecycle.request(session, RunKind.IMPORT, options, "somebody", Actor.TOKEN).id
 
 
 def ended(database: Database, run_id: UUID) -> dict[str, Any]:
     with database.transaction() as session:
-        run = runs.get(session, run_id)
+        run = lifecycle.get(session, run_id)
         assert run.state == "succeeded", (run.state, run.failure, run.last_error)
         assert run.result is not None
         return run.result
@@ -283,7 +283,7 @@ def test_a_run_that_was_handed_over_goes_on_where_it_was(
         carrier.carry(run_id)
     assert registry.count("models") == 200
     with database.transaction() as session:
-        run = runs.get(session, run_id)
+        run = lifecycle.get(session, run_id)
         assert (run.state, run.takings) == ("running", 0)
         assert "500" in (run.last_error or "")
     cloud.faults.remove(fault)

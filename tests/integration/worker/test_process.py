@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from app.db.tables import Build
-from app.registry import mirror, runs
+from app.registry import mirror
 from app.registry.builds import listing
+from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.words import BuildState, RunKind
 from local.postgres import EmbeddedPostgres
@@ -280,16 +281,16 @@ def test_a_run_goes_on_in_another_worker_after_its_own_was_killed_and_delays_no_
         put_model(clients.bucket, f"1.{minor}.0-aaaaaaa", files={"benchmark_results.xml": None})
     hanging = cloud.faults.add("s3", "GetObject", hang=True, times=None, match="1.99.0-aaaaaaa")
     with database.transaction() as session:
-        run_id = runs.request(session, RunKind.IMPORT, {"digests": False}, "somebody").id
+        run_id = lifecycle.request(session, RunKind.IMPORT, {"digests": False}, "somebody").id
     first = workers.start()
 
     def adopted() -> int:
         with database.transaction() as session:
-            return int((runs.get(session, run_id).result or {}).get("adopted", 0))
+            return int((lifecycle.get(session, run_id).result or {}).get("adopted", 0))
 
     def ended() -> bool:
         with database.transaction() as session:
-            return runs.get(session, run_id).state == "succeeded"
+            return lifecycle.get(session, run_id).state == "succeeded"
 
     # The second part hangs in its last prefix.
     watch.until(lambda: adopted() == 200 and hanging.hits > 0)

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from app.db.tables import Build
-from app.registry import inputs, models
+from app.registry import inputs
 from app.registry.builds import ending, listing, steps
 from app.registry.builds.lease import LeaseLost, release, take
 from app.registry.errors import NotFound
+from app.registry.models import catalogue
 from app.settings import Settings
 from app.storage import keys
 from app.words import BuildState, StepName, Verdict
@@ -151,13 +152,13 @@ def test_a_model_exists_only_when_all_of_it_is_in_place(trained: Flow, cloud: Si
     # A death after every file was written, and before the record: nobody sees a model.
     trained.act(StepName.PUBLISH)
     with trained.database.transaction() as session, pytest.raises(NotFound):
-        models.get(session, prefix)
+        catalogue.get(session, prefix)
     # The log has grown meanwhile: what was made once is published, and not made again.
     written = {key: bucket_digest(trained, key) for key, _ in trained.clouds.bucket.list(f"{prefix}/")}
     trained.work.log("once more")
     publish(trained)
     with trained.database.transaction() as session:
-        model = models.get(session, prefix)
+        model = catalogue.get(session, prefix)
         build = listing.get(session, trained.build_id)
     assert (build.state, model.verdict) == ("succeeded", Verdict.PASSED)
     for artifact in model.artifacts:
@@ -257,7 +258,7 @@ def test_a_stale_worker_changes_nothing_of_what_its_successor_published(
         stale_step.act(stale_view, trained.work)
     assert {key: bucket_digest(trained, key) for key in published} == published
     with trained.database.transaction() as session:
-        recorded = {one.key: one.sha256 for one in models.get(session, prefix).artifacts}
+        recorded = {one.key: one.sha256 for one in catalogue.get(session, prefix).artifacts}
     assert recorded.items() <= published.items()
 
 
@@ -285,7 +286,7 @@ def test_a_lost_answer_of_s3_neither_loses_nor_doubles_anything(trained: Flow, c
     cloud.faults.add("s3", "CopyObject", lose="answer", times=2)
     publish(trained)
     with trained.database.transaction() as session:
-        assert len(models.get(session, prefix).artifacts) == len(keys.PUBLISHED)
+        assert len(catalogue.get(session, prefix).artifacts) == len(keys.PUBLISHED)
 
 
 def test_tidying_deletes_the_unpublished_files(trained: Flow, filled_bucket: Clouds) -> None:

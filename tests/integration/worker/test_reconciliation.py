@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
-from app.registry import runs
+from app.registry.runs import lifecycle
 from app.storage.bucket import Bucket, digest_of
 from app.words import Actor, RunKind, Stage
 from local.simcloud.server import SimCloud
@@ -68,10 +68,10 @@ def publish(registry: Registry, bucket: Bucket, tmp_path: Path) -> Callable[...,
 def reconcile(database: Database, carrier: RunCarrier) -> Callable[..., dict[str, Any]]:
     def reconcile(**options: bool) -> dict[str, Any]:
         with database.transaction() as session:
-            run_id = runs.request(session, RunKind.RECONCILIATION, options, "somebody", Actor.TOKEN).id
+            run_id = lifecycle.request(session, RunKind.RECONCILIATION, options, "somebody", Actor.TOKEN).id
         carrier.carry(run_id)
         with database.transaction() as session:
-            run = runs.get(session, run_id)
+            run = lifecycle.get(session, run_id)
             assert (run.state, run.last_error) == ("succeeded", None)
             assert run.result is not None
             return run.result
@@ -259,16 +259,16 @@ def test_a_run_goes_on_in_the_part_in_which_it_was_interrupted(
         put(bucket, f"1.{minor}.0-aaaaaaa/model.zip")
     gone = registry.model("2.0.0")
     with database.transaction() as session:
-        run_id = runs.request(session, RunKind.RECONCILIATION, {}, "somebody").id
+        run_id = lifecycle.request(session, RunKind.RECONCILIATION, {}, "somebody").id
     fault = cloud.faults.add("s3", "HeadObject", code="SlowDown", status=503, times=None, match=gone)
     with pytest.raises(Exception, match="503"):
         carrier.carry(run_id)
     with database.transaction() as session:
-        assert (runs.get(session, run_id).progress or {})["prefixes"] == 200
+        assert (lifecycle.get(session, run_id).progress or {})["prefixes"] == 200
     cloud.faults.remove(fault)
     carrier.carry(run_id)
     with database.transaction() as session:
-        run = runs.get(session, run_id)
+        run = lifecycle.get(session, run_id)
     assert run.result is not None
     assert (run.state, run.result["prefixes"]) == ("succeeded", 210)
     assert missing(registry) == [f"{gone}/model.zip"]
@@ -279,11 +279,11 @@ def test_a_run_whose_worker_died_after_its_last_part_is_only_ended(
 ) -> None:
     registry.model("1.0.0")
     with database.transaction() as session:
-        run_id = runs.request(session, RunKind.RECONCILIATION, {}, "somebody").id
+        run_id = lifecycle.request(session, RunKind.RECONCILIATION, {}, "somebody").id
     registry.execute("UPDATE runs SET checkpoint = '{\"after\": null}', result = '{\"models\": 7}'")
     carrier.carry(run_id)
     with database.transaction() as session:
-        run = runs.get(session, run_id)
+        run = lifecycle.get(session, run_id)
     assert (run.state, run.result) == ("succeeded", {"models": 7})
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app.api import examples
-from app.api.builds import BuildOut
-from app.api.latest import LatestOut
-from app.api.models import ModelOut
-from app.api.posting import BuildAnswerOut, BuildCreate
-from app.api.promotions import PromotionOut
-from app.api.stages import PeriodOut, RollbackCreate, StageList
+from app.api.builds.answers import BuildOut
+from app.api.builds.posting import BuildAnswerOut, BuildCreate
+from app.api.common import examples
+from app.api.models.reading import ModelOut
+from app.api.stages.history import PeriodOut, RollbackCreate, StageList
+from app.api.stages.latest import LatestOut
+from app.api.stages.promotions import PromotionOut
 from training.config import parse_config
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.registry import figures
+from app.registry.models import figures
 
 OURS = """<testsuites><testsuite name="everyday" tests="3" failures="1">
 <testcase classname="everyday" name="top_1"><system-out>0.6200 of 200</system-out></testcase>

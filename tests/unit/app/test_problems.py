@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.api import examples
-from app.api.errors import KINDS, Problem, ProblemKind, all_kinds, kind_of, problems
+from app.api.common import examples
+from app.api.common.errors import KINDS, Problem, ProblemKind, all_kinds, kind_of, problems
 from app.registry.errors import GateRefused, NotFound, RegistryError
 from app.words import Stage
 

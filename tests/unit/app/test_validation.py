@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.registry.validation import validate
+from app.registry.models.validation import validate
 from app.words import Verdict
 
 shares = st.floats(0, 1)

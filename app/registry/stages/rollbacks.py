@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.db.session import Database
 from app.db.tables import Model, Promotion
-from app.registry import gates, models, stages, wholeness
 from app.registry.errors import BucketUnavailable, Conflict, Invalid, NothingToRollBackTo, RegistryError
-from app.registry.promotions import add, check_expected
+from app.registry.models import catalogue, wholeness
+from app.registry.models.wholeness import WHOLE
 from app.registry.reasons import is_reason
-from app.registry.wholeness import WHOLE
+from app.registry.stages import gates, history
+from app.registry.stages.promotions import add, check_expected
 from app.storage.bucket import Bucket
 from app.words import Actor, AuditAction, Stage
 
@@ -50,7 +51,7 @@ def roll_back(
             plan = _plan(session, wanted)
         target = _choose(bucket, wanted, plan.candidates)
         with database.transaction() as session:
-            stages.lock(session, wanted.stage)
+            history.lock(session, wanted.stage)
             newest = _newest_expected(session, wanted)
             if newest.id != plan.newest_id:
                 # The same model was promoted again in between, so other models may come before it.
@@ -99,7 +100,7 @@ def _plan(session: Session, wanted: RollbackRequest) -> _Plan:
     if wanted.to == wanted.expected:
         message = f"{wanted.stage} runs {wanted.to} already. Name another model in `to`, or leave it out."
         raise Invalid(message)
-    model = models.get_with_artifacts(session, wanted.to)
+    model = catalogue.get_with_artifacts(session, wanted.to)
     if not gates.was_in(session, model, wanted.stage):
         message = (
             f"{wanted.to} never ran in {wanted.stage}, so the stage cannot be rolled back to it. "
@@ -110,7 +111,7 @@ def _plan(session: Session, wanted: RollbackRequest) -> _Plan:
 
 
 def _newest_expected(session: Session, wanted: RollbackRequest) -> Promotion:
-    newest = session.scalar(stages.newest_promotion(wanted.stage).options(joinedload(Promotion.model)))
+    newest = session.scalar(history.newest_promotion(wanted.stage).options(joinedload(Promotion.model)))
     return check_expected(wanted.stage, wanted.expected, newest)
 
 
@@ -122,17 +123,17 @@ def _earlier_models(session: Session, stage: Stage, newest: Promotion) -> tuple[
     """
     own = select(Promotion).where(Promotion.stage == stage, Promotion.model_id == newest.model_id)
     position = session.scalar(
-        own.where(Promotion.rollback.is_(False)).order_by(*stages.newest_first()).limit(1)
+        own.where(Promotion.rollback.is_(False)).order_by(*history.newest_first()).limit(1)
     )
     others = (
         select(
             Promotion.model_id,
-            func.row_number().over(order_by=stages.newest_first()).label("row"),
+            func.row_number().over(order_by=history.newest_first()).label("row"),
         )
         .where(
             Promotion.stage == stage,
             Promotion.model_id != newest.model_id,
-            stages.before(position or newest),
+            history.before(position or newest),
         )
         .subquery()
     )

@@ -6,10 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.api import examples
-from app.api.errors import problems
-from app.api.following import Following
-from app.api.strict import StrictRoute
+from app.api.builds.following import Following
+from app.api.common import examples
+from app.api.common.errors import problems
+from app.api.common.strict import StrictRoute
 from app.registry.builds.following import Position
 from app.registry.errors import NotFound
 

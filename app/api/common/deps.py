@@ -1,4 +1,4 @@
-"""The dependencies of endpoints: a transaction, the bucket, kept answers, and the caller."""
+"""The dependencies of endpoints: a transaction, the bucket, and the caller."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -7,10 +7,9 @@ from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
-from app.api.kept import KeptAnswers
-from app.api.text import Line, Moment
+from app.api.common.text import Line, Moment
 from app.db.session import Database
-from app.registry.access import AccessPolicy, Caller
+from app.registry.access.callers import AccessPolicy, Caller
 from app.registry.pages import Cursor, Search
 from app.registry.prefixes import Prefix
 from app.settings import Settings
@@ -39,11 +38,6 @@ async def get_access(request: Request) -> AccessPolicy:
     return policy
 
 
-async def get_kept(request: Request) -> KeptAnswers:
-    kept: KeptAnswers = request.app.state.kept
-    return kept
-
-
 def get_session(database: Annotated[Database, Depends(get_database)]) -> Iterator[Session]:
     with database.transaction() as session:
         yield session
@@ -52,7 +46,6 @@ def get_session(database: Annotated[Database, Depends(get_database)]) -> Iterato
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 DatabaseDep = Annotated[Database, Depends(get_database)]
 AccessDep = Annotated[AccessPolicy, Depends(get_access)]
-KeptDep = Annotated[KeptAnswers, Depends(get_kept)]
 BucketDep = Annotated[Bucket, Depends(get_bucket)]
 # The transaction is committed before the answer is sent, so that the answer is true.
 Db = Annotated[Session, Depends(get_session, scope="function")]

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Run
 from app.queue import enqueue_run, has_run_job
-from app.registry import audit
+from app.registry.access import audit
 from app.registry.builds.clock import now
 from app.registry.builds.lease import LeaseLost
 from app.registry.errors import NotFound, RunActive

@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from app.registry.access import AccessPolicy
+from app.registry.access.callers import AccessPolicy
 
 _READS = ("GET", "HEAD")
 

@@ -8,10 +8,13 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.db.session import Database
 from app.db.tables import Model, Promotion
-from app.registry import audit, gates, mirror, models, stages, wholeness
+from app.registry import mirror
+from app.registry.access import audit
 from app.registry.errors import Invalid, RegistryError, StageChanged
+from app.registry.models import catalogue, wholeness
+from app.registry.models.wholeness import WHOLE, Findings
 from app.registry.reasons import is_reason
-from app.registry.wholeness import WHOLE, Findings
+from app.registry.stages import gates, history
 from app.storage.bucket import Bucket
 from app.storage.keys import marker_key
 from app.words import Actor, AuditAction, Stage
@@ -67,7 +70,7 @@ def record(
     The record's `override` says whether the promotion went through a closed gate.
     Raises StageChanged, NotFound, Invalid (an override without a reason), GateRefused and BucketUnavailable.
     """
-    stages.lock(session, wanted.stage)
+    history.lock(session, wanted.stage)
     case = _judge(session, prefix, wanted, findings)
     if case.newest is not None and case.runs_already:
         return case.newest, False
@@ -137,13 +140,13 @@ class _Case:
 
 def _judge(session: Session, prefix: str, wanted: PromotionRequest, findings: Findings) -> _Case:
     """Raises StageChanged, Invalid and NotFound, which no override helps against."""
-    newest = session.scalar(stages.newest_promotion(wanted.stage).options(joinedload(Promotion.model)))
+    newest = session.scalar(history.newest_promotion(wanted.stage).options(joinedload(Promotion.model)))
     if wanted.expected is not None:
         check_expected(wanted.stage, wanted.expected, newest)
     if wanted.override and not is_reason(wanted.note):
         message = "An override opens a closed gate. Say why in `note`."
         raise Invalid(message)
-    model = models.get_with_artifacts(session, prefix)
+    model = catalogue.get_with_artifacts(session, prefix)
     refusals = gates.closed(session, model, wanted.stage, findings)
     return _Case(model, newest, next(refusals, None))
 

@@ -6,14 +6,14 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from app.api import examples
-from app.api.deps import AnyCaller, BucketDep, DatabaseDep, Db, KeptDep, Limit, PageCursor
-from app.api.errors import problems
-from app.api.promotions import PromotionOut
-from app.api.shown import ShownStage, ShownVerdict
-from app.api.strict import StrictRoute
-from app.api.text import Line, Lines, Moment
-from app.registry import rollbacks, stages
+from app.api.common import examples
+from app.api.common.deps import AnyCaller, BucketDep, DatabaseDep, Db, Limit, PageCursor
+from app.api.common.errors import problems
+from app.api.common.shown import ShownStage, ShownVerdict
+from app.api.common.strict import StrictRoute
+from app.api.common.text import Line, Lines, Moment
+from app.api.stages.kept import KeptDep
+from app.api.stages.promotions import PromotionOut
 from app.registry.errors import (
     BucketUnavailable,
     Forbidden,
@@ -23,8 +23,9 @@ from app.registry.errors import (
     StageChanged,
     Unauthorized,
 )
-from app.registry.rollbacks import RollbackRequest
-from app.registry.stages import Current, Period
+from app.registry.stages import history, rollbacks
+from app.registry.stages.history import Current, Period
+from app.registry.stages.rollbacks import RollbackRequest
 from app.words import Scope, Stage
 
 router = APIRouter(tags=["stages"], route_class=StrictRoute)
@@ -126,7 +127,7 @@ StagePath = Annotated[Stage, Path(description="The stage.")]
 )
 def list_stages(db: Db) -> StageList:
     """Every stage with the model that it runs, since when, and who promoted it."""
-    found = {stage: stages.current(db, stage) for stage in Stage}
+    found = {stage: history.current(db, stage) for stage in Stage}
     return StageList(
         items=[
             StageOut(stage=stage, current=None if current is None else CurrentOut.of(current))
@@ -142,7 +143,7 @@ def list_stages(db: Db) -> StageList:
     response_description="A page of promotions with their ends",
     responses=problems(),
 )
-def history(
+def list_history(
     stage: StagePath,
     db: Db,
     cursor: PageCursor,
@@ -159,7 +160,7 @@ def history(
 
     With `at`, the first item is what ran in the stage at that time; without any item, nothing ran there yet.
     """
-    page = stages.history(db, stage, limit=limit, cursor=cursor, at=at)
+    page = history.history(db, stage, limit=limit, cursor=cursor, at=at)
     return HistoryPage(
         items=[PeriodOut.of_period(period) for period in page.items],
         next=str(page.next) if page.next else None,

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from starlette.exceptions import HTTPException
 
-from app.api.errors import OF_STATUS, respond
-from app.registry.audit import request_id
+from app.api.common.errors import OF_STATUS, respond
+from app.registry.access.audit import request_id
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

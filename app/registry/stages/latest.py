@@ -10,9 +10,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.db.tables import Artifact, Model, Promotion
-from app.registry import stages
 from app.registry.errors import ArtifactsMissing, NothingPromoted
-from app.registry.models import ArtifactRef
+from app.registry.models.catalogue import ArtifactRef
+from app.registry.stages import history
 from app.words import Stage
 
 
@@ -61,7 +61,7 @@ def _query(*, of_version: bool) -> Select[Any]:
         .render_derived(name="wanted")
     )
     version = asked.c.version if of_version else None
-    newest = aliased(Promotion, stages.newest_promotion(asked.c.stage, version).lateral("newest"))
+    newest = aliased(Promotion, history.newest_promotion(asked.c.stage, version).lateral("newest"))
 
     def by_name(column_: InstrumentedAttribute[Any]) -> Any:
         return func.array_agg(aggregate_order_by(column_, Artifact.name.asc()))

@@ -5,12 +5,12 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from app.api import examples
-from app.api.builds import BuildOut
-from app.api.deps import CanBuild, Db, SettingsDep
-from app.api.errors import problems
-from app.api.strict import StrictRoute
-from app.api.text import Line, Lines
+from app.api.builds.answers import BuildOut
+from app.api.common import examples
+from app.api.common.deps import CanBuild, Db, SettingsDep
+from app.api.common.errors import problems
+from app.api.common.strict import StrictRoute
+from app.api.common.text import Line, Lines
 from app.registry.builds import requests
 from app.registry.builds.requests import BuildRequest
 from app.registry.errors import (

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from app.api import bounded
+from app.api.common import bounded
 from app.words import (
     Actor,
     AuditAction,

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Annotated
 
 import psycopg
+from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from psycopg.conninfo import make_conninfo
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 
 from app.db.session import CONNECTION, Database
-from app.registry import latest
-from app.registry.latest import Asked, Latest
+from app.registry.stages import latest
+from app.registry.stages.latest import Asked, Latest
 
 _log = logging.getLogger(__name__)
 
@@ -187,3 +189,11 @@ class KeptAnswers:
             if now - kept.wanted_at > _IDLE_S:
                 del self._kept[asked]
         return bool(self._kept)
+
+
+async def get_kept(request: Request) -> KeptAnswers:
+    kept: KeptAnswers = request.app.state.kept
+    return kept
+
+
+KeptDep = Annotated[KeptAnswers, Depends(get_kept)]

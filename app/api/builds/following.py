@@ -18,7 +18,7 @@ import psycopg
 from anyio import CapacityLimiter, to_thread
 from fastapi.sse import format_sse_event
 
-from app.api.shown import shown_message, step_output
+from app.api.common.shown import shown_message, step_output
 from app.db.session import CONNECTION, Database
 from app.registry.builds import events, following
 from app.registry.builds.following import News, Position

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app.api import bounded, examples
+from app.api.common import bounded, examples
 from app.aws import CloudError
 from app.registry import errors
 from app.registry.errors import RegistryError

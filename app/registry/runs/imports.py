@@ -15,9 +15,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db.tables import Artifact, Model, Promotion
-from app.registry import mirror, stages
+from app.registry import mirror
 from app.registry.prefixes import Prefix
-from app.registry.runs import LISTED
+from app.registry.runs.lifecycle import LISTED
+from app.registry.stages import history
 from app.storage import keys
 from app.storage.bucket import Listed
 from app.words import Actor, LeftOut, Origin, Stage, Verdict
@@ -177,7 +178,7 @@ def _add_promotions(session: Session, models: Mapping[UUID, FoundModel]) -> None
         for stage, at in one.promoted.items()
     )
     for position in dict.fromkeys(position for position, *_ in promoted):
-        stages.lock(session, list(Stage)[position])
+        history.lock(session, list(Stage)[position])
     rows = [
         {
             "model_id": model_id,

@@ -8,25 +8,17 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api import examples
-from app.api.deps import (
-    BucketDep,
-    Db,
-    Limit,
-    PageCursor,
-    PrefixPath,
-    SearchDep,
-    SettingsDep,
-)
-from app.api.errors import problems
-from app.api.promotions import PromotionOut
-from app.api.shown import ShownMessage, ShownOrigin, ShownStage, ShownVerdict
-from app.api.strict import StrictRoute
-from app.api.text import Line
+from app.api.common import examples
+from app.api.common.deps import BucketDep, Db, Limit, PageCursor, PrefixPath, SearchDep, SettingsDep
+from app.api.common.errors import problems
+from app.api.common.shown import ShownMessage, ShownOrigin, ShownStage, ShownVerdict
+from app.api.common.strict import StrictRoute
+from app.api.common.text import Line
+from app.api.stages.promotions import PromotionOut
 from app.aws import CloudError
 from app.db.tables import Model
-from app.registry import models
 from app.registry.errors import NotFound
+from app.registry.models import catalogue
 from app.words import Origin, Stage, Verdict, known
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
@@ -136,7 +128,7 @@ def list_models(
     origin: Annotated[Origin | None, Query(description="Only models that came here in this way.")] = None,
 ) -> ModelPage:
     """Models with their files and promotions. If there are several filters, a model must match all."""
-    page = models.find(
+    page = catalogue.find(
         db,
         limit=limit,
         cursor=cursor,
@@ -161,7 +153,7 @@ def list_models(
 )
 def get(prefix: PrefixPath, db: Db) -> ModelOut:
     """The model with its files, figures, verdict and promotions."""
-    return ModelOut.of(models.get(db, prefix))
+    return ModelOut.of(catalogue.get(db, prefix))
 
 
 @router.get(
@@ -191,6 +183,6 @@ def artifact(
     settings: SettingsDep,
 ) -> RedirectResponse:
     """Redirects to a presigned URL. Follow it without sending your registry token along."""
-    file = models.get_artifact(db, prefix, name)
+    file = catalogue.get_artifact(db, prefix, name)
     url = bucket.presign(file.key, int(settings.presigned_url_lifetime.total_seconds()))
     return RedirectResponse(url, status_code=307, headers={"Cache-Control": "no-store"})

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, func, select, true, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Artifact, Model
-from app.registry.runs import LISTED
+from app.registry.runs.lifecycle import LISTED
 from app.words import MirrorDifference
 
 

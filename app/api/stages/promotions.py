@@ -6,14 +6,14 @@ from typing import Self
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from app.api import examples
-from app.api.deps import AnyCaller, BucketDep, DatabaseDep, KeptDep, PrefixPath
-from app.api.errors import problems
-from app.api.shown import ShownActor, ShownStage
-from app.api.strict import StrictRoute
-from app.api.text import Line, Lines
+from app.api.common import examples
+from app.api.common.deps import AnyCaller, BucketDep, DatabaseDep, PrefixPath
+from app.api.common.errors import problems
+from app.api.common.shown import ShownActor, ShownStage
+from app.api.common.strict import StrictRoute
+from app.api.common.text import Line, Lines
+from app.api.stages.kept import KeptDep
 from app.db.tables import Promotion
-from app.registry import promotions
 from app.registry.errors import (
     BucketUnavailable,
     Forbidden,
@@ -22,7 +22,8 @@ from app.registry.errors import (
     StageChanged,
     Unauthorized,
 )
-from app.registry.promotions import PromotionRequest
+from app.registry.stages import promotions
+from app.registry.stages.promotions import PromotionRequest
 from app.words import Scope, Stage
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)

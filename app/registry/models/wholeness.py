@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.aws import CloudError
-from app.registry.models import ArtifactRef
+from app.registry.models.catalogue import ArtifactRef
 from app.storage.bucket import Bucket
 
 

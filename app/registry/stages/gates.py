@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Model, Promotion
 from app.registry.errors import BucketUnavailable, GateRefused, RegistryError
-from app.registry.models import ArtifactRef
-from app.registry.wholeness import Findings
+from app.registry.models.catalogue import ArtifactRef
+from app.registry.models.wholeness import Findings
 from app.words import Stage, Verdict
 
 

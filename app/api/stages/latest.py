@@ -9,18 +9,18 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api import examples
-from app.api.deps import BucketDep, DatabaseDep, KeptDep, SettingsDep
-from app.api.errors import problems
-from app.api.kept import Answer
-from app.api.shown import ShownVerdict
-from app.api.strict import StrictRoute
-from app.api.text import Line
+from app.api.common import examples
+from app.api.common.deps import BucketDep, DatabaseDep, SettingsDep
+from app.api.common.errors import problems
+from app.api.common.shown import ShownVerdict
+from app.api.common.strict import StrictRoute
+from app.api.common.text import Line
+from app.api.stages.kept import Answer, KeptDep
 from app.aws import CloudError
 from app.db.session import Database
-from app.registry import latest as registry
 from app.registry.errors import ArtifactsMissing, NothingPromoted
-from app.registry.latest import Asked, Latest
+from app.registry.stages import latest as registry
+from app.registry.stages.latest import Asked, Latest
 from app.storage.bucket import Bucket
 from app.words import Stage
 

@@ -1,0 +1,5 @@
+"""Models: what was published, and its files."""
+
+from app.api.models import reading
+
+ROUTERS = (reading.router,)

@@ -1,0 +1,1 @@
+"""Models: what was published, how it was measured, and whether it passed."""

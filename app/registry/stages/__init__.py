@@ -1,0 +1,1 @@
+"""Stages: which model runs where, how it got there, and the way back."""
