@@ -41,7 +41,13 @@ from training.config_parts.values import (
     at_most,
 )
 from training.config_parts.warnings import warnings_of
-from training.config_parts.words import VAGUE_CODE, CleaningStep, Figure, Language
+from training.config_parts.words import (
+    VAGUE_CODE,
+    CleaningStep,
+    Figure,
+    Language,
+    name_in_existing_tools,
+)
 from training.config_parts.writing import toml_document
 
 __all__ = [
@@ -58,6 +64,7 @@ __all__ = [
     "SourceConfig",
     "differences",
     "every_value",
+    "name_in_existing_tools",
     "parse_config",
     "parse_toml",
     "shown",

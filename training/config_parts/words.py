@@ -1,5 +1,6 @@
 """The words that a configuration may use where there is a fixed set of them."""
 
+import re
 from typing import Final, Literal
 
 VAGUE_CODE: Final = "vvvvvvvvvv"
@@ -55,3 +56,9 @@ Language = Literal[
     "UKRAINIAN",
     "WELSH",
 ]
+
+
+def name_in_existing_tools(benchmark: str) -> str:
+    """The name of a benchmark in existing tools, which call `good-goods-descriptions` `good_goods`."""
+    name = re.sub(r"[^a-z0-9]+", "_", benchmark.lower()).strip("_").removesuffix("_descriptions")
+    return name or "benchmark"

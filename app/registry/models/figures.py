@@ -3,35 +3,19 @@
 These files come from anywhere, so whatever cannot be read gives no figures and no error.
 """
 
-import json
-import lzma
 import math
 import re
-import zipfile
-import zlib
-from collections.abc import Iterator
 from typing import IO, Any
 from xml.etree import ElementTree as ET
 
+from app.registry.models.archive import Form, ResultFile, result_files
+
 Figures = dict[str, dict[str, float]]
 
-# The most that is read of one result, and how many results of an archive.
+# The most that is read of one JUnit file.
 LIMIT_BYTES = 4 << 20
-_MOST_FILES = 50
-
-# What reading a broken or encrypted archive, or what is not JSON, can raise.
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-)
 
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?) of (\d+)\s*")
-_TEAMS = re.compile(r"(?:.*/)?benchmark_results_([A-Za-z0-9_-]+)\.json")
 
 
 def of_xml(content: bytes) -> Figures:
@@ -62,32 +46,21 @@ def _of_suite(suite: ET.Element) -> tuple[str, dict[str, float]]:
     return name, figures
 
 
-def of_zip(file: IO[bytes]) -> Figures:
+def of_zip(file: IO[bytes] | bytes) -> Figures:
     """The figures of an archive of results: this registry's files, or those that the team's tools write."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return dict(_of_archive(archive))
-    except _UNREADABLE:
-        return {}
+    return dict(found for result in result_files(file) if (found := of_result(result)) is not None)
 
 
-def _of_archive(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, float]]]:
-    for entry in [entry for entry in archive.infolist() if entry.filename.endswith(".json")][:_MOST_FILES]:
-        teams = _TEAMS.fullmatch(entry.filename)
-        if entry.file_size > LIMIT_BYTES or (teams is None and "/" in entry.filename):
-            continue
-        try:
-            content = json.loads(archive.read(entry))
-        except _UNREADABLE:
-            continue
-        if not isinstance(content, dict):
-            continue
-        if teams is not None:
-            figures, name = _of_team(content), teams[1]
-        else:
-            figures, name = _numbers(content.get("metrics")), str(content.get("benchmark"))
-        if figures:
-            yield name, figures
+def of_result(result: ResultFile) -> tuple[str, dict[str, float]] | None:
+    """The benchmark's name and its figures, from one file. None if the file has no figures."""
+    content = result.content
+    if not isinstance(content, dict) or result.form is Form.TEAMS_DETAILS:
+        return None
+    if result.form is Form.TEAMS_FIGURES:
+        figures, name = _of_team(content), result.benchmark
+    else:
+        figures, name = _numbers(content.get("metrics")), str(content.get("benchmark"))
+    return (name, figures) if figures else None
 
 
 def _of_team(content: dict[str, Any]) -> dict[str, float]:
@@ -100,11 +73,19 @@ def _of_team(content: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
+def number(value: object) -> float | None:
+    """The value as a finite number. None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        # An integer of hundreds of digits.
+        return None
+
+
 def _numbers(content: object) -> dict[str, float]:
     if not isinstance(content, dict):
         return {}
-    return {
-        str(name): float(value)
-        for name, value in content.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    found = {str(name): number(value) for name, value in content.items()}
+    return {name: value for name, value in found.items() if value is not None}

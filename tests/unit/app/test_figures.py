@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.registry.models import figures
+from app.registry.models import archive, figures
 
 OURS = """<testsuites><testsuite name="everyday" tests="3" failures="1">
 <testcase classname="everyday" name="top_1"><system-out>0.6200 of 200</system-out></testcase>
@@ -37,13 +37,16 @@ def test_of_a_suite_without_shares_the_numbers_of_tests_are_kept() -> None:
 def test_an_archive_of_this_registry_and_one_of_the_team_are_read() -> None:
     ours = {"benchmark": "everyday", "metrics": {"count": 2, "top_1": 0.5}, "predictions": []}
     teams = {"result1Percent": 50, "inTop5Percent": 75.0, "answeredPercent": 100}
-    found = figures.of_zip(
-        packed({"everyday.json": ours, "benchmarking_data/results/benchmark_results_vague.json": teams})
-    )
-    assert found == {
-        "everyday": {"count": 2, "top_1": 0.5},
-        "vague": {"top_1": 0.5, "top_5": 0.75, "no_result": 0},
-    }
+    path = "benchmarking_data/results/benchmark_results_vague.json"
+    assert figures.of_zip(packed({"everyday.json": ours})) == {"everyday": {"count": 2, "top_1": 0.5}}
+    assert figures.of_zip(packed({path: teams})) == {"vague": {"top_1": 0.5, "top_5": 0.75, "no_result": 0}}
+
+
+def test_beside_this_registrys_own_files_the_copies_for_the_teams_tools_are_not_read_again() -> None:
+    ours = {"benchmark": "good-goods-descriptions", "metrics": {"top_1": 0.5}}
+    copy = "benchmarking_data/results/benchmark_results_good_goods.json"
+    found = figures.of_zip(packed({copy: {"result1Percent": 50}, "good-goods-descriptions.json": ours}))
+    assert found == {"good-goods-descriptions": {"top_1": 0.5}}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,7 @@ def test_an_archive_of_this_registry_and_one_of_the_team_are_read() -> None:
         "[" * 100_000,
         {"benchmark": "x", "metrics": {"top_1": "NaN", "count": None, "ok": True}},
         '{"benchmark": "x", "metrics": {"top_1": NaN}}',
+        {"benchmark": "x", "metrics": {"top_1": 10**400}},
     ],
 )
 def test_a_result_that_cannot_be_read_gives_no_figures(content: object) -> None:
@@ -69,7 +73,7 @@ def test_of_an_archive_with_a_broken_result_the_others_are_read() -> None:
 
 
 def test_a_result_that_is_too_large_is_not_read() -> None:
-    assert figures.of_zip(packed({"x.json": " " * (figures.LIMIT_BYTES + 1)})) == {}
+    assert figures.of_zip(packed({"x.json": " " * (archive.FILE_LIMIT_BYTES + 1)})) == {}
 
 
 @given(st.binary(max_size=300))
