@@ -39,7 +39,7 @@ _TEAMS = re.compile(r"(?:.*/)?benchmark_(results|details)_([A-Za-z0-9_-]+)\.json
 
 
 class Form(StrEnum):
-    """What a file holds: all about a benchmark, as we write it, or one of the two parts that the team writes."""
+    """What a file holds: all about a benchmark, as we write it, or one of the two parts of the team."""
 
     OURS = "ours"
     TEAMS_FIGURES = "results"
