@@ -14,7 +14,7 @@ from app.api.common.shown import ShownActor, ShownMessage, ShownRunKind, ShownRu
 from app.api.common.strict import StrictRoute
 from app.db.tables import Run
 from app.registry import mirror
-from app.registry.errors import Forbidden, NotFound, RunActive, Unauthorized
+from app.registry.errors import NotFound, RunActive
 from app.registry.runs import lifecycle
 from app.words import RunKind, RunState, Scope
 
@@ -180,7 +180,7 @@ def get(id: RunId, db: Db) -> RunOut:  # noqa: A002 - the contract's name
     operation_id="runs:stop",
     summary="Stop a run",
     response_description="The run as it is now",
-    responses=problems(NotFound, Unauthorized, Forbidden),
+    responses=problems(NotFound),
 )
 def stop(id: RunId, who: AnyCaller, db: Db) -> RunOut:  # noqa: A002 - the contract's name
     """End the run with what it has done so far. It changes nothing any more from then on.
@@ -228,7 +228,7 @@ def backlog(db: Db) -> MirrorOut:
     summary="Compare the bucket with the registry",
     status_code=202,
     response_description="The run that does it",
-    responses=problems(RunActive, Unauthorized, Forbidden),
+    responses=problems(RunActive),
 )
 def reconcile(body: ReconciliationCreate, who: CanAdminister, db: Db) -> RunOut:
     """Find markers that are missing or unknown, files that are missing or different, and stray objects.
@@ -245,7 +245,7 @@ def reconcile(body: ReconciliationCreate, who: CanAdminister, db: Db) -> RunOut:
     summary="Import the models of a bucket that was filled before",
     status_code=202,
     response_description="The run that does it",
-    responses=problems(RunActive, Unauthorized, Forbidden),
+    responses=problems(RunActive),
 )
 def import_models(body: ImportCreate, who: CanAdminister, db: Db) -> RunOut:
     """Record every model that other tools have put into the bucket, with its figures and promotions.

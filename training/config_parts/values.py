@@ -95,7 +95,7 @@ def _folder_path(value: str) -> str:
 
 def _file_path(value: str) -> str:
     _folder_path(value)
-    if not value.replace(".", "").replace("/", ""):
+    if value.rpartition("/")[2] in ("", "."):
         raise ValueError(f"is {shown(value)}, which is a folder. Name a file.")
     return value
 

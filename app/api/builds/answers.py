@@ -59,14 +59,14 @@ class ProgressOut(BaseModel):
         ge=0, le=100, description="How much of the phase is done, in percent.", examples=[37.5]
     )
     eta_seconds: float | None = Field(
-        default=None, ge=0, description="Estimated seconds until the phase ends."
+        ge=0, description="Estimated seconds until the phase ends. Null while that cannot be told."
     )
 
     @classmethod
     def of(cls, stored: dict[str, Any] | None) -> Self | None:
         """None for progress that makes no sense, because progress is only for display and the job goes on."""
         try:
-            return None if stored is None else cls.model_validate(stored)
+            return None if stored is None else cls.model_validate({"eta_seconds": None, **stored})
         except ValidationError:
             return None
 

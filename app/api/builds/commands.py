@@ -8,7 +8,7 @@ from app.api.common.deps import CanBuild, Db
 from app.api.common.errors import problems
 from app.api.common.strict import StrictRoute
 from app.registry.builds import cancellation
-from app.registry.errors import BuildEnded, Forbidden, NotFound, Unauthorized
+from app.registry.errors import BuildEnded, NotFound
 
 router = APIRouter(tags=["builds"], route_class=StrictRoute)
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["builds"], route_class=StrictRoute)
     summary="Cancel a build",
     status_code=202,
     response_description="The build is being cancelled, or was cancelled before",
-    responses=problems(NotFound, BuildEnded, Unauthorized, Forbidden),
+    responses=problems(NotFound, BuildEnded),
 )
 def cancel(id: BuildId, who: CanBuild, db: Db) -> BuildOut:  # noqa: A002 - the contract's name
     """The answer comes at once. A queued build is `cancelled` in it already.

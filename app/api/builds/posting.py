@@ -16,10 +16,8 @@ from app.registry.builds.requests import BuildRequest
 from app.registry.errors import (
     ConfigDiffers,
     Conflict,
-    Forbidden,
     InvalidConfig,
     PrefixCollision,
-    Unauthorized,
 )
 from app.registry.prefixes import NotNeeded
 from app.words import Scope, Stage
@@ -93,7 +91,7 @@ class BuildAnswerOut(BaseModel):
             "model": BuildAnswerOut,
             "description": "The prefix has a model or a build, no model is needed, or it was a dry run",
         },
-        **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig, Unauthorized, Forbidden),
+        **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig),
     },
 )
 def create(

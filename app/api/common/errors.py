@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -93,6 +93,9 @@ OF_STATUS: dict[int, ProblemKind] = {
         ProblemKind(HTTPStatus.REQUEST_TIMEOUT, "request-timeout", "The request did not arrive in time"),
         ProblemKind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large"),
         ProblemKind(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not plain JSON"
+        ),
+        ProblemKind(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large"
         ),
         INTERNAL,
@@ -120,10 +123,26 @@ class Problem(BaseModel):
     detail: str = Field(examples=["There is no model 0.0.2-aff1242. GET /models lists the models."])
 
 
+# What every endpoint can raise: any caller can lack a token or a scope, send a parameter that is wrong, meet
+# a database that is away, or find a defect. The last is not in the table, so it counts as an internal error.
+_ALWAYS = (errors.Unauthorized, errors.Forbidden, errors.Invalid, OperationalError, Exception)
+
+# What the reading of a body can end with, whatever the endpoint is.
+_OF_BODIES = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+
+
 def problems(*raised: type[Exception]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint that can raise these, in addition to what every endpoint can raise."""
+    return _responses(kind_of(error) for error in (*raised, *_ALWAYS))
+
+
+def _responses(kinds: Iterable[ProblemKind]) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int, list[ProblemKind]] = {}
-    for kind in dict.fromkeys(kind_of(error) for error in (*raised, errors.Invalid, OperationalError)):
+    for kind in dict.fromkeys(kinds):
         by_status.setdefault(kind.status, []).append(kind)
     return {
         status: {
@@ -177,13 +196,29 @@ def document(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schemas = generate()["components"]["schemas"]
+            whole = generate()
+            schemas = whole["components"]["schemas"]
             schemas["Problem"] = Problem.model_json_schema()
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
+            for methods in whole["paths"].values():
+                for operation in methods.values():
+                    _complete(operation)
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    """Add what follows for an operation from what it has: the problems of bodies, and the optional token."""
+    responses = operation["responses"]
+    if "requestBody" in operation:
+        of_bodies = _responses(OF_STATUS[status] for status in _OF_BODIES)
+        added = responses | {str(status): response for status, response in of_bodies.items()}
+        operation["responses"] = dict(sorted(added.items()))
+    if str(int(HTTPStatus.UNAUTHORIZED)) in responses:
+        # Reading needs a token or not, as REGISTRY_ACCESS says. `{}` stands for no token.
+        operation.setdefault("security", [{}, {"HTTPBearer": []}])
 
 
 def _methods(app: FastAPI) -> Callable[[str], set[str]]:
@@ -219,12 +254,9 @@ def install(app: FastAPI) -> None:
         return respond(kind, exc.message, headers, **exc.facts)
 
     @app.exception_handler(RequestValidationError)
-    def invalid_request(request: Request, exc: RequestValidationError) -> JSONResponse:
+    def invalid_request(_: Request, exc: RequestValidationError) -> JSONResponse:
         found = [_problem(error) for error in exc.errors()]
         detail = bounded.joined([f"{problem['where']}: {problem['message']}" for problem in found])
-        if request.method != "GET" and "json" not in request.headers.get("Content-Type", ""):
-            # curl sends a form unless it is told otherwise.
-            detail += ". Send JSON, and the header `Content-Type: application/json`."
         return respond(kind_of(errors.Invalid), detail, problems=found)
 
     @app.exception_handler(HTTPException)

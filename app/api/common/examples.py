@@ -350,6 +350,11 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "method-not-allowed": ("/builds takes only GET, HEAD, POST. See GET /docs.", {}),
     "request-timeout": ("The body did not arrive in time. Send the request again.", {}),
     "body-too-large": ("The body is larger than 4,194,304 bytes. Send less.", {}),
+    "unsupported-media-type": (
+        "The body came with the content type 'application/x-www-form-urlencoded'. Send JSON, with the header "
+        "`Content-Type: application/json`.",
+        {},
+    ),
     "headers-too-large": ("The headers and the URL together are larger than 32,768 bytes. Send less.", {}),
     "internal-error": (
         "This is a defect of the registry; its log has the details. Nothing was changed.",

@@ -1,26 +1,31 @@
-"""Refuses unknown query parameters and broken JSON for every endpoint, before the endpoint runs."""
+"""Refuses unknown query parameters, other bodies than JSON, and broken JSON, before an endpoint runs."""
 
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
+from app.api.common import bounded
 from app.registry.access.callers import AccessPolicy
 
 _READS = ("GET", "HEAD")
+_JSON = "application/json"
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """A route that identifies the caller, and refuses query parameters that are unknown or given twice.
+    """A route that identifies the caller, and refuses query parameters that are unknown or given twice, and
+    bodies that are not announced as JSON.
 
-    It does both before the body is read, because callers without a token must not cost memory. If unknown
+    It does so before the body is read, because callers without a token must not cost memory. If unknown
     parameters were ignored, `?verison=1.0.0` would be answered as if no version had been asked for.
     """
 
@@ -30,8 +35,8 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         known = sorted(_query_parameters(self.dependant))
-
         public = self.public
+        takes_body = self.body_field is not None
 
         async def strict(request: Request) -> Response:
             if not public:
@@ -40,6 +45,8 @@ class StrictRoute(APIRoute):
             # Most calls have no query, so they skip the check.
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)
+            if takes_body:
+                _refuse_other_types(request)
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strict
@@ -81,6 +88,27 @@ def _refuse_unknown(request: Request, known: list[str]) -> None:
         raise RequestValidationError(
             [{"type": type_, "loc": ("query", name), "msg": msg} for type_, name, msg in problems]
         )
+
+
+def _refuse_other_types(request: Request) -> None:
+    """Raises an HTTPException unless the body is announced as JSON that is not compressed.
+
+    curl announces a form unless it is told otherwise, and a page of another site can send a form or a plain
+    text with a browser's credentials.
+    """
+    given = request.headers.get("Content-Type", "")
+    if given.partition(";")[0].strip().lower() != _JSON:
+        came = f"with the content type {bounded.text(given, 100)!r}" if given else "without a content type"
+        message = f"The body came {came}. Send JSON, with the header `Content-Type: {_JSON}`."
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, headers={"Accept": _JSON})
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        message = (
+            f"The body has the encoding {bounded.text(coding, 100)!r}. Send it uncompressed, without the "
+            "header `Content-Encoding`."
+        )
+        headers = {"Accept-Encoding": "identity"}
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, headers=headers)
 
 
 class StrictRequest(Request):

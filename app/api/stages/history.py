@@ -16,12 +16,10 @@ from app.api.stages.kept import KeptDep
 from app.api.stages.promotions import PromotionOut
 from app.registry.errors import (
     BucketUnavailable,
-    Forbidden,
     GateRefused,
     NotFound,
     NothingToRollBackTo,
     StageChanged,
-    Unauthorized,
 )
 from app.registry.stages import history, rollbacks
 from app.registry.stages.history import Current, Period
@@ -173,9 +171,7 @@ def list_history(
     summary="Go back to a model that ran in the stage before",
     status_code=201,
     response_description="The stage runs the earlier model from now on",
-    responses=problems(
-        NotFound, StageChanged, NothingToRollBackTo, GateRefused, BucketUnavailable, Unauthorized, Forbidden
-    ),
+    responses=problems(NotFound, StageChanged, NothingToRollBackTo, GateRefused, BucketUnavailable),
 )
 def rollback(
     stage: StagePath,

@@ -16,11 +16,9 @@ from app.api.stages.kept import KeptDep
 from app.db.tables import Promotion
 from app.registry.errors import (
     BucketUnavailable,
-    Forbidden,
     GateRefused,
     NotFound,
     StageChanged,
-    Unauthorized,
 )
 from app.registry.stages import promotions
 from app.registry.stages.promotions import PromotionRequest
@@ -87,7 +85,7 @@ class PromotionCreate(BaseModel):
     response_description="The stage runs this model from now on",
     responses={
         200: {"model": PromotionOut, "description": "The stage already runs this model; nothing changed"},
-        **problems(NotFound, GateRefused, StageChanged, BucketUnavailable, Unauthorized, Forbidden),
+        **problems(NotFound, GateRefused, StageChanged, BucketUnavailable),
     },
 )
 def promote(

@@ -222,6 +222,57 @@ def test_a_body_that_is_not_clear_json_is_refused_with_the_reason(
     assert len(message) < 300
 
 
+# The type of a body
+
+
+@pytest.mark.parametrize("path", [path for _, path, operation in operations() if "requestBody" in operation])
+@pytest.mark.parametrize(
+    "type_",
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/merge-patch+json",
+        "application/jsonx",
+        "json",
+    ],
+    ids=str,
+)
+def test_a_body_that_is_not_announced_as_json_is_refused(
+    unchanged_api: TestClient, path: str, type_: str | None
+) -> None:
+    headers = {} if type_ is None else {"Content-Type": type_}
+    # The type is refused before the body is parsed, so a broken one does not matter.
+    for content in (b"", b"{", json.dumps(BODIES[path]).encode()):
+        answer = unchanged_api.post(address(path), content=content, headers=headers)
+        assert (answer.status_code, answer.headers["accept"]) == (415, "application/json")
+        problem = answer.json()
+        assert problem["type"] == "/problems/unsupported-media-type"
+        assert (repr(type_) if type_ else "without a content type") in problem["detail"]
+        assert "`Content-Type: application/json`" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "type_",
+    ["application/json", "Application/JSON", "application/json;charset=utf-8", "application/json ; x"],
+)
+def test_json_can_be_announced_in_every_usual_way(unchanged_api: TestClient, type_: str) -> None:
+    answer = unchanged_api.post("/builds", content=b"{}", headers={"Content-Type": type_})
+    assert answer.status_code == 422
+    assert "body.sha: Field required" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip"])
+def test_a_compressed_body_is_refused(unchanged_api: TestClient, coding: str) -> None:
+    answer = unchanged_api.post(
+        "/builds", content=b"\x1f\x8b\x08\x00", headers=JSON | {"Content-Encoding": coding}
+    )
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert answer.json()["detail"].startswith(f"The body has the encoding '{coding}'. Send it uncompressed")
+
+
 # How large an answer can get
 
 

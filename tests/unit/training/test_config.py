@@ -345,6 +345,14 @@ def test_a_path_that_leads_outside_or_can_never_work_is_refused(key: str, path: 
     assert message.isprintable()
 
 
+@pytest.mark.parametrize("path", [".", "./", "raw/", "raw/."])
+def test_a_path_that_can_only_be_a_folder_is_refused_for_a_file(path: str) -> None:
+    for key in (key for key in PATHS if key.endswith("_file")):
+        ((found, _, message),) = problems(f'{MINIMAL}{key} = "{path}"\n')
+        assert found == key
+        assert "is a folder. Name a file." in message
+
+
 def test_every_key_with_a_path_is_covered() -> None:
     assert len(PATHS) == 15
 
