@@ -20,6 +20,9 @@ from training.progress import Progress
 from training.sources.rows import read_csv
 from training.storable import one_line
 
+# The version of the way in which figures are measured. It rises when the same model would get other figures,
+# because only figures of the same version can be compared.
+MEASUREMENT: Final = 1
 SHORTEST_DROPPED: Final = 2
 RANKS: Final = 5
 # The levels of the nomenclature at which the first result can be right, by their digits.
@@ -50,7 +53,7 @@ class Measured:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {"count": len(self.results), **self.figures}
+        return {"count": len(self.results), **self.figures, "measurement": MEASUREMENT}
 
     def to_json(self) -> str:
         codes: Sequence[str | None] = self.benchmark.codes or [None] * len(self.results)
@@ -206,6 +209,7 @@ def junit(measured: Sequence[Measured], config: SearchConfig) -> "ET.ElementTree
         properties = ET.SubElement(suite, "properties")
         for key, value in [
             ("count", len(one.results)),
+            ("measurement", MEASUREMENT),
             *((f"left_out.{reason}", count) for reason, count in sorted(one.benchmark.left_out.items())),
         ]:
             ET.SubElement(properties, "property", name=key, value=str(value))

@@ -102,7 +102,7 @@ QUEUED: dict[str, Any] = {
 
 NEEDED: dict[str, Any] = QUEUED | {"outcome": "needed", "build": None}
 
-METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05}}
+METRICS = {"everyday": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05, "measurement": 1}}
 
 AUDIT_ENTRY: dict[str, Any] = {
     "id": 41,

@@ -59,7 +59,9 @@ class ModelOut(BaseModel):
     build: UUID | None = Field(description="The build that made the model. Null for an imported model.")
     published_at: datetime
     metrics: dict[str, Any] = Field(
-        description="The figures of each benchmark, by its name.", examples=[examples.METRICS]
+        description="The figures of each benchmark, by its name. `measurement` is the version of the way in "
+        "which they were measured, and 1 where it is absent. Only figures of one version can be compared.",
+        examples=[examples.METRICS],
     )
     verdict: ShownVerdict = Field(
         description="The verdict of the validation. `unknown` for a model that was imported without one."

@@ -5,6 +5,7 @@ These files come from anywhere, so whatever cannot be read gives no figures and 
 
 import math
 import re
+from collections.abc import Mapping
 from typing import IO, Any
 from xml.etree import ElementTree as ET
 
@@ -14,6 +15,10 @@ Figures = dict[str, dict[str, float]]
 
 # The most that is read of one JUnit file.
 LIMIT_BYTES = 4 << 20
+
+# Among the figures of a benchmark, the version of the way in which they were measured.
+MEASUREMENT = "measurement"
+_FIRST_MEASUREMENT = 1
 
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?) of (\d+)\s*")
 
@@ -34,15 +39,18 @@ def of_xml(content: bytes) -> Figures:
 
 def _of_suite(suite: ET.Element) -> tuple[str, dict[str, float]]:
     name, figures = suite.get("name", ""), dict[str, float]()
+    stamps = (one.get("value", "") for one in suite.iter("property") if one.get("name") == MEASUREMENT)
     for case in suite.findall("testcase"):
         found = _SHARE.fullmatch(case.findtext("system-out", ""))
         # A chapter's figures are in a class of their own.
         if found is not None and case.get("classname") == name:
             figures |= {"count": float(found[2]), case.get("name", ""): float(found[1])}
     if not figures:
-        for number in ("tests", "failures"):
-            if suite.get(number, "").isdecimal():
-                figures[number] = float(suite.get(number, ""))
+        for key in ("tests", "failures"):
+            if re.fullmatch(r"[0-9]{1,9}", suite.get(key, "")):
+                figures[key] = float(suite.get(key, ""))
+    elif re.fullmatch(r"[0-9]{1,9}", stamp := next(stamps, "")):
+        figures[MEASUREMENT] = float(stamp)
     return name, figures
 
 
@@ -71,6 +79,17 @@ def _of_team(content: dict[str, Any]) -> dict[str, float]:
     if "answeredPercent" in found:
         figures["no_result"] = 1 - found["answeredPercent"] / 100
     return figures
+
+
+def measurement_of(figures: object) -> int:
+    """The version of the way in which a benchmark's figures were measured.
+
+    Only figures with the same version can be compared. Figures that do not name it were measured in the first
+    way, as those of earlier releases and of the team's tools are.
+    """
+    value = figures.get(MEASUREMENT) if isinstance(figures, Mapping) else None
+    stamp = number(value)
+    return int(stamp) if stamp is not None and stamp >= _FIRST_MEASUREMENT else _FIRST_MEASUREMENT
 
 
 def number(value: object) -> float | None:

@@ -50,12 +50,11 @@ class Answer:
 class Results:
     """The results of one benchmark.
 
-    Figures are shares in [0, 1], except `count`. `measurement` is the version of the way in which they were
-    measured: only figures with the same version can be compared. `answers` is empty if the archive has none.
+    Figures are shares in [0, 1], except `count` and `measurement`; None if the archive has none.
+    `figures.measurement_of` says which figures can be compared. `answers` is empty if the archive has none.
     """
 
     name: str
-    measurement: int = 1
     figures: dict[str, float] | None = None
     answers: tuple[Answer, ...] = ()
 
@@ -76,7 +75,7 @@ def of_zip(file: IO[bytes] | bytes) -> dict[str, Results]:
         there = found.get(name, Results(name))
         measured = figures.of_result(result)
         if measured is not None:
-            there = replace(there, figures=measured[1], measurement=_measurement(result))
+            there = replace(there, figures=measured[1])
         answers = tuple(_answers(result))
         if answers:
             there = replace(there, answers=answers)
@@ -89,12 +88,6 @@ def _name(result: ResultFile) -> str:
     if result.form is Form.OURS and isinstance(result.content, dict):
         return str(result.content.get("benchmark"))
     return result.benchmark
-
-
-def _measurement(result: ResultFile) -> int:
-    """The version of the measurement. Archives that do not name it were measured in the first way."""
-    value = result.content.get("measurement") if isinstance(result.content, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
 def _answers(result: ResultFile) -> Iterator[Answer]:

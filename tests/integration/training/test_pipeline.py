@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from local.simcloud.processes import carrying
 from training.cli import app
 from training.config import parse_config, toml_document
+from training.evaluation.benchmark import MEASUREMENT
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -161,7 +162,7 @@ def test_the_benchmark_measures_every_set(build: Path) -> None:
     metrics = result(build, "benchmark")["metrics"]
     assert metrics["everyday"]["count"] == 6
     assert metrics["everyday"]["top_1"] >= 0.5
-    assert metrics["vague"] == {"count": 2, "no_result": 1.0}
+    assert metrics["vague"] == {"count": 2, "no_result": 1.0, "measurement": MEASUREMENT}
     assert (build / "output" / "benchmark_results.xml").is_file()
 
 

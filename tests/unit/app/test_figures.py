@@ -86,3 +86,24 @@ def test_entities_that_grow_are_not_expanded() -> None:
     laughs = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
     xml = f'<!DOCTYPE x [<!ENTITY e0 "ha">{laughs}]><testsuite name="&e11;" tests="1"/>'
     assert figures.of_xml(xml.encode()) == {}
+
+
+@pytest.mark.parametrize(
+    ("stamp", "version"),
+    [(2, 2), (2.0, 2), (None, 1), (True, 1), ("2", 1), (0, 1), (-1, 1), (float("nan"), 1), (10**400, 1)],
+)
+def test_figures_without_a_readable_version_were_measured_in_the_first_way(
+    stamp: object, version: int
+) -> None:
+    assert figures.measurement_of({"top_1": 0.5, "measurement": stamp}) == version
+    assert figures.measurement_of({"top_1": 0.5}) == figures.measurement_of(stamp) == 1
+
+
+def test_the_version_of_the_measurement_is_read_from_both_result_files() -> None:
+    suite = OURS.replace(
+        "<testcase", '<properties><property name="measurement" value="2"/></properties><testcase', 1
+    )
+    assert figures.of_xml(suite.encode())["everyday"]["measurement"] == 2
+    content = {"benchmark": "everyday", "metrics": {"top_1": 0.5, "measurement": 2}}
+    found = figures.of_zip(packed({"everyday.json": content}))["everyday"]
+    assert figures.measurement_of(found) == 2

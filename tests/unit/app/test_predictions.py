@@ -15,7 +15,6 @@ from training.config import name_in_existing_tools
 RESULTS = [{"code": "610910", "score": 0.75}, {"code": "620342", "score": 0.25}]
 OURS = {
     "schema": 1,
-    "measurement": 2,
     "benchmark": "everyday",
     "metrics": {"count": 2, "top_1": 0.5},
     "predictions": [
@@ -38,12 +37,12 @@ def packed(files: dict[str, object], method: int = zipfile.ZIP_DEFLATED) -> byte
 def test_each_description_has_its_codes_and_the_predictions_in_their_order() -> None:
     found = predictions.of_zip(packed({"everyday.json": OURS}))
     assert found == {
-        "everyday": Results("everyday", 2, {"count": 2, "top_1": 0.5}, (TROUSERS, Answer("goods", (), ())))
+        "everyday": Results("everyday", {"count": 2, "top_1": 0.5}, (TROUSERS, Answer("goods", (), ())))
     }
     assert [answer.rank for answer in found["everyday"].answers] == [2, None]
 
 
-def test_the_teams_figures_and_details_make_one_result_of_the_first_measurement() -> None:
+def test_the_teams_figures_and_details_make_one_result() -> None:
     details = [{"description": "cotton trousers", "correct_code": "620342", "predictions": RESULTS}]
     files: dict[str, object] = {
         f"{FOLDER}benchmark_details_classified.json": details,
@@ -52,8 +51,8 @@ def test_the_teams_figures_and_details_make_one_result_of_the_first_measurement(
         f"{FOLDER}running_losses.json": {"epoch_1": {"accuracy": 90, "average_loss": 0.1}},
     }
     assert predictions.of_zip(io.BytesIO(packed(files))) == {
-        "classified": Results("classified", 1, {"top_1": 0.5, "top_5": 1}, (TROUSERS,)),
-        "vague": Results("vague", 1, {"no_result": 0.75}),
+        "classified": Results("classified", {"top_1": 0.5, "top_5": 1}, (TROUSERS,)),
+        "vague": Results("vague", {"no_result": 0.75}),
     }
 
 
@@ -75,14 +74,6 @@ def test_a_row_that_cannot_be_read_is_left_out(row: object) -> None:
     ]
     found = predictions.of_zip(packed({"a.json": OURS | {"predictions": rows}}))
     assert found["everyday"].answers == (Answer("x", (), ()),)
-
-
-@pytest.mark.parametrize("measurement", [True, "2", 0, -1, 2.5, None])
-def test_a_measurement_that_is_not_a_version_counts_as_the_first(measurement: object) -> None:
-    assert (
-        predictions.of_zip(packed({"a.json": OURS | {"measurement": measurement}}))["everyday"].measurement
-        == 1
-    )
 
 
 def test_what_would_take_much_memory_is_not_read() -> None:

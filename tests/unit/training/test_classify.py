@@ -17,6 +17,7 @@ from training.config import VAGUE_CODE, parse_config
 from training.embedding.encoder import Embeddings, Encoder
 from training.errors import FailureCode, TrainingError
 from training.evaluation.benchmark import (
+    MEASUREMENT,
     Benchmark,
     Measured,
     measure,
@@ -182,7 +183,11 @@ def test_a_benchmark_with_one_column_measures_refusals(tmp_path: Path) -> None:
     (vague,) = read_benchmarks(tmp_path, 6)
     assert (vague.name, vague.codes) == ("vague", None)
     measured = measure(vague, classifier(["010121", "851610"], vague=frozenset({"goods"})), QUIET)
-    assert measured.metrics == {"count": 3, "no_result": pytest.approx(1 / 3, abs=1e-6)}
+    assert measured.metrics == {
+        "count": 3,
+        "no_result": pytest.approx(1 / 3, abs=1e-6),
+        "measurement": MEASUREMENT,
+    }
 
 
 def test_the_name_of_a_benchmark_has_no_control_characters(tmp_path: Path) -> None:
@@ -254,7 +259,7 @@ def test_results_are_written_as_junit_and_json_with_the_same_bytes_twice(tmp_pat
     assert failed == ["top_1"]
     with zipfile.ZipFile(tmp_path / "one" / "benchmark_results.zip") as archive:
         content = json.loads(archive.read("b.json"))
-    assert content["metrics"] == {"count": 2, "top_1": 0.5, "chapter": 0.5}
+    assert content["metrics"] == {"count": 2, "top_1": 0.5, "chapter": 0.5, "measurement": MEASUREMENT}
     assert content["left_out"] == {"ambiguous": 3}
     assert content["predictions"] == [
         {"description": "x", "code": "010121", "results": [{"code": "010121", "score": 0.75}]},
