@@ -1,12 +1,17 @@
 """AWS clients, and the one place that translates their errors into errors that say what to do."""
 
+import gzip
+import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -23,6 +28,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as NoConnection,
 )
+from botocore.loaders import JSONFileLoader
 
 from app.settings import Settings
 from app.words import FailureCode
@@ -173,7 +179,36 @@ def translated() -> Iterator[None]:
 @cache
 def session() -> boto3.session.Session:
     """One for the process: each session would load its own copy of AWS's descriptions of its services."""
-    return boto3.session.Session()
+    core = botocore.session.get_session()
+    core.get_component("data_loader").file_loader = _WithoutDocumentation()
+    return boto3.session.Session(botocore_session=core)
+
+
+class _WithoutDocumentation(JSONFileLoader):
+    """Reads AWS's descriptions of its services without their documentation, and equal words only once.
+
+    A client keeps the description of its service. botocore itself keeps every sentence about every field in
+    it, and one string for each mention of a name. Without them, S3's and EC2's need 17 MiB instead of 31.
+    """
+
+    def load_file(self, file_path: str) -> object:
+        for suffix, opened in ((".json", open), (".json.gz", gzip.open)):
+            path = Path(file_path + suffix)
+            if path.is_file():
+                with opened(path, "rt", encoding="utf-8") as file:
+                    return json.load(file, object_pairs_hook=_essential)
+        return None
+
+
+def _essential(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    return {name: _only_once(name, value) for name, value in pairs}
+
+
+def _only_once(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    # botocore expects the documentation to be there, so it stays, but says nothing.
+    return "" if name == "documentation" else sys.intern(value)
 
 
 # A session's clients must be made by one thread at a time.

@@ -101,6 +101,19 @@ class StepFault(Fault):
         return self.match in call.request and self.step in self.running()
 
 
+def service_environment(cloud: SimCloud, database: Database, repository: Path) -> dict[str, str]:
+    """What the service's processes need to know. Nothing of the caller's own AWS account is in it."""
+    return {
+        **{name: at for name, at in os.environ.items() if not name.startswith(("AWS_", "REGISTRY_"))},
+        **cloud.environment(),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_URL": database.conninfo,
+        "REGISTRY_SSH_PORT": str(cloud.ssh_port),
+        "REGISTRY_CODE_REPOSITORY": str(repository),
+    }
+
+
 @dataclass
 class Lab:
     """Postgres, the simulated AWS and the fake training's repository. Each cell gets a scene of its own."""
@@ -194,15 +207,7 @@ class Scene:
 
     def environment(self) -> dict[str, str]:
         """What the service's processes of this scene need to know."""
-        return {
-            **{name: at for name, at in os.environ.items() if not name.startswith(("AWS_", "REGISTRY_"))},
-            **self.lab.cloud.environment(),
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "PYTHONPATH": str(ROOT),
-            "DATABASE_URL": self.database.conninfo,
-            "REGISTRY_SSH_PORT": str(self.lab.cloud.ssh_port),
-            "REGISTRY_CODE_REPOSITORY": str(self.lab.repository.folder),
-        }
+        return service_environment(self.lab.cloud, self.database, self.lab.repository.folder)
 
     def start_worker(self, *, quick: bool = True) -> subprocess.Popen[bytes]:
         """`quick` workers notice each other's deaths sooner than with the default settings."""
