@@ -18,6 +18,7 @@ from app.api.problem_pages import router as problem_pages
 from app.api.stages.kept import KeptAnswers
 from app.db.session import Database
 from app.registry.access.callers import AccessPolicy
+from app.registry.models.thresholds import default_thresholds
 from app.settings import Settings
 from app.storage.bucket import Bucket
 
@@ -47,7 +48,10 @@ TAGS = [
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API for one database and one bucket. Settings that are not given are read from the environment."""
+    """The API for one database and one bucket. Settings that are not given are read from the environment.
+
+    Raises SettingsError if the file of thresholds that they name cannot be used.
+    """
     settings = settings or Settings()
     # With its overflow, the pool has a connection for each of FastAPI's threads for blocking endpoints.
     database = Database(settings.database_url.get_secret_value(), pool_size=20)
@@ -80,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = database
     app.state.access = AccessPolicy(settings.access, settings.api_tokens)
     app.state.bucket = bucket
+    app.state.default_thresholds = default_thresholds(settings)
     app.state.kept = KeptAnswers(database, settings.latest_max_age)
     app.state.following = Following(database)
     app.state.bucket_probe = BucketProbe(bucket.check)

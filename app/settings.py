@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import time, timedelta
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -190,12 +191,17 @@ class Settings(BaseSettings):
         default=time(3, 0),
         description="when, each night in UTC, the bucket is compared with the database",
     )
+    thresholds_file: Path | None = Field(
+        default=None,
+        description="a file of thresholds for builds that are posted without one; the API reads it at its "
+        "start",
+    )
     accuracy_tolerance: float = Field(
         default=0.02,
         ge=0,
         le=1,
-        description="how far the share of right answers in a benchmark may fall below that of production's "
-        "model before the verdict is `failed`",
+        description="how far the share of right answers in a benchmark may fall below the baseline's before "
+        "the verdict is `failed`, where no thresholds are given",
     )
 
     @classmethod

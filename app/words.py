@@ -181,6 +181,21 @@ class Verdict(StrEnum):
         return self is not Verdict.UNKNOWN
 
 
+class Direction(StrEnum):
+    """Which way a figure gets better."""
+
+    INCREASE_IS_GOOD = "increase_is_good"
+    INCREASE_IS_BAD = "increase_is_bad"
+
+
+class Breach(StrEnum):
+    """How far a figure got worse than its threshold allows, from the worst on."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
 class Origin(StrEnum):
     """Where a model comes from: a build of this registry, or a bucket that was filled before it existed."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONFIG = "search-config.toml"
+THRESHOLDS = "benchmark-thresholds.toml"
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
@@ -50,6 +51,11 @@ class Checkout:
             raise CheckoutError(message)
         return config_at(self.folder, base)
 
+    def thresholds(self) -> str | None:
+        """benchmark-thresholds.toml at the commit; None if there is none. Raises CheckoutError."""
+        listed = _run(self.folder, "ls-tree", "--full-tree", "--name-only", self.sha, "--", THRESHOLDS)
+        return file_at(self.folder, self.sha, THRESHOLDS) if listed else None
+
 
 def commit_of(folder: Path, revision: str) -> str:
     """All 40 digits of the commit that a revision names. Raises CheckoutError."""
@@ -73,18 +79,34 @@ def commit_of(folder: Path, revision: str) -> str:
 
 def config_at(folder: Path, sha: str) -> str:
     """search-config.toml at a commit, to the letter. Raises CheckoutError."""
+    return file_at(folder, sha, CONFIG)
+
+
+def file_at(folder: Path, sha: str, name: str) -> str:
+    """A text file at the top of a commit, to the letter. Raises CheckoutError."""
     try:
-        content = _run(folder, "cat-file", "blob", f"{sha}:{CONFIG}")
+        content = _run(folder, "cat-file", "blob", f"{sha}:{name}")
     except _GitError as exc:
-        message = f"There is no {CONFIG} at {sha} ({exc}). Commit it at the top of the repository."
+        message = f"There is no {name} at {sha} ({exc}). Commit it at the top of the repository."
         raise CheckoutError(message) from exc
+    return _text(content, f"{name} at {sha}", "Save it as UTF-8 and commit it again.")
+
+
+def thresholds_in(file: Path) -> str:
+    """The text of another file of thresholds. Raises CheckoutError."""
+    try:
+        content = file.read_bytes()
+    except OSError as exc:
+        message = f"The thresholds in {file} cannot be read ({exc}). Name a file, or leave --thresholds out."
+        raise CheckoutError(message) from exc
+    return _text(content, str(file), "Save it as UTF-8.")
+
+
+def _text(content: bytes, what: str, advice: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as exc:
-        message = (
-            f"{CONFIG} at {sha} is not UTF-8 (byte {exc.start + 1} is 0x{content[exc.start]:02x}). "
-            "Save it as UTF-8 and commit it again."
-        )
+        message = f"{what} is not UTF-8 (byte {exc.start + 1} is 0x{content[exc.start]:02x}). {advice}"
         raise CheckoutError(message) from exc
 
 

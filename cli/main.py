@@ -16,7 +16,7 @@ from rich.text import Text
 from cli.answers import ApiError, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url, text
 from cli.cancel import cancel_build
-from cli.checkout import Checkout, CheckoutError
+from cli.checkout import THRESHOLDS, Checkout, CheckoutError, thresholds_in
 from cli.client import RegistryClient, path
 from cli.output import lines, show_latest, show_promotion, show_stages
 from cli.request import VersionNotRaised, request_build
@@ -161,6 +161,14 @@ def build(
         ),
     ] = None,
     promote_to: Annotated[Stage | None, typer.Option(help="Promote the model when it is published.")] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of thresholds that decides whether the model passes. By default, it is "
+            f"{THRESHOLDS} of the commit, if there is one.",
+        ),
+    ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Build even if the version is not higher.")] = False,
     dry_run: Annotated[
@@ -179,6 +187,8 @@ def build(
     with _exit_statuses():
         base = optional(base, "--base")
         checkout = Checkout.at(Path.cwd(), optional(branch, "--branch", "REGISTRY_BRANCH"))
+        named = optional(thresholds, "--thresholds")
+        sent = checkout.thresholds() if named is None else thresholds_in(Path(named))
         base_config = checkout.config_of_base(base) if base is not None else None
         if checkout.branch == "HEAD":
             _say("git does not know the branch of this checkout, so HEAD is recorded. Name it with --branch.")
@@ -190,6 +200,7 @@ def build(
                 checkout,
                 console,
                 base_config=base_config,
+                thresholds=sent,
                 promote_to=promote_to,
                 force=force,
                 dry_run=dry_run,

@@ -24,6 +24,7 @@ def request_build(
     console: Console,
     *,
     base_config: str | None = None,
+    thresholds: str | None = None,
     promote_to: Stage | None = None,
     force: bool = False,
     dry_run: bool = False,
@@ -44,6 +45,8 @@ def request_build(
     }
     if base_config is not None:
         body["base_search_config"] = base_config
+    if thresholds is not None:
+        body["thresholds"] = thresholds
     if promote_to is not None:
         body["promote_to"] = promote_to.value
     if dry_run:

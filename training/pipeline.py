@@ -70,7 +70,7 @@ class Outcome:
     files: list[Path]
     inputs: list[Input]
     metrics: dict[str, float] | dict[str, dict[str, float]]
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int | dict[str, int]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -149,7 +149,7 @@ def _train(
             *(_input_of(snapshot) for snapshot in data.snapshots.values()),
         ],
         metrics={"loss": round(trained.loss, 6), "accuracy": round(trained.accuracy, 6)},
-        counts=dataset.counts,
+        counts={**dataset.counts, "sources": dataset.rows_by_source},
         config=every_value(config),
     )
 

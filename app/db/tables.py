@@ -78,6 +78,8 @@ class Build(Base):
     # Each may have up to 1 MiB, so they are loaded only where they are needed.
     search_config: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
     base_search_config: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
+    # The file of thresholds that decides about the model. Null where the registry's own rules do.
+    thresholds: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
     promote_to: Mapped[str | None]
     forced: Mapped[bool] = mapped_column(server_default=text("false"))
     requested_by: Mapped[str]

@@ -127,6 +127,13 @@ class InvalidConfig(Invalid):
     problems: tuple[ConfigProblem, ...] = ()
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class InvalidThresholds(Invalid):
+    """The thresholds are not valid. Correct the file."""
+
+    problems: tuple[ConfigProblem, ...] = ()
+
+
 class Unauthorized(RegistryError):
     """This call needs a token that the registry knows."""
 

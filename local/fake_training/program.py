@@ -108,7 +108,7 @@ def main(command: str, job: Path) -> None:
         "metrics": {"loss": 0.5, "accuracy": 0.5}
         if command == "train"
         else {"known": {"count": 1, "top_1": 1.0, "top_5": 1.0, "no_result": 0.0}},
-        "counts": {"classes": 1, "samples": 1},
+        "counts": {"classes": 2, "pairs": 20, "samples": 20, "sources": {"cn": 20}},
     }
     write(job.parent / "result.json", json.dumps(result).encode())
 

@@ -30,6 +30,7 @@ class Dataset:
     pairs are sorted by text, then class. `variants` are shorter forms of the texts. `conflicts` are the rows
     of authoritative sources that were overruled by another one (description, source, code, winner,
     winning_codes). `unknown` are the pairs whose code no source created (source, code, description).
+    `rows_by_source` are the rows that are left of each source after cleaning.
     """
 
     texts: list[str]
@@ -41,6 +42,7 @@ class Dataset:
     conflicts: pl.DataFrame
     unknown: pl.DataFrame
     counts: dict[str, int]
+    rows_by_source: dict[str, int]
 
     @property
     def embedded(self) -> list[str]:
@@ -104,6 +106,7 @@ def merge(sources: Sequence[CleanedSource], seed: int = 0) -> Dataset:
             "pairs": pairs.height,
             "samples": round(float(pairs["weight"].sum())),
         },
+        rows_by_source={source.source.name: source.cleaned.kept.height for source in sources},
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api.builds.answers import BuildOut
 from app.api.common import examples
-from app.api.common.deps import CanBuild, Db, SettingsDep
+from app.api.common.deps import CanBuild, Db, DefaultThresholds, SettingsDep
 from app.api.common.errors import problems
 from app.api.common.strict import StrictRoute
 from app.api.common.text import Line, Lines
@@ -17,8 +17,10 @@ from app.registry.errors import (
     ConfigDiffers,
     Conflict,
     InvalidConfig,
+    InvalidThresholds,
     PrefixCollision,
 )
+from app.registry.models import thresholds
 from app.registry.prefixes import NotNeeded
 from app.words import Scope, Stage
 
@@ -26,7 +28,7 @@ router = APIRouter(tags=["builds"], route_class=StrictRoute)
 
 
 class BuildCreate(BaseModel):
-    """A commit that may need a model. Both configurations are TOML text, not paths."""
+    """A commit that may need a model. Configurations and thresholds are TOML text, not paths."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.BUILD_CREATE]})
 
@@ -38,6 +40,12 @@ class BuildCreate(BaseModel):
         max_length=1 << 20,
         description="The base branch's search-config.toml. Without it, a model is always needed. What is not "
         "a configuration, such as the message of a command that failed, is refused unless `force` is sent.",
+    )
+    thresholds: Lines | None = Field(
+        default=None,
+        max_length=thresholds.LONGEST,
+        description="The commit's benchmark-thresholds.toml, which decides whether the model passes. Without "
+        "it, the registry's own thresholds do.",
     )
     promote_to: Stage | None = Field(
         default=None, description="Promote the model to this stage once it is published."
@@ -91,11 +99,16 @@ class BuildAnswerOut(BaseModel):
             "model": BuildAnswerOut,
             "description": "The prefix has a model or a build, no model is needed, or it was a dry run",
         },
-        **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig),
+        **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig, InvalidThresholds),
     },
 )
 def create(
-    body: BuildCreate, who: CanBuild, db: Db, settings: SettingsDep, response: Response
+    body: BuildCreate,
+    who: CanBuild,
+    db: Db,
+    settings: SettingsDep,
+    default_thresholds: DefaultThresholds,
+    response: Response,
 ) -> BuildAnswerOut:
     """Queue the build of the commit's prefix.
 
@@ -112,6 +125,7 @@ def create(
             branch=body.branch,
             search_config=body.search_config,
             base_search_config=body.base_search_config,
+            thresholds=default_thresholds if body.thresholds is None else body.thresholds,
             promote_to=body.promote_to,
             force=body.force,
             dry_run=body.dry_run,

@@ -43,10 +43,17 @@ def get_session(database: Annotated[Database, Depends(get_database)]) -> Iterato
         yield session
 
 
+async def get_default_thresholds(request: Request) -> str | None:
+    thresholds: str | None = request.app.state.default_thresholds
+    return thresholds
+
+
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 DatabaseDep = Annotated[Database, Depends(get_database)]
 AccessDep = Annotated[AccessPolicy, Depends(get_access)]
 BucketDep = Annotated[Bucket, Depends(get_bucket)]
+# The text of the file that REGISTRY_THRESHOLDS_FILE names.
+DefaultThresholds = Annotated[str | None, Depends(get_default_thresholds)]
 # The transaction is committed before the answer is sent, so that the answer is true.
 Db = Annotated[Session, Depends(get_session, scope="function")]
 

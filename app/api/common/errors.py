@@ -74,6 +74,9 @@ KINDS: dict[type[Exception], ProblemKind] = {
     errors.InvalidConfig: ProblemKind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-search-config", "The search configuration is not valid"
     ),
+    errors.InvalidThresholds: ProblemKind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-thresholds", "The thresholds are not valid"
+    ),
     errors.Unauthorized: ProblemKind(HTTPStatus.UNAUTHORIZED, "unauthorized", "This call needs a token"),
     errors.Forbidden: ProblemKind(HTTPStatus.FORBIDDEN, "forbidden", "The caller may not do this"),
     OperationalError: UNAVAILABLE,

@@ -328,6 +328,19 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
             "problems": [{"key": "digits", "line": 3, "message": "must be one of 6 or 8; it is 7"}],
         },
     ),
+    "invalid-thresholds": (
+        "thresholds cannot be used: line 6: thresholds[0].direction: is 'up', but must be one of "
+        "'increase_is_good' or 'increase_is_bad'",
+        {
+            "problems": [
+                {
+                    "key": "thresholds[0].direction",
+                    "line": 6,
+                    "message": "is 'up', but must be one of 'increase_is_good' or 'increase_is_bad'",
+                }
+            ],
+        },
+    ),
     "unauthorized": (
         "Send `Authorization: Bearer <token>` with a token that this registry knows (REGISTRY_API_TOKENS).",
         {},

@@ -18,7 +18,8 @@ from app.words import Actor, BuildState, EventType, Stage
 
 _BUILDS = Base.metadata.tables["builds"]
 _EVENTS = Base.metadata.tables["build_events"]
-_SHOWN = [column for column in _BUILDS.c if column.name not in ("search_config", "base_search_config")]
+_LONG = ("search_config", "base_search_config", "thresholds")
+_SHOWN = [column for column in _BUILDS.c if column.name not in _LONG]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class NewBuild:
     branch: str
     search_config: str
     base_search_config: str | None
+    thresholds: str | None
     promote_to: Stage | None
     forced: bool
     requested_by: str

@@ -11,7 +11,15 @@ from app.db.tables import HOLDS_PREFIX, Build, Model
 from app.registry.access import audit
 from app.registry.builds import listing
 from app.registry.builds.queueing import NewBuild, queue
-from app.registry.errors import ConfigDiffers, Conflict, Invalid, InvalidConfig, PrefixCollision
+from app.registry.errors import (
+    ConfigDiffers,
+    Conflict,
+    Invalid,
+    InvalidConfig,
+    InvalidThresholds,
+    PrefixCollision,
+)
+from app.registry.models import thresholds
 from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha, parse_version
 from app.registry.public import public_text
 from app.words import Actor, AuditAction, Stage
@@ -24,12 +32,13 @@ _LONGEST_KEY = 100
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """A request for the build of a commit. The configurations are TOML text."""
+    """A request for the build of a commit. The configurations and the thresholds are TOML text."""
 
     sha: str
     branch: str
     search_config: str
     base_search_config: str | None = None
+    thresholds: str | None = None
     promote_to: Stage | None = None
     force: bool = False
     dry_run: bool = False
@@ -63,9 +72,11 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     The row and its job are made in the caller's transaction, so a build cannot be committed without its job.
     However many callers ask at the same moment, a prefix gets one build. A dry run changes nothing.
 
-    Raises InvalidConfig, Invalid (sha, promote_to, a pre-release), PrefixCollision and ConfigDiffers.
+    Raises InvalidConfig, InvalidThresholds, Invalid (sha, promote_to, a pre-release), PrefixCollision and
+    ConfigDiffers.
     """
     config = _config_of(wanted.search_config)
+    _check_thresholds(wanted.thresholds)
     if not wanted.allow_prereleases and parse_version(config.version).prerelease:
         message = (
             f"version {config.version!r} is a pre-release, and this registry is set to refuse them. "
@@ -95,6 +106,7 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
         branch=wanted.branch,
         search_config=wanted.search_config,
         base_search_config=wanted.base_search_config,
+        thresholds=wanted.thresholds,
         promote_to=wanted.promote_to,
         forced=wanted.force,
         requested_by=wanted.requested_by,
@@ -145,6 +157,15 @@ def _config_of(text: str) -> SearchConfig:
     except (ValueError, RecursionError) as exc:
         # The TOML parser cannot handle everything, such as huge numbers or a thousand nested arrays.
         raise InvalidConfig(f"search_config cannot be read: {exc}. Write it more simply.") from exc
+
+
+def _check_thresholds(text: str | None) -> None:
+    if text is None:
+        return
+    try:
+        thresholds.parse(text)
+    except ConfigError as exc:
+        raise InvalidThresholds(f"thresholds cannot be used: {exc}", problems=exc.problems) from exc
 
 
 def _refuse_late_stage(stage: Stage | None, prefix: str) -> None:

@@ -39,6 +39,7 @@ class BuildView:
     sha: str
     branch: str
     search_config: str
+    thresholds: str | None
     promote_to: Stage | None
     forced: bool
     failure: Failure | None
@@ -71,7 +72,7 @@ class StepView:
 def view(session: Session, lease: Lease) -> BuildView:
     """Raises LeaseLost."""
     build = fence(session, lease)
-    session.refresh(build, ["search_config"])
+    session.refresh(build, ["search_config", "thresholds"])
     rows = session.scalars(select(BuildStep).where(BuildStep.build_id == build.id)).all()
     failure = None
     if build.failure_code is not None:
@@ -84,6 +85,7 @@ def view(session: Session, lease: Lease) -> BuildView:
         sha=build.sha,
         branch=build.branch,
         search_config=build.search_config,
+        thresholds=build.thresholds,
         promote_to=Stage(build.promote_to) if build.promote_to else None,
         forced=build.forced,
         failure=failure,

@@ -2,17 +2,21 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
+from app.main import create_app
 from app.registry.builds import requests
 from app.registry.builds.requests import BuildRequest
+from app.settings import Settings
 from app.words import BuildKind
 from tests.integration.app.registry import Registry, config_of, sha_of
 
@@ -208,6 +212,10 @@ BAD = [
     ({"search_config": 'name = "x"\n'}, "invalid-search-config", ["version", "is missing"]),
     ({"search_config": "a = " + "[" * 3000}, "invalid-search-config", ["cannot be read"]),
     ({"search_config": TOML + f"seed = {'9' * 5000}"}, "invalid-search-config", ["cannot be read"]),
+    ({"thresholds": ""}, "invalid-thresholds", ["has no [[thresholds]]"]),
+    ({"thresholds": "[data]\nrow = 1"}, "invalid-thresholds", ["line 2: data.row", "Did you mean 'rows'?"]),
+    ({"thresholds": "#" * 70_000}, "invalid-request", ["body.thresholds"]),
+    ({"thresholds": "# \x00"}, "invalid-request", ["body.thresholds", "U+0000"]),
     ({"search_config": config_of(f"1.{'9' * 5000}.0")}, "invalid-request", ["no more than 100"]),
 ]
 
@@ -232,7 +240,24 @@ def test_a_problem_of_the_configuration_names_key_and_line(api: TestClient, regi
     assert [(found["key"], found["line"]) for found in problem["problems"]] == [("hidden_size", 4)]
 
 
-@settings(max_examples=40)
+def test_thresholds_are_kept_with_the_build_to_the_letter(
+    api: TestClient, registry: Registry, settings: Settings, tmp_path: Path
+) -> None:
+    mine, of_the_registry = "# mine\r\n[data]\nfewest_rows = 5\n", "[data]\nfewest_rows = 7\n"
+    file = tmp_path / "thresholds.toml"
+    file.write_bytes(of_the_registry.encode())
+    api.post("/builds", json=registry.body("1.0.0"))
+    with TestClient(create_app(settings.model_copy(update={"thresholds_file": file}))) as with_default:
+        with_default.post("/builds", json=registry.body("1.0.1"))
+        with_default.post("/builds", json=registry.body("1.0.2", thresholds=mine))
+    kept = registry.values("SELECT thresholds FROM builds ORDER BY version")
+    assert kept == [None, of_the_registry, mine]
+    refused = api.post("/builds", json=registry.body(thresholds="thresholds = 1")).json()
+    [problem] = refused["problems"]
+    assert (problem["key"], problem["line"]) == ("thresholds", 1)
+
+
+@hypothesis_settings(max_examples=40)
 @given(st.text(max_size=200), st.text(max_size=50))
 def test_a_text_that_is_not_a_configuration_is_refused_with_the_reason(
     unchanged_api: TestClient, unchanged: Registry, text: str, tail: str

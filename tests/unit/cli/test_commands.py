@@ -115,6 +115,29 @@ def test_a_build_sends_all_digits_of_the_commit_and_the_base(api: Api, checkout:
     assert "50.0%" in result.output
 
 
+def test_the_thresholds_beside_the_configuration_are_sent_unless_others_are_named(
+    api: Api, checkout: Path, tmp_path: Path
+) -> None:
+    def sent(*arguments: str) -> Any:
+        queued(api)
+        assert run("build", "--no-wait", *arguments).exit_code == 0
+        post = [request for request in api.requests if request.method == "POST"][-1]
+        return httpx.Response(200, content=post.content).json().get("thresholds")
+
+    (checkout / "benchmark-thresholds.toml").write_text("# not committed\n")
+    assert sent() is None
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-m", "thresholds")
+    assert sent() == "# not committed\n"
+    (tmp_path / "others.toml").write_text("# others\n")
+    assert sent("--thresholds", "others.toml") == "# others\n"
+    (tmp_path / "latin.toml").write_bytes(b"# \xe9")
+    for bad, said in (("none.toml", "cannot be read"), ("latin.toml", "is not UTF-8"), ("", "--thresholds")):
+        refused = run("build", "--thresholds", bad)
+        assert refused.exit_code == 2
+        assert said in refused.output
+
+
 @pytest.mark.parametrize(
     ("states", "status"),
     [

@@ -42,6 +42,7 @@ def dataset(class_of: list[int], classes: int, weight: float = 1) -> Dataset:
         conflicts=pl.DataFrame(),
         unknown=pl.DataFrame(),
         counts={},
+        rows_by_source={},
     )
 
 
@@ -92,6 +93,7 @@ def test_a_heavier_pair_wins_over_a_lighter_one_of_the_same_text() -> None:
         conflicts=data.conflicts,
         unknown=data.unknown,
         counts={},
+        rows_by_source={},
     )
     trained = train_network(twice, embeddings, config(), "cpu", QUIET)
     with torch.inference_mode():

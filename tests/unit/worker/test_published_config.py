@@ -27,6 +27,7 @@ def build(reported: dict[str, Any], posted: str = POSTED) -> BuildView:
         sha="a" * 40,
         branch="main",
         search_config=posted,
+        thresholds=None,
         promote_to=None,
         forced=False,
         failure=None,

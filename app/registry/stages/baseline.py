@@ -1,0 +1,30 @@
+"""The model that a new one is compared with."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import BuildStep, Model
+from app.registry.models.validation import Baseline, Evidence, Why
+from app.registry.stages import history
+from app.words import Stage, StepName, Verdict
+
+
+def find(session: Session) -> Baseline | None:
+    """What runs in production; else the newest model that passed; None if there is neither."""
+    model, why = history.running(session, Stage.PRODUCTION), Why.PRODUCTION
+    if model is None:
+        why = Why.NEWEST_PASSED
+        model = session.scalar(
+            select(Model)
+            .where(Model.verdict == Verdict.PASSED)
+            .order_by(Model.published_at.desc(), Model.id.desc())
+            .limit(1)
+        )
+    if model is None:
+        return None
+    # Of an imported model, nobody knows what it was trained on.
+    trained = session.scalar(
+        select(BuildStep.output).where(BuildStep.build_id == model.build_id, BuildStep.name == StepName.TRAIN)
+    )
+    counts = (trained or {}).get("counts")
+    return Baseline(model.prefix, why, Evidence(model.metrics, counts if isinstance(counts, dict) else {}))
