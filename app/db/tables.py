@@ -43,8 +43,12 @@ def _one_of(column: str, words: Iterable[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
 
 
-# The condition of the partial unique index. It is written once, because an upsert must repeat it exactly.
+# The conditions of partial indexes. They are constants of the SQL and not parameters: once Postgres plans a
+# prepared statement for all parameters, it cannot tell that a condition with parameters is that of an index.
+# A query would read the whole table then, and an upsert would fail.
 HOLDS_PREFIX = text("builds.kind = 'train' AND builds.state IN ('queued', 'running', 'succeeded')")
+ACTIVE_BUILD = text(_one_of("builds.state", (state for state in BuildState if state.active)))
+ACTIVE_RUN = text(_one_of("runs.state", (state for state in RunState if state.active)))
 
 
 class Base(DeclarativeBase):

@@ -25,11 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from app.db.tables import Artifact, Build, Model, Outbox, Promotion
+from app.db.tables import ACTIVE_BUILD, Artifact, Build, Model, Outbox, Promotion
 from app.queue import enqueue_outbox
 from app.storage import keys
 from app.storage.keys import Place
-from app.words import BuildKind, BuildState, Stage, Verdict, known
+from app.words import BuildKind, Stage, Verdict, known
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def being_built(session: Session, prefixes: Iterable[str]) -> set[str]:
             select(Build.prefix).where(
                 Build.prefix.in_(list(prefixes)),
                 Build.kind == BuildKind.TRAIN,
-                Build.state.in_([state for state in BuildState if state.active]),
+                ACTIVE_BUILD,
             )
         )
     )

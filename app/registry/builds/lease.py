@@ -13,13 +13,11 @@ from uuid import UUID
 from sqlalchemy import func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import Build, BuildStep
+from app.db.tables import ACTIVE_BUILD, Build, BuildStep
 from app.queue import has_job
 from app.registry.builds.clock import now
 from app.registry.builds.state import switch
 from app.words import BuildKind, BuildState, StepState
-
-ACTIVE = tuple(state for state in BuildState if state.active)
 
 _UNATTENDED_LOCK = 0x7A52
 
@@ -53,7 +51,7 @@ def take(
         .where(
             Build.id == build_id,
             Build.kind.in_(kinds),
-            Build.state.in_(ACTIVE),
+            ACTIVE_BUILD,
             or_(Build.lease_expires_at.is_(None), Build.lease_expires_at < func.clock_timestamp()),
         )
         .with_for_update()
@@ -109,7 +107,7 @@ def take_away(session: Session, build: Build) -> None:
 def release_all_of(session: Session, owner: str) -> None:
     """Give up every build that the worker still holds. After this, the worker must not renew any lease."""
     for build_id, epoch in session.execute(
-        select(Build.id, Build.lease_epoch).where(Build.lease_owner == owner, Build.state.in_(ACTIVE))
+        select(Build.id, Build.lease_epoch).where(Build.lease_owner == owner, ACTIVE_BUILD)
     ):
         release(session, Lease(build_id, epoch))
 
@@ -138,7 +136,7 @@ def fence(session: Session, lease: Lease) -> Build:
             Build.lease_epoch == lease.epoch,
             # The heartbeat of a worker that has just released the build must not renew the lease.
             Build.lease_owner.is_not(None),
-            Build.state.in_(ACTIVE),
+            ACTIVE_BUILD,
         )
         .with_for_update()
         # Read the row again under the lock, even if this session has read it before.
@@ -160,7 +158,7 @@ def unattended(session: Session) -> list[UUID]:
         session.scalars(
             select(Build.id)
             .where(
-                Build.state.in_(ACTIVE),
+                ACTIVE_BUILD,
                 or_(Build.lease_expires_at.is_(None), Build.lease_expires_at < func.clock_timestamp()),
                 ~has_job(Build.id),
             )

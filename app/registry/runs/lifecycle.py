@@ -14,7 +14,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.db.tables import Run
+from app.db.tables import ACTIVE_RUN, Run
 from app.queue import enqueue_run, has_run_job
 from app.registry.access import audit
 from app.registry.builds.clock import now
@@ -22,8 +22,6 @@ from app.registry.builds.lease import LeaseLost
 from app.registry.errors import NotFound, RunActive
 from app.registry.pages import Cursor, Page, paginate
 from app.words import Actor, AuditAction, RunKind, RunState
-
-_ACTIVE = tuple(state for state in RunState if state.active)
 
 # How many workers in a row may take a run without getting it any further.
 _MAX_TAKINGS = 10
@@ -47,11 +45,11 @@ def request(
     run_id = session.scalar(
         insert(Run)
         .values(kind=kind, options=dict(options), requested_by=who, requested_by_kind=actor)
-        .on_conflict_do_nothing(index_elements=[Run.kind], index_where=Run.state.in_(_ACTIVE))
+        .on_conflict_do_nothing(index_elements=[Run.kind], index_where=ACTIVE_RUN)
         .returning(Run.id)
     )
     if run_id is None:
-        active = session.scalar(select(Run.id).where(Run.kind == kind, Run.state.in_(_ACTIVE)))
+        active = session.scalar(select(Run.id).where(Run.kind == kind, ACTIVE_RUN))
         message = (
             f"Another {kind} is under way, and there is one at a time. Follow it with GET /runs/{active}, "
             f"or stop it with POST /runs/{active}/stop."
@@ -126,7 +124,7 @@ def take(session: Session, run_id: UUID, duration: timedelta, kinds: Collection[
         .where(
             Run.id == run_id,
             Run.kind.in_(kinds),
-            Run.state.in_(_ACTIVE),
+            ACTIVE_RUN,
             or_(Run.lease_expires_at.is_(None), Run.lease_expires_at < func.clock_timestamp()),
         )
         .with_for_update()
@@ -213,7 +211,7 @@ def requeue_unattended(session: Session) -> int:
         session.scalars(
             select(Run.id)
             .where(
-                Run.state.in_(_ACTIVE),
+                ACTIVE_RUN,
                 or_(Run.lease_expires_at.is_(None), Run.lease_expires_at < func.clock_timestamp()),
                 ~has_run_job(Run.id),
             )

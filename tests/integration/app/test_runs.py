@@ -49,6 +49,13 @@ def test_a_run_is_queued_with_what_was_asked_for(api: TestClient, registry: Regi
     assert api.get(f"/runs/{made['id']}").json() == made
 
 
+def test_a_process_that_has_asked_for_many_runs_can_ask_for_another(api: TestClient) -> None:
+    # After some executions on a connection, Postgres plans a statement once for all parameters.
+    for _ in range(15):
+        made = ask(api)
+        assert api.post(f"/runs/{made['id']}/stop").json()["state"] == "stopped"
+
+
 def test_runs_are_listed_newest_first_and_by_kind_and_state(api: TestClient) -> None:
     first, second = ask(api), ask(api, "/mirror/reconcile")
     api.post(f"/runs/{first['id']}/stop")
