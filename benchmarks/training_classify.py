@@ -28,7 +28,9 @@ def main() -> None:
     classifier = load_classifier(config, options.output / "model.zip")
     texts = [
         text
-        for benchmark in read_benchmarks(options.data / "benchmarking_data", config.digits)
+        for benchmark in read_benchmarks(
+            options.data / "benchmarking_data", config.digits, classifier.cleaners
+        )
         for text in benchmark.descriptions
     ]
     for text in texts[:20]:

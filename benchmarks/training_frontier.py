@@ -13,7 +13,8 @@ import torch
 from training_figures import PRESENT, machine
 
 from training.config import VAGUE_CODE
-from training.evaluation.benchmark import measure, read_benchmarks
+from training.evaluation.benchmark import read_benchmarks
+from training.evaluation.measure import measure
 from training.pipeline import Overrides, load_classifier, read_config
 from training.progress import Progress
 
@@ -29,7 +30,7 @@ def main() -> None:
     print(f"{options.config}; {options.data}; {machine()}")
     config = read_config(options.config, Overrides())
     classifier = load_classifier(config, options.output / "model.zip")
-    benchmarks = read_benchmarks(options.data / "benchmarking_data", config.digits)
+    benchmarks = read_benchmarks(options.data / "benchmarking_data", config.digits, classifier.cleaners)
     model = classifier.model
     bias = model.network.fc2.bias
     index = model.classes.index(VAGUE_CODE)

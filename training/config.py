@@ -46,6 +46,7 @@ from training.config_parts.words import (
     CleaningStep,
     Figure,
     Language,
+    PatternsMatch,
     name_in_existing_tools,
 )
 from training.config_parts.writing import toml_document
@@ -61,6 +62,7 @@ __all__ = [
     "Figure",
     "Finding",
     "Language",
+    "PatternsMatch",
     "SearchConfig",
     "SourceConfig",
     "differences",
@@ -114,6 +116,8 @@ class SearchConfig(Section):
     # Data.
     vague_terms_data_file: FilePath | None = None
     vague_terms_regex_file: OptionalFilePath = None
+    # Where a pattern of vague terms must match. The deployed service matches them at the start.
+    vague_patterns_match: PatternsMatch = "start"
     extra_data_file: FilePath | None = None
     # Other names of extra_data_file and brands_file, which existing tools read.
     extra_references_data_file: FilePath | None = None

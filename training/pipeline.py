@@ -3,13 +3,15 @@
 import hashlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from training.cleaning.pipelines import read_lists
+from training.cleaning.cleaner import Cleaner
+from training.cleaning.language import LanguageRules
+from training.cleaning.pipelines import CleaningLists, read_lists
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, every_value, parse_config
 from training.dataset.merge import CleanedSource, Dataset, clean_source, merge
@@ -18,8 +20,11 @@ from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer, find_transformer
 from training.errors import FailureCode, TrainingError
-from training.evaluation.benchmark import Benchmark, measure, read_benchmarks, write_results
+from training.evaluation.benchmark import Benchmark, read_benchmarks
 from training.evaluation.classify import Classifier, Limits, Result
+from training.evaluation.deployed import deployed_cleaners
+from training.evaluation.measure import measure
+from training.evaluation.results import write_results
 from training.files import Lookup, output_folder, sha256_of_file, temporary_folder, unpack
 from training.network.distributed import is_leader, join
 from training.network.head import choose_bfloat16, choose_device
@@ -122,8 +127,7 @@ def _train(
     transformer = find_transformer(config.transformer)
     if group.leads and places.benchmarking_data is not None:
         # A benchmark that cannot be read is noticed now, and not when the model has been trained.
-        benchmarks = read_benchmarking_data(places.benchmarking_data, output, config.digits)
-        progress.say(f"benchmarks: {', '.join(one.name for one in benchmarks)} can be read")
+        read_benchmarking_data(places.benchmarking_data, output, config.digits)
     data = group.share(prepare(config, raw_source_data, output, progress, places) if group.leads else None)
     dataset = data.dataset
     progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
@@ -136,6 +140,7 @@ def _train(
     )
     trained = train_network(dataset, embeddings, config, device, progress, group)
 
+    last = trained.epochs[-1]
     model = output / "model.zip"
     if group.leads:
         with progress.phase("package", 1) as phase:
@@ -148,7 +153,7 @@ def _train(
             python_environment(),
             *(_input_of(snapshot) for snapshot in data.snapshots.values()),
         ],
-        metrics={"loss": round(trained.loss, 6), "accuracy": round(trained.accuracy, 6)},
+        metrics={"loss": round(last.loss, 6), "accuracy": round(last.accuracy, 6)},
         counts={**dataset.counts, "sources": dataset.rows_by_source},
         config=every_value(config),
     )
@@ -162,6 +167,7 @@ class Prepared:
     vague_terms: frozenset[str]
     vague_patterns: tuple[str, ...]
     references: dict[str, str]
+    language: LanguageRules
     snapshots: dict[str, Snapshot]
 
 
@@ -173,11 +179,17 @@ def prepare(
         unpacked = unpack(raw_source_data, folder, missing=FailureCode.MISSING_SOURCE)
         lookup = Lookup(unpacked, Path.cwd())
         patterns = read_patterns(config, lookup)
+        lists = read_lists(config, lookup)
+        if places.benchmarking_data is not None:
+            # With the raw data's lists it is known which descriptions the benchmark will leave out.
+            cleaners = deployed_cleaners(lists.language)
+            benchmarks = read_benchmarking_data(places.benchmarking_data, output, config.digits, cleaners)
+            progress.say(f"benchmarks: {', '.join(one.name for one in benchmarks)} can be read")
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
-        sources = read_and_clean(config, lookup, snapshots, progress)
+        sources = read_and_clean(config, lookup, lists, snapshots, progress)
     dataset = merge(sources, config.seed)
     vague, references = _known_answers(sources, set(dataset.classes))
-    return Prepared(dataset, vague, patterns, references, snapshots)
+    return Prepared(dataset, vague, patterns, references, lists.language, snapshots)
 
 
 def verify(
@@ -216,7 +228,9 @@ def benchmark(
     """Measure every benchmark of the zip; write `benchmark_results.xml` and `benchmark_results.zip`."""
     classifier = load_classifier(config, model)
     with output_folder(output):
-        benchmarks = read_benchmarking_data(benchmarking_data, output, config.digits, limit)
+        benchmarks = read_benchmarking_data(
+            benchmarking_data, output, config.digits, classifier.cleaners, limit
+        )
         measured = []
         with progress.phase("benchmark", sum(len(one.descriptions) for one in benchmarks)) as phase:
             for one in benchmarks:
@@ -225,7 +239,7 @@ def benchmark(
                 figures = ", ".join(f"{name} {share:.1%}" for name, share in measured[-1].figures.items())
                 progress.say(f"{one.name} ({len(one.descriptions)}): {figures}")
         return Outcome(
-            files=write_results(output, measured, config),
+            files=write_results(output, measured, config, classifier.model.epochs),
             inputs=[python_environment()],
             metrics={one.benchmark.name: one.metrics for one in measured},
             counts={one.benchmark.name: len(one.results) for one in measured},
@@ -233,12 +247,16 @@ def benchmark(
 
 
 def read_benchmarking_data(
-    benchmarking_data: Path, output: Path, digits: int, limit: int | None = None
+    benchmarking_data: Path,
+    output: Path,
+    digits: int,
+    deployed: Sequence[Cleaner] = (),
+    limit: int | None = None,
 ) -> list[Benchmark]:
     """Unpack and read all benchmarks. Raises `missing_benchmark` or `unreadable_source`."""
     with temporary_folder(output, "benchmarking-data") as folder:
         unpacked = unpack(benchmarking_data, folder, missing=FailureCode.MISSING_BENCHMARK)
-        return read_benchmarks(unpacked, digits, limit)
+        return read_benchmarks(unpacked, digits, deployed, limit)
 
 
 def clean_report(
@@ -249,7 +267,8 @@ def clean_report(
         with temporary_folder(output, "raw-source-data") as folder:
             unpacked = unpack(raw_source_data, folder, missing=FailureCode.MISSING_SOURCE)
             snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
-            sources = read_and_clean(config, Lookup(unpacked, Path.cwd()), snapshots, progress)
+            lookup = Lookup(unpacked, Path.cwd())
+            sources = read_and_clean(config, lookup, read_lists(config, lookup), snapshots, progress)
         title = f"Cleaning report of {config.name} {config.version}, {config.digits} digits"
         return write_report(output, report(sources, merge(sources, config.seed)), title)
 
@@ -260,7 +279,10 @@ def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list
 
 
 def load_classifier(config: SearchConfig, model: Path) -> Classifier:
-    """Load a model on the CPU. Raises `missing_source` if the transformer it was trained with is not here."""
+    """Load a model on the CPU, to answer as the deployed service does.
+
+    Raises `missing_source` if the transformer that it was trained with is not here.
+    """
     loaded = read_model(model)
     transformer = find_transformer(config.transformer)
     if transformer.sha256 != loaded.answers.transformer_sha256:
@@ -270,9 +292,19 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
             f"(sha256 {loaded.answers.transformer_sha256}), but {config.transformer} on this machine has "
             f"sha256 {transformer.sha256}. Install the transformer that the model was trained with.",
         )
-    bfloat16 = choose_bfloat16(config.precision, "cpu")
-    encoder = Encoder(transformer, "cpu", config.embedding_batch_size, bfloat16=bfloat16)
-    return Classifier(loaded, encoder, Limits.of(config), config.digits)
+    # The deployed service computes in float32, and scores differ a little in bfloat16.
+    encoder = Encoder(transformer, "cpu", config.embedding_batch_size, bfloat16=False)
+    language = loaded.answers.language or LanguageRules(
+        config.preferred_languages, config.detected_languages, config.minimum_relative_distance
+    )
+    return Classifier(
+        loaded,
+        encoder,
+        Limits.of(config),
+        config.digits,
+        cleaners=deployed_cleaners(language),
+        patterns_match=config.vague_patterns_match,
+    )
 
 
 def take_snapshots(
@@ -292,9 +324,12 @@ def _input_of(snapshot: Snapshot) -> Input:
 
 
 def read_and_clean(
-    config: SearchConfig, lookup: Lookup, snapshots: Mapping[str, Snapshot], progress: Progress
+    config: SearchConfig,
+    lookup: Lookup,
+    lists: CleaningLists,
+    snapshots: Mapping[str, Snapshot],
+    progress: Progress,
 ) -> list[CleanedSource]:
-    lists = read_lists(config, lookup)
     # All files are looked up before the first one is read, so that a missing file is reported at once.
     files = {
         source.name: [snapshots[source.name].path] if source.name in snapshots else files_of(source, lookup)
@@ -356,6 +391,7 @@ def _answers(config: SearchConfig, data: Prepared, transformer: Transformer) -> 
         data.vague_terms,
         data.vague_patterns,
         data.references,
+        data.language,
     )
 
 

@@ -1,8 +1,8 @@
 """Drops descriptions in languages other than the preferred ones."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
@@ -25,6 +25,21 @@ class LanguageRules:
     exact_keeps: frozenset[str] = frozenset()
     partial_keeps: tuple[str, ...] = ()
     partial_skips: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"exact_keeps": sorted(self.exact_keeps)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Raises KeyError or TypeError if it is not what `to_json` gives."""
+        return cls(
+            tuple(content["preferred"]),
+            tuple(content["detected"]),
+            content["minimum_relative_distance"],
+            frozenset(content["exact_keeps"]),
+            tuple(content["partial_keeps"]),
+            tuple(content["partial_skips"]),
+        )
 
 
 def drop_other_languages(rules: LanguageRules) -> Cleaner:

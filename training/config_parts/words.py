@@ -24,6 +24,7 @@ CleaningStep = Literal[
     "basic",
     "tradesets",
 ]
+PatternsMatch = Literal["start", "anywhere"]
 Figure = Literal["top_1", "top_2", "top_3", "top_4", "top_5", "no_result", "chapter", "heading", "subheading"]
 Language = Literal[
     "ARABIC",

@@ -1,32 +1,30 @@
-"""Measures a model on descriptions with known codes, and on descriptions that should get no answer."""
+"""Reads benchmarks: descriptions with known codes, or descriptions that should get no answer."""
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from xml.etree import ElementTree as ET
+from typing import Final
 
 import polars as pl
 
 from training.cleaning.cleaner import Cleaner, clean
-from training.cleaning.codes import code_shape, cut
+from training.cleaning.codes import code_changes, code_shape, cut
 from training.cleaning.text import DROP_EMPTY, LOWER, STRIP, drop_short
-from training.config import Figure, SearchConfig
 from training.errors import FailureCode, TrainingError
-from training.evaluation.classify import Classifier, Result
-from training.files import write_zip, written_whole
-from training.progress import Progress
 from training.sources.rows import read_csv
 from training.storable import one_line
 
-# The version of the way in which figures are measured. It rises when the same model would get other figures,
-# because only figures of the same version can be compared.
-MEASUREMENT: Final = 1
+# Of descriptions with a code. The team's benchmark leaves out the same ones.
 SHORTEST_DROPPED: Final = 2
-RANKS: Final = 5
-# The levels of the nomenclature at which the first result can be right, by their digits.
-_LEVELS: Final[tuple[tuple[Figure, int], ...]] = (("chapter", 2), ("heading", 4), ("subheading", 6))
+
+_CODE: Final = re.compile(r"[0-9][0-9 .]{3,}")
+# A code behind another separator than a comma, or behind a comma within quotes.
+_HIDDEN_CODE: Final = re.compile(r"([;\t|,])[\s\"']*[0-9][0-9 .]{3,}[\s\"']*")
+_LONGEST_CODE: Final = 40
+_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas within quotes"}
+
+Row = tuple[int, list[str]]
 
 
 @dataclass(frozen=True)
@@ -42,45 +40,13 @@ class Benchmark:
     left_out: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The figures are shares in [0, 1] of `count`. Each chapter (two digits) has its own figures too."""
+def read_benchmarks(
+    folder: Path, digits: int, deployed: Sequence[Cleaner] = (), limit: int | None = None
+) -> list[Benchmark]:
+    """Read every CSV in the folder and its subfolders. Raises `missing_benchmark` if there is none.
 
-    benchmark: Benchmark
-    figures: dict[str, float]
-    chapters: dict[str, dict[str, float]]
-    results: list[list[Result]]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return {"count": len(self.results), **self.figures, "measurement": MEASUREMENT}
-
-    def to_json(self) -> str:
-        codes: Sequence[str | None] = self.benchmark.codes or [None] * len(self.results)
-        content: dict[str, Any] = {
-            "schema": 1,
-            "benchmark": self.benchmark.name,
-            "metrics": self.metrics,
-            "chapters": self.chapters,
-            "left_out": self.benchmark.left_out,
-            "predictions": [
-                {
-                    "description": description,
-                    "code": code,
-                    "results": [
-                        {"code": result.code, "score": round(result.score, 6)} for result in results[:RANKS]
-                    ],
-                }
-                for description, code, results in zip(
-                    self.benchmark.descriptions, codes, self.results, strict=True
-                )
-            ],
-        }
-        return json.dumps(content, ensure_ascii=False, indent=1)
-
-
-def read_benchmarks(folder: Path, digits: int, limit: int | None = None) -> list[Benchmark]:
-    """Read every CSV in the folder and its subfolders. Raises `missing_benchmark` if there is none."""
+    `deployed` are the cleaners of the deployed service.
+    """
     files = sorted(folder.rglob("*.csv"), key=lambda path: path.relative_to(folder).as_posix())
     if not files:
         raise TrainingError(
@@ -99,16 +65,24 @@ def read_benchmarks(folder: Path, digits: int, limit: int | None = None) -> list
                 else "-".join(path.relative_to(folder).with_suffix("").parts)
             ),
             digits,
+            deployed,
             limit,
         )
         for path in files
     ]
 
 
-def read_benchmark(path: Path, name: str, digits: int, limit: int | None = None) -> Benchmark:
-    """Descriptions with several codes are left out and counted, as no answer to them is right or wrong."""
+def read_benchmark(
+    path: Path, name: str, digits: int, deployed: Sequence[Cleaner] = (), limit: int | None = None
+) -> Benchmark:
+    """Read one benchmark. Raises `unreadable_source` if its columns are not what they should be.
+
+    Rows that say nothing about the model are left out and counted: descriptions with several codes or with a
+    code that is not one, and descriptions with a code that the deployed service refuses before it asks the
+    model. Of descriptions that should get no answer, such a refusal is right, so these stay.
+    """
     found = read_csv(path, "utf-8", columns=1, header="auto", code_column=None)
-    has_codes = any(len(row) > 1 and row[1].strip() for _, row in found.rows)
+    has_codes = _has_codes(path, found.rows)
     rows = [row for _, row in found.rows if len(row) > 1 or not has_codes]
     broken = len(found.broken) + len(found.rows) - len(rows)
     frame = pl.DataFrame(
@@ -120,8 +94,17 @@ def read_benchmark(path: Path, name: str, digits: int, limit: int | None = None)
     )
     if limit is not None:
         frame = frame.head(limit)
-    shape: list[Cleaner] = [code_shape(digits), cut(digits)] if has_codes else []
-    cleaned = clean(frame, [LOWER, STRIP, DROP_EMPTY, drop_short(SHORTEST_DROPPED), *shape])
+    cleaners: list[Cleaner] = [LOWER, STRIP, DROP_EMPTY]
+    if has_codes:
+        cleaners += [
+            drop_short(SHORTEST_DROPPED),
+            code_shape(digits),
+            *deployed,
+            # As in training: the model answers with the codes of the current nomenclature.
+            code_changes(),
+            cut(digits),
+        ]
+    cleaned = clean(frame, cleaners)
     left_out = dict(cleaned.reasons)
     if broken:
         left_out["broken row"] = broken
@@ -141,97 +124,68 @@ def read_benchmark(path: Path, name: str, digits: int, limit: int | None = None)
     return Benchmark(name, distinct["description"].to_list(), codes, left_out)
 
 
-def measure(benchmark: Benchmark, classifier: Classifier, progress: Progress) -> Measured:
-    results = classifier.classify_all(benchmark.descriptions, progress)
-    if benchmark.codes is None:
-        return Measured(benchmark, _refusals(results), {}, results)
-    by_chapter: dict[str, list[int]] = {}
-    for index, code in enumerate(benchmark.codes):
-        by_chapter.setdefault(code[:2], []).append(index)
-    chapters = {
-        chapter: {
-            "count": len(rows),
-            **_figures([benchmark.codes[row] for row in rows], [results[row] for row in rows]),
-        }
-        for chapter, rows in sorted(by_chapter.items())
-    }
-    return Measured(benchmark, _figures(benchmark.codes, results), chapters, results)
+def _has_codes(path: Path, rows: Sequence[Row]) -> bool:
+    """Whether the descriptions have codes. Raises `unreadable_source` if the file does not make that clear.
 
-
-def _refusals(results: Sequence[Sequence[Result]]) -> dict[str, float]:
-    return {"no_result": _share(sum(not found for found in results), len(results))}
-
-
-def _figures(codes: Sequence[str], results: Sequence[Sequence[Result]]) -> dict[str, float]:
-    """`top_3` is the share of codes among the first three results. Levels compare the first result only."""
-    count = len(codes)
-    ranks = [
-        next((rank for rank, result in enumerate(found, start=1) if result.code == code), 0)
-        for code, found in zip(codes, results, strict=True)
-    ]
-    figures = {
-        f"top_{limit}": _share(sum(0 < rank <= limit for rank in ranks), count)
-        for limit in range(1, RANKS + 1)
-    }
-    figures["not_found"] = _share(sum(not 0 < rank <= RANKS for rank in ranks), count)
-    figures |= _refusals(results)
-    for level, digits in _LEVELS:
-        right = sum(
-            bool(found) and found[0].code[:digits] == code[:digits]
-            for code, found in zip(codes, results, strict=True)
+    A file whose codes are not found would count as one of descriptions that should get no answer, and every
+    right answer as a mistake.
+    """
+    hidden = [(line, found[1]) for line, row in rows if (found := _hidden_code(row)) is not None]
+    if _most(hidden, rows):
+        line, separator = hidden[0]
+        raise _unreadable(
+            path,
+            line,
+            f"description and code are separated by {_SEPARATORS[separator]}. Save the file with commas "
+            "between the columns, and put descriptions that contain a comma in double quotes.",
         )
-        figures[level] = _share(right, count)
-    return figures
+    second = [(line, row) for line, row in rows if len(row) > 1 and row[1].strip()]
+    if not second:
+        return False
+    coded = [(line, row) for line, row in second if _CODE.fullmatch(row[1].strip())]
+    if _most(coded, rows):
+        return True
+    swapped = [(line, row) for line, row in second if _CODE.fullmatch(row[0].strip())]
+    if _most(swapped, second):
+        raise _unreadable(
+            path,
+            swapped[0][0],
+            f"the code {swapped[0][1][0].strip()!r} is in the first column. Put descriptions into the first "
+            "column and codes into the second.",
+        )
+    if not coded:
+        raise _unreadable(
+            path,
+            second[0][0],
+            f"the second column holds {_shown(second[0][1][1])}, which is not a code. Put codes into the "
+            "second column. If the comma is part of the description, put the description in double quotes.",
+        )
+    lines = {line for line, _ in coded}
+    without = next(line for line, _ in rows if line not in lines)
+    raise _unreadable(
+        path,
+        without,
+        f"it has no code, like most rows, but {len(coded)} of {len(rows)} rows have one. Put descriptions "
+        "that should get no answer into a file of their own, with one column.",
+    )
 
 
-def _share(count: int, total: int) -> float:
-    return round(count / total, 6)
+def _hidden_code(row: Sequence[str]) -> re.Match[str] | None:
+    """A code at the end of the last cell, behind something that separates columns elsewhere."""
+    cell = next((cell for cell in reversed(row) if cell.strip()), "")
+    start = max(cell.rfind(separator) for separator in _SEPARATORS)
+    is_short = len(cell) - start <= _LONGEST_CODE
+    return _HIDDEN_CODE.fullmatch(cell, start) if start > 0 and is_short else None
 
 
-def write_results(output: Path, measured: Sequence[Measured], config: SearchConfig) -> list[Path]:
-    """Write `benchmark_results.xml` and `.zip`. Their bytes depend only on the results."""
-    xml = output / "benchmark_results.xml"
-    with written_whole(xml) as beside:
-        tree = junit(measured, config)
-        ET.indent(tree)
-        tree.write(beside, encoding="utf-8", xml_declaration=True)
-    archive = output / "benchmark_results.zip"
-    write_zip(archive, [(f"{one.benchmark.name}.json", one.to_json().encode()) for one in measured])
-    return [xml, archive]
+def _most(some: Sequence[object], rows: Sequence[object]) -> bool:
+    return 2 * len(some) > len(rows)
 
 
-def junit(measured: Sequence[Measured], config: SearchConfig) -> "ET.ElementTree[ET.Element]":
-    """One test suite for each benchmark, one test case for each figure, which fails below its floor."""
-    root = ET.Element("testsuites", name=f"{config.name} {config.version}")
-    for one in measured:
-        name = one.benchmark.name
-        suite = ET.SubElement(root, "testsuite", name=name)
-        properties = ET.SubElement(suite, "properties")
-        for key, value in [
-            ("count", len(one.results)),
-            ("measurement", MEASUREMENT),
-            *((f"left_out.{reason}", count) for reason, count in sorted(one.benchmark.left_out.items())),
-        ]:
-            ET.SubElement(properties, "property", name=key, value=str(value))
-        failures = 0
-        for figure, share in one.figures.items():
-            failures += _case(suite, name, figure, share, len(one.results), config)
-        for chapter, figures in one.chapters.items():
-            case = ET.SubElement(suite, "testcase", classname=f"{name}.chapter_{chapter}", name="top_1")
-            ET.SubElement(case, "system-out").text = f"{figures['top_1']:.4f} of {figures['count']:.0f}"
-        suite.set("tests", str(len(suite.findall("testcase"))))
-        suite.set("failures", str(failures))
-    return ET.ElementTree(root)
+def _shown(text: str) -> str:
+    text = one_line(text.strip())
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
-def _case(
-    suite: ET.Element, benchmark: str, figure: str, share: float, count: int, config: SearchConfig
-) -> int:
-    case = ET.SubElement(suite, "testcase", classname=benchmark, name=figure)
-    floor = config.floor(benchmark, figure)
-    failed = share < floor
-    if failed:
-        message = f"{figure} is {share:.4f}, below the floor of {floor:.4f}"
-        ET.SubElement(case, "failure", message=message).text = message
-    ET.SubElement(case, "system-out").text = f"{share:.4f} of {count}"
-    return int(failed)
+def _unreadable(path: Path, line: int, why: str) -> TrainingError:
+    return TrainingError(FailureCode.UNREADABLE_SOURCE, f"{path.name}, line {line}: {why}")

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.cleaning.cleaner import Cleaner
 from training.cleaning.text import normalised
-from training.config import VAGUE_CODE, SearchConfig
+from training.config import VAGUE_CODE, PatternsMatch, SearchConfig
 from training.embedding.encoder import Embeddings, Encoder
+from training.evaluation.deployed import refused
 from training.network.package import Model
 from training.progress import Progress
 
@@ -49,17 +51,34 @@ class Result:
 
 
 class Classifier:
-    """Answers from the lists if it can (first vague terms, then references), otherwise from the network."""
+    """Answers as the deployed service does.
 
-    def __init__(self, model: Model, encoder: Encoder, limits: Limits, digits: int) -> None:
+    It refuses what `cleaners` drop. Then it answers from the lists if it can (first vague terms, then
+    references), otherwise from the network.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        encoder: Encoder,
+        limits: Limits,
+        digits: int,
+        *,
+        cleaners: Sequence[Cleaner] = (),
+        patterns_match: PatternsMatch = "start",
+    ) -> None:
         self.model = model
+        self.cleaners = tuple(cleaners)
         self._encoder = encoder
         self._limits = limits
         self._digits = digits
+        self._patterns_match = patterns_match
 
     def classify(self, description: str) -> list[Result]:
         """The results, best first. There are none for a description that is too vague."""
         text = normalised(description)
+        if refused([text], self.cleaners):
+            return []
         known = self._from_lists(text)
         if known is not None:
             return known
@@ -68,7 +87,9 @@ class Classifier:
     def classify_all(self, descriptions: Sequence[str], progress: Progress) -> list[list[Result]]:
         """The results of each description, in the given order. Each distinct text is embedded once."""
         texts = [normalised(description) for description in descriptions]
-        found = {text: self._from_lists(text) for text in dict.fromkeys(texts)}
+        distinct = list(dict.fromkeys(texts))
+        dropped = refused(distinct, self.cleaners)
+        found = {text: [] if text in dropped else self._from_lists(text) for text in distinct}
         asked = sorted(text for text, results in found.items() if results is None)
         if asked:
             embeddings = self._encoder.encode(asked, progress)
@@ -78,10 +99,14 @@ class Classifier:
     def _from_lists(self, text: str) -> list[Result] | None:
         """None if no list contains the text. A term on both lists is vague, which is the team's rule."""
         answers = self.model.answers
-        if text in answers.vague_terms or any(pattern.search(text) for pattern in self._patterns):
+        if text in answers.vague_terms or any(self._matches(pattern, text) for pattern in self._patterns):
             return []
         code = answers.references.get(text)
         return None if code is None else [Result(code[: self._digits], 1.0)]
+
+    def _matches(self, pattern: re.Pattern[str], text: str) -> bool:
+        found = pattern.match(text) if self._patterns_match == "start" else pattern.search(text)
+        return found is not None
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:

@@ -3,28 +3,33 @@
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli
 import torch
 
+from training.cleaning.language import LanguageRules
 from training.errors import FailureCode, TrainingError
 from training.files import write_zip
 from training.network.head import Network, Sizes, load_network
-from training.network.train import Trained
+from training.network.train import Epoch, Trained
 
 MODEL = "target/model.pt"
 CLASSES = "target/subheadings.json"
 SIZES = "target/model.toml"
-# An addition to the format of existing inference code, which ignores it.
+# Additions to the format of existing inference code, which ignores them.
 ANSWERS = "target/answers.json"
+LOSSES = "target/losses.json"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers that are known without the network, and the transformer that makes the embeddings."""
+    """The answers that are known without the network, and the transformer that makes the embeddings.
+
+    `language` says in which languages descriptions are answered. Models of earlier releases do not say it.
+    """
 
     transformer: str
     transformer_sha256: str
@@ -32,6 +37,7 @@ class Answers:
     vague_terms: frozenset[str]
     vague_patterns: tuple[str, ...]
     references: dict[str, str]
+    language: LanguageRules | None = None
 
     def to_json(self) -> str:
         return json.dumps(
@@ -43,6 +49,7 @@ class Answers:
                 "vague_terms": sorted(self.vague_terms),
                 "vague_patterns": list(self.vague_patterns),
                 "references": dict(sorted(self.references.items())),
+                "language": None if self.language is None else self.language.to_json(),
             },
             ensure_ascii=False,
             indent=0,
@@ -58,6 +65,7 @@ class Answers:
             frozenset(content["vague_terms"]),
             tuple(content["vague_patterns"]),
             content["references"],
+            None if content.get("language") is None else LanguageRules.from_json(content["language"]),
         )
 
 
@@ -68,6 +76,7 @@ class Model:
     network: Network
     classes: list[str]
     answers: Answers
+    epochs: tuple[Epoch, ...] = ()
 
 
 def write_model(path: Path, trained: Trained, classes: list[str], answers: Answers) -> None:
@@ -81,6 +90,7 @@ def write_model(path: Path, trained: Trained, classes: list[str], answers: Answe
             (SIZES, trained.sizes.to_toml().encode()),
             (CLASSES, json.dumps(classes).encode()),
             (ANSWERS, answers.to_json().encode()),
+            (LOSSES, json.dumps([asdict(epoch) for epoch in trained.epochs]).encode()),
         ],
     )
 
@@ -95,6 +105,9 @@ def read_model(path: Path) -> Model:
             classes = json.loads(archive.read(CLASSES))
             weights = torch.load(io.BytesIO(archive.read(MODEL)), map_location="cpu", weights_only=True)
             answers = Answers.from_json(archive.read(ANSWERS).decode())
+            # Models of earlier releases do not have them.
+            losses = json.loads(archive.read(LOSSES)) if LOSSES in archive.namelist() else []
+            epochs = tuple(Epoch(**epoch) for epoch in losses)
         network = load_network(sizes, weights)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError) as exc:
         raise TrainingError(
@@ -106,4 +119,4 @@ def read_model(path: Path) -> Model:
             f"{path} has {len(classes)} classes, but its network has {sizes.output_size} outputs. "
             "Train it again.",
         )
-    return Model(network, classes, answers)
+    return Model(network, classes, answers, epochs)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -30,16 +30,23 @@ _SEEDS_APART: Final = 1_000_003
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Weights for embeddings of length 1, and the loss and accuracy of the last epoch, with dropout.
+class Epoch:
+    """The mean loss, and the share of pairs that were right by their weights, while an epoch was trained."""
 
-    For an ensemble, loss and accuracy are the means over its networks.
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights for embeddings of length 1, and the loss and accuracy of each epoch, with dropout.
+
+    For an ensemble, losses and accuracies are the means over its networks.
     """
 
     sizes: Sizes
     weights: dict[str, Tensor]
-    loss: float
-    accuracy: float
+    epochs: tuple[Epoch, ...]
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.class_of)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    loss: float
-    accuracy: float
 
 
 def train_network(
@@ -113,11 +114,11 @@ def train_network(
     total = len(pairs) * config.max_epochs * config.ensemble_size
     with progress.phase("train", total) as phase, _workers(config, target, group) as executor:
 
-        def work(network: Network, seed: int) -> Epoch:
+        def work(network: Network, seed: int) -> list[Epoch]:
             return _train_one(network, pairs, loss_of, config, seed, phase, progress, group)
 
         running = [executor.submit(work, *one) for one in networks]
-        epochs = [one.result() for one in running]
+        epochs = tuple(_mean(of_all) for of_all in zip(*(one.result() for one in running), strict=True))
     members = [pairs.inputs_of.fold(network.weights()) for network, _ in networks]
     weights = side_by_side(members)
     if VAGUE_CODE in dataset.classes:
@@ -136,10 +137,12 @@ def train_network(
         sizes.dropout_layer_1_percentage,
         sizes.dropout_layer_2_percentage,
     )
+    return Trained(whole, weights, epochs)
+
+
+def _mean(epochs: Sequence[Epoch]) -> Epoch:
     count = len(epochs)
-    return Trained(
-        whole, weights, sum(one.loss for one in epochs) / count, sum(one.accuracy for one in epochs) / count
-    )
+    return Epoch(sum(one.loss for one in epochs) / count, sum(one.accuracy for one in epochs) / count)
 
 
 def _workers(
@@ -165,7 +168,7 @@ def _train_one(
     phase: Phase,
     progress: Progress,
     group: Group,
-) -> Epoch:
+) -> list[Epoch]:
     parallel = group.parallel(network)
     steps = config.max_epochs * math.ceil(len(pairs) / config.model_batch_size)
     optimiser = torch.optim.AdamW(
@@ -175,7 +178,7 @@ def _train_one(
     device = pairs.table.device
     bfloat16 = choose_bfloat16(config.precision, str(device))
     order = torch.Generator().manual_seed(seed)
-    last = Epoch(math.nan, math.nan)
+    epochs: list[Epoch] = []
     for epoch in range(1, config.max_epochs + 1):
         total_loss = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.float64, device=device)
@@ -209,11 +212,12 @@ def _train_one(
                 f"the loss is {last.loss} in epoch {epoch}. Lower learning_rate ({config.learning_rate}) or "
                 f"embedding_scale ({config.embedding_scale}).",
             )
+        epochs.append(last)
         phase.advance(0, epoch=epoch, loss=last.loss, accuracy=last.accuracy)
         progress.say(
             f"epoch {epoch} of {config.max_epochs}: loss {last.loss:.4f}, accuracy {last.accuracy:.4f}"
         )
-    return last
+    return epochs
 
 
 def fix_cublas_workspace() -> None:

@@ -17,9 +17,10 @@ import torch
 from typer.testing import CliRunner
 
 from local.simcloud.processes import carrying
+from tests.integration.training import existing_validation
 from training.cli import app
 from training.config import parse_config, toml_document
-from training.evaluation.benchmark import MEASUREMENT
+from training.evaluation.measure import MEASUREMENT
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -63,7 +64,10 @@ def write_inputs(folder: Path) -> None:
         "reference_data/search_references.json": json.dumps({"brogues": "6403990000"}),
         "raw_source_data/tradesets_descriptions/one.csv": f"CMDTYCODE,GDSDESC\n{trade}01012100,12345\n",
     }
+    known = "".join(f'"{name}",{code}0000\n' for code, names in GOODS.items() for name in names)
     benchmarks = {
+        "benchmarking_data/classified.csv": f"Goods Description,Commodity Code\n{known}",
+        "benchmarking_data/good-goods-descriptions.csv": f"Goods Description,Commodity Code\n{everyday}",
         "benchmarking_data/everyday.csv": f"Goods Description,Commodity Code\n{everyday}",
         "benchmarking_data/vague.csv": "Goods Description\nmisc items\nconsolidated colli 5\n",
     }
@@ -164,6 +168,25 @@ def test_the_benchmark_measures_every_set(build: Path) -> None:
     assert metrics["everyday"]["top_1"] >= 0.5
     assert metrics["vague"] == {"count": 2, "no_result": 1.0, "measurement": MEASUREMENT}
     assert (build / "output" / "benchmark_results.xml").is_file()
+
+
+def test_the_teams_validation_compares_all_its_thresholds_and_recognises_a_bad_model(
+    build: Path, tmp_path: Path
+) -> None:
+    write_inputs(tmp_path)
+    config = CONFIG.replace("max_epochs = 30", "max_epochs = 1").replace("rate = 0.01", "rate = 0.00001")
+    (tmp_path / "search-config.toml").write_text(config)
+    cache = ("--embedding-cache", str(build / "cache"))
+    run_here(tmp_path, "train", "--raw-source-data", str(tmp_path / "raw_source_data.zip"), *cache)
+    run_here(tmp_path, "benchmark", "--benchmarking-data", str(tmp_path / "benchmarking_data.zip"))
+    good, bad = (folder / "output" / "benchmark_results.zip" for folder in (build, tmp_path))
+    compared = existing_validation.compare(old=good, new=bad)
+    assert compared.skipped == []
+    assert {"Classified top 1", "Accuracy"} <= set(compared.high)
+    # It names the descriptions that the bad model lost, and gains none.
+    assert len(compared.lost["Classified top 1"]) > len(GOODS)
+    same = existing_validation.compare(old=good, new=good)
+    assert (same.skipped, same.high, same.medium, same.low) == ([], [], [], [])
 
 
 def test_the_output_folder_contains_only_the_results(build: Path) -> None:

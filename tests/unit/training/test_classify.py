@@ -13,21 +13,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import VAGUE_CODE, parse_config
+from training.cleaning.cleaner import Cleaner
+from training.cleaning.text import drop_short
+from training.config import VAGUE_CODE, PatternsMatch, parse_config
 from training.embedding.encoder import Embeddings, Encoder
 from training.errors import FailureCode, TrainingError
-from training.evaluation.benchmark import (
-    MEASUREMENT,
-    Benchmark,
-    Measured,
-    measure,
-    read_benchmark,
-    read_benchmarks,
-    write_results,
-)
+from training.evaluation.benchmark import Benchmark, read_benchmark, read_benchmarks
 from training.evaluation.classify import Classifier, Limits, Result, log_sum_exp_by_group
+from training.evaluation.measure import MEASUREMENT, Measured, measure
+from training.evaluation.results import write_results
 from training.network.head import Network, Sizes
 from training.network.package import Answers, Model
+from training.network.train import Epoch
 from training.progress import Progress
 
 QUIET = Progress(log=io.StringIO())
@@ -55,6 +52,8 @@ def classifier(
     limits: Limits | None = None,
     vague: frozenset[str] = frozenset(),
     patterns: tuple[str, ...] = (),
+    patterns_match: PatternsMatch = "start",
+    cleaners: tuple[Cleaner, ...] = (),
     references: dict[str, str] | None = None,
 ) -> Classifier:
     size = len(classes)
@@ -65,7 +64,14 @@ def classifier(
             layer.bias.zero_()
     answers = Answers("t", "00", digits, vague, patterns, references or {})
     limits = limits or Limits(best_share=1.0)
-    return Classifier(Model(network, classes, answers), cast("Encoder", Logits()), limits, digits)
+    return Classifier(
+        Model(network, classes, answers),
+        cast("Encoder", Logits()),
+        limits,
+        digits,
+        cleaners=cleaners,
+        patterns_match=patterns_match,
+    )
 
 
 def codes(results: list[Result]) -> list[str]:
@@ -146,6 +152,22 @@ def test_vague_terms_patterns_and_references_answer_before_the_network_and_vague
     assert chosen.classify("both") == []
 
 
+def test_patterns_match_at_the_start_unless_the_configuration_says_anywhere() -> None:
+    classes = ["010121", "851610"]
+    texts = ["consolidated colli 5", "0 9"]
+    expected: dict[PatternsMatch, list[list[str]]] = {"start": [[], ["851610"]], "anywhere": [[], []]}
+    for match, answers in expected.items():
+        chosen = classifier(classes, patterns=("CONSOLIDATED", "9"), patterns_match=match)
+        assert [codes(chosen.classify(text)) for text in texts] == answers
+    assert parse_config('name = "m"\nversion = "0.1.0"\n').vague_patterns_match == "start"
+
+
+def test_what_the_cleaning_drops_is_refused_before_lists_and_network_are_asked() -> None:
+    chosen = classifier(["010121", "851610"], references={"9": "010121"}, cleaners=(drop_short(1),))
+    assert chosen.classify("9") == []
+    assert [codes(found) for found in chosen.classify_all(["9", "0 9"], QUIET)] == [[], ["851610"]]
+
+
 def test_many_descriptions_are_answered_in_their_order_and_embedded_once() -> None:
     chosen = classifier(["010121", "851610"], vague=frozenset({"goods"}))
     results = chosen.classify_all(["9 0", "goods", "0 9", "9 0"], QUIET)
@@ -198,6 +220,7 @@ def test_the_name_of_a_benchmark_has_no_control_characters(tmp_path: Path) -> No
         tmp_path,
         [measure(found, classifier(["010121", "851610"], vague=frozenset({"goods", "horse"})), QUIET)],
         parse_config('name = "m"\nversion = "0.1.0"\n'),
+        (),
     )
     ET.parse(tmp_path / "benchmark_results.xml")
 
@@ -250,7 +273,7 @@ def test_results_are_written_as_junit_and_json_with_the_same_bytes_twice(tmp_pat
     )
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        write_results(tmp_path / folder, [measured], config)
+        write_results(tmp_path / folder, [measured], config, (Epoch(0.5, 0.25),))
     for name in ("benchmark_results.xml", "benchmark_results.zip"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     (suite,) = ET.parse(tmp_path / "one" / "benchmark_results.xml").getroot()

@@ -2,6 +2,7 @@ import io
 import json
 import math
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from training.cleaning.language import LanguageRules
 from training.config import VAGUE_CODE, SearchConfig, parse_config
 from training.dataset.merge import Dataset
 from training.dataset.variants import make_variants
@@ -17,7 +19,7 @@ from training.errors import FailureCode, TrainingError
 from training.network.head import Network, Sizes, choose_device, load_network, side_by_side
 from training.network.loss import HierarchicalLoss
 from training.network.package import Answers, read_model, write_model
-from training.network.train import Trained, train_network, warm_up_then_cosine
+from training.network.train import Epoch, Trained, train_network, warm_up_then_cosine
 from training.progress import Progress
 
 QUIET = Progress(log=io.StringIO())
@@ -239,12 +241,13 @@ def test_a_gpu_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 
 SIZES = Sizes(4, 3, 2, 0.1, 0.4)
-ANSWERS = Answers("t", "00", 6, frozenset({"b", "a"}), (r"^x\d$",), {"kettle": "851610"})
+LANGUAGE = LanguageRules(("ENGLISH",), ("ENGLISH", "FRENCH"), 0.5, frozenset({"b", "a"}), (" iso",), ("le ",))
+ANSWERS = Answers("t", "00", 6, frozenset({"b", "a"}), (r"^x\d$",), {"kettle": "851610"}, LANGUAGE)
 
 
 def trained(seed: int = 0) -> Trained:
     torch.manual_seed(seed)
-    return Trained(SIZES, Network(SIZES).weights(), 0.5, 0.5)
+    return Trained(SIZES, Network(SIZES).weights(), (Epoch(0.7, 0.3), Epoch(0.5, 0.5)))
 
 
 def test_a_model_is_packed_in_the_format_that_existing_inference_code_loads(tmp_path: Path) -> None:
@@ -267,7 +270,24 @@ def test_a_model_is_packed_in_the_format_that_existing_inference_code_loads(tmp_
     }
     model = read_model(tmp_path / "model.zip")
     assert model.answers == ANSWERS
+    assert model.epochs == (Epoch(0.7, 0.3), Epoch(0.5, 0.5))
     assert model.classes == ["010121", "vvvvvvvvvv"]
+
+
+def test_a_model_of_an_earlier_release_is_read_without_its_languages_and_epochs(tmp_path: Path) -> None:
+    write_model(tmp_path / "new.zip", trained(), ["010121", "vvvvvvvvvv"], ANSWERS)
+    with zipfile.ZipFile(tmp_path / "new.zip") as new, zipfile.ZipFile(tmp_path / "old.zip", "w") as old:
+        for name in new.namelist():
+            content = new.read(name)
+            if name == "target/answers.json":
+                answers = json.loads(content)
+                del answers["language"]
+                content = json.dumps(answers).encode()
+            if name != "target/losses.json":
+                old.writestr(name, content)
+    model = read_model(tmp_path / "old.zip")
+    assert model.answers == replace(ANSWERS, language=None)
+    assert model.epochs == ()
 
 
 def test_the_same_model_has_the_same_bytes(tmp_path: Path) -> None:
