@@ -8,6 +8,7 @@ import sys
 from http import HTTPStatus
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.builds.following import Following
@@ -21,6 +22,7 @@ from app.words import Access
 _log = logging.getLogger(__name__)
 
 HEAD_WITHIN_S = 20.0
+STOP_WITHIN_S = 15
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
@@ -30,7 +32,17 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     policy = AccessPolicy(settings.access, settings.api_tokens)
     _log.log(logging.WARNING if policy.is_surprising else logging.INFO, "access is %s", policy.summary)
     app = create_app(settings)
-    config = uvicorn.Config(
+    config = server_config(app, host, port)
+    server = StreamingServer(config, app.state.following)
+    server.run()
+    if not server.started:
+        # As uvicorn.run does.
+        sys.exit(3)
+
+
+def server_config(app: FastAPI, host: str, port: int) -> uvicorn.Config:
+    """How the API is served."""
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -39,12 +51,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         http=LimitedProtocol,
         ws="none",
         log_level="warning",
+        # A request that does not end, such as one whose reader does not read, must not keep the process.
+        timeout_graceful_shutdown=STOP_WITHIN_S,
     )
-    server = StreamingServer(config, app.state.following)
-    server.run()
-    if not server.started:
-        # As uvicorn.run does.
-        sys.exit(3)
 
 
 class StreamingServer(uvicorn.Server):

@@ -20,9 +20,11 @@ class ApiError(Exception):
     The message says what to do.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, passes: bool = False) -> None:
+        """`passes`: the same call may succeed later, as when the registry is away."""
         super().__init__(message)
         self.status = status
+        self.passes = passes
 
 
 def read(document: Mapping[str, Any], of: Callable[[Mapping[str, Any]], T]) -> T:
@@ -49,6 +51,7 @@ class Step:
     state: str
     seconds: float | None
     output: Mapping[str, Any]
+    message: str | None
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -57,7 +60,13 @@ class Step:
         if started and finished:
             took = datetime.fromisoformat(finished) - datetime.fromisoformat(started)
             seconds = took.total_seconds()
-        return cls(str(document["name"]), str(document["state"]), seconds, document.get("output") or {})
+        return cls(
+            str(document["name"]),
+            str(document["state"]),
+            seconds,
+            document.get("output") or {},
+            _optional_text(document.get("message")),
+        )
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,18 @@ class Build:
     @property
     def running_step(self) -> str:
         return next((step.name for step in self.steps if step.state == "running"), "")
+
+
+@dataclass(frozen=True)
+class LogPart:
+    """A piece of a build's log, and the byte at which the next one begins.
+
+    Without a next offset, the answer does not say how the log goes on.
+    """
+
+    text: str
+    next_offset: int | None
+    is_last: bool
 
 
 @dataclass(frozen=True)

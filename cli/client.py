@@ -4,15 +4,16 @@ import email.utils
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from cli.answers import ApiError
+from cli.answers import ApiError, LogPart
 
 # Answers of a registry, or of a load balancer before it, that pass by themselves.
 _TEMPORARY = frozenset({408, 425, 429, 502, 503, 504})
@@ -23,6 +24,22 @@ _LONGEST_WAIT_S = 15.0
 def path(*segments: str) -> str:
     """A path of the API. Each segment is quoted, whatever it holds."""
     return "".join(f"/{quote(segment, safe='')}" for segment in segments)
+
+
+class StreamLost(Exception):
+    """A stream broke off, or could not be opened for a reason that passes by itself."""
+
+
+class StreamSilent(StreamLost):
+    """For too long, nothing arrived."""
+
+
+class StreamRefused(Exception):
+    """There is no such stream, or something in between does not let it through. The text says what came."""
+
+
+class NothingFollows(Exception):
+    """The build has ended, and everything was received."""
 
 
 class RegistryClient:
@@ -61,6 +78,44 @@ class RegistryClient:
     def text(self, path: str, **params: str | int) -> str:
         return self._send("GET", path, repeatable=True, params=params).text
 
+    def log(self, path: str, offset: int) -> LogPart:
+        """What a build's log holds from this byte on, or the first part of it."""
+        response = self._send("GET", path, repeatable=True, params={"offset": offset})
+        size, next_offset = (response.headers.get(f"X-Log-{name}", "") for name in ("Size", "Next-Offset"))
+        if not (size.isdecimal() and next_offset.isdecimal()):
+            return LogPart(response.text, None, is_last=True)
+        return LogPart(
+            response.text, int(next_offset), is_last=not response.content or int(next_offset) >= int(size)
+        )
+
+    def events(self, path: str, last_id: str, silence_s: float) -> Iterator[ServerSentEvent]:
+        """The server-sent events after the one with this id, until the stream ends.
+
+        It is not tried again. Raises StreamLost, StreamRefused, NothingFollows.
+        """
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if last_id:
+            headers["Last-Event-ID"] = last_id
+        timeout = httpx.Timeout(30, read=silence_s)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                self._answered = True
+                if response.status_code == httpx.codes.NO_CONTENT:
+                    raise NothingFollows
+                if response.status_code in _TEMPORARY:
+                    raise StreamLost
+                if not response.is_success:
+                    message = f"the stream was answered with {response.status_code} {response.reason_phrase}"
+                    raise StreamRefused(message)
+                yield from EventSource(response).iter_sse()
+        except (SSEError, httpx.DecodingError) as exc:
+            message = f"the answer is not a stream ({exc})"
+            raise StreamRefused(message) from exc
+        except httpx.ReadTimeout as exc:
+            raise StreamSilent from exc
+        except httpx.TransportError as exc:
+            raise StreamLost from exc
+
     def end_of_log(self, path: str, size_bytes: int = 1 << 16) -> str:
         """The end of a log. One answer holds only a part of a long log, and says how long the whole is."""
         response = self._send("GET", path, repeatable=True)
@@ -77,7 +132,7 @@ class RegistryClient:
             try:
                 response = self._http.request(method, path, **arguments)
             except httpx.TransportError as exc:
-                error = ApiError(self._unreachable(exc))
+                error = ApiError(self._unreachable(exc), passes=True)
                 # A request whose connection was not even made cannot have had an effect.
                 passes = repeatable or isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
                 cause: Exception | None = exc
@@ -87,7 +142,11 @@ class RegistryClient:
                 self._answered = True
                 if response.is_success:
                     return response
-                error = ApiError(self._explain(response), response.status_code)
+                error = ApiError(
+                    self._explain(response),
+                    response.status_code,
+                    passes=response.status_code in _TEMPORARY,
+                )
                 passes = response.status_code in _TEMPORARY and (
                     # With these the request was not carried out; after others, nobody knows.
                     repeatable or response.status_code in (429, 503)
@@ -95,7 +154,7 @@ class RegistryClient:
                 retry_after_s = _retry_after_s(response)
                 cause = None
             waited_s += time.monotonic() - began
-            wait_s = retry_after_s if retry_after_s is not None else _backoff_s(attempt)
+            wait_s = retry_after_s if retry_after_s is not None else backoff_s(attempt)
             patience_s = self.patience_s if self._answered else min(self.patience_s, 3.0)
             if not passes or waited_s + wait_s > patience_s:
                 raise error from cause
@@ -163,7 +222,8 @@ def _document(response: httpx.Response) -> dict[str, Any]:
     raise ApiError(message)
 
 
-def _backoff_s(attempt: int) -> float:
+def backoff_s(attempt: int) -> float:
+    """How long to wait after so many attempts before this one."""
     # Spread, so that many jobs that wait for the same registry do not all come back at once.
     longest: float = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**attempt)
     return longest * random.uniform(0.75, 1.0)  # noqa: S311

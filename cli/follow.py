@@ -1,52 +1,126 @@
-"""Follow a build on the terminal: its steps as they end, the job's progress bar, and why it failed."""
+"""Follow a build to its end: for the commands that ask for one, and for those who come later."""
 
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from cli.answers import ApiError, Build, Step, read
+from cli.answers import ApiError, Build, Model, read
+from cli.arguments import ArgumentError, model_prefix, text
 from cli.client import RegistryClient, path
-from cli.output import lines, plain
+from cli.display import Display
+from cli.happenings import Happenings
+from cli.output import lines, plain, show_metrics
 
-_POLL_S = 0.5
 _LOG_TAIL = 30
 # A registry that is being deployed is away for a while, and its builds go on.
 PATIENCE_S = 300.0
+
+
+class LostContact(ApiError):
+    """The registry stopped answering while a build was followed. The message says how to go on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody pressed Ctrl-C while a build was followed. The message says how to go on."""
+
+
+def build_id_of(client: RegistryClient, which: str) -> str:
+    """The build with this id, or the newest one of this prefix. Raises ApiError, ArgumentError."""
+    which = text(which, "The build")
+    try:
+        return str(UUID(which))
+    except ValueError:
+        prefix = model_prefix(which)
+    found = client.get("/builds", prefix=prefix, limit="1")["items"]
+    if not found:
+        message = f"There is no build of {plain(prefix)}. Give the id of a build, or the prefix of one."
+        raise ArgumentError(message)
+    return str(found[0]["id"])
+
+
+def follow_to_end(
+    client: RegistryClient,
+    build: Build,
+    console: Console,
+    *,
+    log: bool = True,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Build:
+    """Show what happens to the build until it has ended, and then what became of it.
+
+    Returns the build as it is then. Raises ApiError, LostContact, Interrupted.
+    """
+    try:
+        ended = follow(client, build.id, console, log=log, sleep=sleep)
+    except KeyboardInterrupt as exc:
+        raise Interrupted(_how_to_go_on(f"Interrupted. The build {build.id} goes on.", build.id)) from exc
+    if ended.state == "succeeded":
+        show_model(client, ended.prefix, console)
+    elif ended.state == "failed":
+        show_failure(client, ended, console, log_tail=not log)
+    else:
+        what = Text.assemble("Build ", plain(ended.id), " of ", (plain(ended.prefix), "bold"), " is ")
+        console.print(what + Text(f"{plain(ended.state)}."), soft_wrap=True)
+    return ended
 
 
 def follow(
     client: RegistryClient,
     build_id: str,
     console: Console,
+    *,
+    log: bool = False,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Build:
-    """Show the build until it ends, and return it as it is then. Raises ApiError."""
+    """Show what happens to the build, and return it as it is at its end. Raises ApiError, LostContact."""
     client.patience_s = PATIENCE_S
-    shown: set[str] = set()
-    with _Bar(console) as bar:
-        while True:
-            build = read(client.get(path("builds", build_id)), Build.of)
-            for step in build.steps:
-                if step.name not in shown and step.state in ("succeeded", "failed"):
-                    shown.add(step.name)
-                    _show_step(console, step)
-            bar.show(build)
-            if build.ended:
-                break
-            sleep(_POLL_S)
-    if build.state == "failed":
-        show_failure(client, build, console)
-    return build
+
+    def note(message: str) -> None:
+        console.print(Text(lines(message), "dim"), soft_wrap=True)
+
+    try:
+        with Display(console, log=log) as display:
+            for happening in Happenings(client, build_id, log=log, note=note, sleep=sleep):
+                display.show(happening)
+        return read(client.get(path("builds", build_id)), Build.of)
+    except ApiError as exc:
+        if not exc.passes:
+            raise
+        lost = f"The registry has not answered for {PATIENCE_S:.0f} s, and the build {build_id} may go on."
+        raise LostContact(f"{exc} {_how_to_go_on(lost, build_id)}", exc.status, passes=True) from exc
 
 
-def show_failure(client: RegistryClient, build: Build, console: Console) -> None:
+def _how_to_go_on(what: str, build_id: str) -> str:
+    return (
+        f"{what} Follow it with `tariff-registry follow {build_id}`, "
+        f"or cancel it with `tariff-registry cancel {build_id}`."
+    )
+
+
+def show_model(client: RegistryClient, prefix: str, console: Console) -> None:
+    """The figures and the verdict of what a build has published."""
+    try:
+        model = read(client.get(path("models", prefix)), Model.of)
+    except ApiError as exc:
+        # The build succeeded, whether or not its figures can be had.
+        console.print(Text(f"Published {plain(prefix)}. Its figures cannot be shown. {plain(exc)}"))
+        return
+    show_metrics(console, model.metrics)
+    verdict = f". Verdict: {plain(model.verdict)} ({plain(model.verdict_reason)})"
+    console.print(Text.assemble("Published ", (plain(prefix), "bold"), verdict))
+
+
+def show_failure(client: RegistryClient, build: Build, console: Console, *, log_tail: bool = True) -> None:
+    """Why a build failed and, unless its log was shown already, the end of its log."""
     failure = build.failure
     what = f"Build {plain(build.id)} of {plain(build.prefix)} failed in {plain(failure.get('step'))}"
     console.print(Text.assemble((what, "red"), f" ({plain(failure.get('code'))})"))
     console.print(Text(lines(failure.get("message", ""))))
+    if not log_tail:
+        return
     try:
         log = client.end_of_log(path("builds", build.id, "log")).splitlines()
     except ApiError as exc:
@@ -57,68 +131,3 @@ def show_failure(client: RegistryClient, build: Build, console: Console) -> None
     console.print(Text(where, "dim"))
     for line in log[-_LOG_TAIL:]:
         console.print(Text(f"  {plain(line)}"), soft_wrap=True)
-
-
-class _Bar:
-    """The running job's progress: a bar on a terminal, elsewhere a line for every quarter of a phase."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Progress(
-            TextColumn("  {task.description:<20}", markup=False),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[eta]}", markup=False),
-            console=console,
-            transient=True,
-        )
-        self._bar: TaskID | None = None
-        self._printed: set[tuple[str, int]] = set()
-
-    def __enter__(self) -> "_Bar":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def show(self, build: Build) -> None:
-        progress = build.progress
-        if progress is None:
-            if self._bar is not None:
-                self._bars.remove_task(self._bar)
-                self._bar = None
-            return
-        label = plain(f"{build.running_step}: {progress.phase}")
-        eta = "" if progress.eta_seconds is None else f"{progress.eta_seconds:.0f} s left"
-        if self._bar is None:
-            self._bar = self._bars.add_task(label, total=100, eta="")
-        self._bars.update(self._bar, description=label, completed=progress.percent, eta=eta)
-        quarter = (label, int(progress.percent // 25))
-        if not self._console.is_terminal and quarter not in self._printed:
-            self._printed.add(quarter)
-            self._console.print(Text(f"  {label:<20} {progress.percent:.0f}%"))
-
-
-def _show_step(console: Console, step: Step) -> None:
-    took = "" if step.seconds is None else f"{step.seconds:6.1f} s"
-    mark = ("✓", "green") if step.state == "succeeded" else ("✗", "red")
-    line = Text.assemble("  ", mark, f" {plain(step.name):<20} {took}  ", (plain(_gist(step)), "dim"))
-    console.print(line, soft_wrap=True)
-
-
-def _gist(step: Step) -> str:
-    """The one thing in a step's output that a reader wants to see."""
-    output = step.output
-    for key in ("name", "instance_id", "zone", "checks", "fingerprint", "commit", "verdict"):
-        if key in output:
-            return str(output[key])
-    inputs, counts = output.get("inputs"), output.get("counts")
-    if isinstance(inputs, dict):
-        sizes = {name: of.get("size_bytes") for name, of in inputs.items() if isinstance(of, dict)}
-        return ", ".join(
-            f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items() if isinstance(size, int)
-        )
-    if isinstance(counts, dict):
-        return ", ".join(f"{name} {count:,}" for name, count in counts.items() if isinstance(count, int))
-    return ""

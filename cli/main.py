@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli.answers import ApiError, Latest, Promotion, Run, Stages, read
+from cli.answers import ApiError, Build, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url, text
 from cli.cancel import cancel_build
 from cli.checkout import THRESHOLDS, Checkout, CheckoutError, thresholds_in
 from cli.client import RegistryClient, path
+from cli.follow import LostContact, build_id_of, follow_to_end
 from cli.output import lines, show_latest, show_promotion, show_stages
 from cli.request import VersionNotRaised, request_build
 from cli.runs import run_to_end, show_run, show_runs
@@ -27,7 +28,8 @@ from cli.words import Stage
 EXITS = (
     "Exit status: 0 when it is done or nothing is needed, 1 when the build or the run failed, 2 when the "
     "arguments or the checkout cannot be used, or the version should have been raised, 3 when the registry "
-    "refused or cannot be reached, 70 for a defect of this command."
+    "refused or cannot be reached, 4 when it stopped answering while a build was followed, 70 for a defect "
+    "of this command."
 )
 
 app = typer.Typer(
@@ -51,6 +53,10 @@ Token = Annotated[
         "--token", help="The token to call with, if the registry needs one. \\[env var: REGISTRY_TOKEN]"
     ),
 ]
+BuildArgument = Annotated[
+    str, typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build.")
+]
+Log = Annotated[bool, typer.Option("--log/--no-log", help="Show the lines of the build's log, too.")]
 StageArgument = Annotated[Stage, typer.Argument(help="development, staging or production")]
 
 
@@ -60,6 +66,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     REFUSED = 3
+    LOST_CONTACT = 4
     DEFECT = 70
     INTERRUPTED = 130
 
@@ -84,10 +91,13 @@ def _exit_statuses() -> Iterator[None]:
         yield
     except (ArgumentError, CheckoutError, VersionNotRaised) as exc:
         raise _fail(Exit.USAGE, str(exc)) from exc
+    except LostContact as exc:
+        raise _fail(Exit.LOST_CONTACT, str(exc)) from exc
     except ApiError as exc:
         raise _fail(Exit.REFUSED, str(exc)) from exc
     except KeyboardInterrupt as exc:
-        raise _fail(Exit.INTERRUPTED, "Interrupted. A build that was asked for goes on.") from exc
+        said = str(exc) or "Interrupted. What was asked for goes on."
+        raise _fail(Exit.INTERRUPTED, said) from exc
     except typer.Exit:
         raise
     except Exception as exc:
@@ -182,6 +192,7 @@ def build(
         ),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the build to its end.")] = True,
+    log: Log = True,
 ) -> None:
     """Ask for the model of the commit that this git checkout is at, and follow its build."""
     with _exit_statuses():
@@ -206,6 +217,7 @@ def build(
                 dry_run=dry_run,
                 allow_unchanged_version=allow_unchanged_version,
                 wait=wait,
+                log=log,
                 note=_say,
             )
         if state in ("failed", "cancelled"):
@@ -213,11 +225,28 @@ def build(
 
 
 @app.command(epilog=EXITS)
+def follow(
+    which: BuildArgument,
+    url: Url = None,
+    token: Token = None,
+    *,
+    log: Log = True,
+) -> None:
+    """Show what happens to a build until it has ended: its steps, notes, progress and log.
+
+    Lost connections are resumed. Ctrl-C ends only this command, and the build goes on.
+    """
+    with _exit_statuses():
+        with _client(url, token) as client:
+            build = read(client.get(path("builds", build_id_of(client, which))), Build.of)
+            build = follow_to_end(client, build, console, log=log)
+        if build.state != "succeeded":
+            raise typer.Exit(Exit.FAILED)
+
+
+@app.command(epilog=EXITS)
 def cancel(
-    which: Annotated[
-        str,
-        typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build."),
-    ],
+    which: BuildArgument,
     url: Url = None,
     token: Token = None,
     *,

@@ -6,11 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cli.answers import ApiError, Model, Requested, read
+from cli.answers import Requested, read
 from cli.checkout import Checkout
-from cli.client import RegistryClient, path
-from cli.follow import follow, show_failure
-from cli.output import plain, show_metrics
+from cli.client import RegistryClient
+from cli.follow import follow_to_end, show_model
+from cli.output import plain
 from cli.words import Stage
 
 
@@ -30,12 +30,13 @@ def request_build(
     dry_run: bool = False,
     allow_unchanged_version: bool = False,
     wait: bool = True,
+    log: bool = True,
     note: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Post the build and follow it. Returns its state, or the outcome where there is no build.
 
-    `note` is told what the author of the commit should know. A dry run only shows the answer.
-    Raises ApiError and VersionNotRaised.
+    `note` is told what the author of the commit should know. A dry run only shows the answer. `log`: show the
+    lines of the build's log, too. Raises ApiError, LostContact, Interrupted, VersionNotRaised.
     """
     body: dict[str, Any] = {
         "sha": checkout.sha,
@@ -65,13 +66,10 @@ def request_build(
     console.print(Text.assemble(f"{word} ", (plain(answer.prefix), "bold"), f", build {plain(build.id)}"))
     if dry_run or not wait:
         return build.state
-    if build.state == "failed":
-        show_failure(client, build, console)
-    elif not build.ended:
-        build = follow(client, build.id, console)
     if build.state == "succeeded":
-        _show_model(client, build.prefix, console)
-    return build.state
+        show_model(client, build.prefix, console)
+        return build.state
+    return follow_to_end(client, build, console, log=log).state
 
 
 def _without_build(answer: Requested) -> str:
@@ -103,15 +101,3 @@ def _not_raised(answer: Requested) -> str:
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(map(plain, names))
-
-
-def _show_model(client: RegistryClient, prefix: str, console: Console) -> None:
-    try:
-        model = read(client.get(path("models", prefix)), Model.of)
-    except ApiError as exc:
-        # The build succeeded, whether or not its figures can be had.
-        console.print(Text(f"Published {plain(prefix)}. Its figures cannot be shown. {plain(exc)}"))
-        return
-    show_metrics(console, model.metrics)
-    verdict = f". Verdict: {plain(model.verdict)} ({plain(model.verdict_reason)})"
-    console.print(Text.assemble("Published ", (plain(prefix), "bold"), verdict))

@@ -1,25 +1,20 @@
 """GET /builds/{id}/events: everything that happens to a build, once and in order, and from any place on."""
 
 import json
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
-from app.main import create_app
 from app.registry.builds import ending, log, steps
-from app.server import LimitedProtocol, StreamingServer
 from app.settings import Settings
 from app.words import BuildState, StepName
 from tests.integration.app.registry import Registry
+from tests.integration.app.serving import free_port, served
 
 LINES = "".join(f"{number}: größer 🚢\r\n" for number in range(20_000))
 
@@ -98,28 +93,10 @@ def test_the_head_of_a_stream_does_not_wait_for_its_end(api: TestClient, registr
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-@contextmanager
-def served(settings: Settings, port: int) -> Iterator[None]:
-    """The API as in production, until it is told to stop."""
-    app = create_app(settings)
-    config = uvicorn.Config(app, port=port, loop="uvloop", http=LimitedProtocol, ws="none", log_level="error")
-    server = StreamingServer(config, app.state.following)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
-
-
 def test_readers_resume_across_a_restart_and_lose_nothing(registry: Registry, settings: Settings) -> None:
     build_id = registry.queue()
     lease = registry.take(build_id)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     received = [""] * 5
 
     def follow(place: int) -> None:
