@@ -8,9 +8,10 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, builds, health, models, runs, stages
+from app.api import audit, builds, health, models, runs, stages, tokens
 from app.api.builds.following import Following
 from app.api.common import errors
+from app.api.common.admission import Admission
 from app.api.common.edge import Edge
 from app.api.common.strict import PublicRoute
 from app.api.probe import BucketProbe
@@ -42,6 +43,7 @@ TAGS = [
         "description": "Imports, reconciliations and collections: long pieces of work that can be "
         "followed and stopped.",
     },
+    {"name": "tokens", "description": "Who may call: tokens with scopes, for people and programs."},
     {"name": "audit", "description": "Who changed what, and when."},
     {"name": "health", "description": "For load balancers and monitors."},
 ]
@@ -65,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await app.state.following.close()
         await app.state.kept.close()
+        await app.state.admission.close()
         database.close()
 
     # The pages contain their own scripts, because no CDN can be reached behind a customs firewall.
@@ -82,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.route_class = PublicRoute
     app.state.settings = settings
     app.state.database = database
-    app.state.access = AccessPolicy(settings.access, settings.api_tokens)
+    app.state.admission = Admission(AccessPolicy(settings.access, settings.api_tokens), database)
     app.state.bucket = bucket
     app.state.default_thresholds = default_thresholds(settings)
     app.state.kept = KeptAnswers(database, settings.latest_max_age)
@@ -100,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *models.ROUTERS,
         *stages.ROUTERS,
         runs.router,
+        tokens.router,
         audit.router,
         health.router,
     ):

@@ -5,16 +5,20 @@ import ipaddress
 import logging
 import socket
 import sys
+import threading
 from http import HTTPStatus
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.builds.following import Following
 from app.api.common.edge import MAX_HEADER_BYTES
 from app.api.common.errors import OF_STATUS, respond
+from app.db.session import Database
 from app.main import create_app
+from app.registry.access import tokens
 from app.registry.access.callers import AccessPolicy
 from app.settings import Settings, SettingsError
 from app.words import Access
@@ -29,9 +33,11 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     """Serve the API until SIGTERM or SIGINT. Raises SettingsError."""
     check_exposure(settings, host)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    policy = AccessPolicy(settings.access, settings.api_tokens)
-    _log.log(logging.WARNING if policy.is_surprising else logging.INFO, "access is %s", policy.summary)
     app = create_app(settings)
+    # In a thread, because a database that cannot be reached must not hold up the start.
+    threading.Thread(
+        target=log_access, args=(app.state.admission.policy, app.state.database), daemon=True
+    ).start()
     config = server_config(app, host, port)
     server = StreamingServer(config, app.state.following)
     server.run()
@@ -54,6 +60,18 @@ def server_config(app: FastAPI, host: str, port: int) -> uvicorn.Config:
         # A request that does not end, such as one whose reader does not read, must not keep the process.
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
+
+
+def log_access(policy: AccessPolicy, database: Database) -> None:
+    """Write into the log who may call."""
+    created: bool | None = None
+    if not policy.can_write:
+        try:
+            created = database.read(tokens.may_somebody_write)
+        except SQLAlchemyError as exc:
+            _log.warning("the database does not say which tokens there are: %s", type(exc).__name__)
+    level = logging.WARNING if policy.is_surprising(created=created) else logging.INFO
+    _log.log(level, "access is %s", policy.summary(created=created))
 
 
 class StreamingServer(uvicorn.Server):

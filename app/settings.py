@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     )
     api_tokens: Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)] = Field(
         default=(),
-        description="the tokens: `name=sha256` or `name=sha256:scope+scope`, comma-separated; "
+        description="tokens to start with: `name=sha256` or `name=sha256:scope+scope`, comma-separated; "
         "without scopes a token may do everything but `admin`",
     )
 

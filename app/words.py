@@ -263,6 +263,8 @@ class AuditAction(StrEnum):
     ROLLED_BACK = "rolled_back"
     RUN_REQUESTED = "run_requested"
     RUN_STOPPED = "run_stopped"
+    TOKEN_CREATED = "token_created"  # noqa: S105 - the word, not a secret
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105
 
 
 class Access(StrEnum):
@@ -288,6 +290,14 @@ class Scope(StrEnum):
     @classmethod
     def promote(cls, stage: Stage) -> "Scope":
         return cls(f"promote:{stage}")
+
+
+class TokenState(StrEnum):
+    """Whether a token of the database is accepted. It follows from the token's times and is never stored."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 class Responsible(StrEnum):

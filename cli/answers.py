@@ -255,6 +255,44 @@ class Run:
 
 
 @dataclass(frozen=True)
+class IssuedToken:
+    """A token, without its secret."""
+
+    id: str
+    name: str
+    state: str
+    starts_with: str
+    scopes: tuple[str, ...]
+    expires_at: str
+    last_used_at: str | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        return cls(
+            id=str(document["id"]),
+            name=str(document["name"]),
+            state=str(document["state"]),
+            starts_with=str(document["starts_with"]),
+            scopes=tuple(str(scope) for scope in document["scopes"]),
+            expires_at=str(document["expires_at"]),
+            last_used_at=_optional_text(document.get("last_used_at")),
+        )
+
+
+@dataclass(frozen=True)
+class TokenPage:
+    """Some of the tokens, and where the next ones begin."""
+
+    items: tuple[IssuedToken, ...]
+    next: str | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        items = tuple(IssuedToken.of(item) for item in document["items"])
+        return cls(items, _optional_text(document.get("next")))
+
+
+@dataclass(frozen=True)
 class Stages:
     """What runs where: each stage with its newest promotion, or with None."""
 

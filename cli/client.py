@@ -75,6 +75,9 @@ class RegistryClient:
         """`repeatable`: to post the same twice has the same effect as to post it once."""
         return _document(self._send("POST", path, repeatable=repeatable, json=body))
 
+    def delete(self, path: str) -> dict[str, Any]:
+        return _document(self._send("DELETE", path, repeatable=True))
+
     def text(self, path: str, **params: str | int) -> str:
         return self._send("GET", path, repeatable=True, params=params).text
 

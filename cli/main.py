@@ -1,36 +1,24 @@
 """`tariff-registry`: run the service, ask for builds, and see or record what runs where."""
 
 import json
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from cli.answers import ApiError, Build, Latest, Promotion, Run, Stages, read
-from cli.arguments import ArgumentError, model_prefix, optional, registry_token, registry_url, text
+from cli import tokens
+from cli.answers import Build, Latest, Promotion, Run, Stages, read
+from cli.arguments import ArgumentError, model_prefix, optional, text
 from cli.cancel import cancel_build
-from cli.checkout import THRESHOLDS, Checkout, CheckoutError, thresholds_in
-from cli.client import RegistryClient, path
-from cli.follow import LostContact, build_id_of, follow_to_end
-from cli.output import lines, show_latest, show_promotion, show_stages
-from cli.request import VersionNotRaised, request_build
+from cli.checkout import THRESHOLDS, Checkout, thresholds_in
+from cli.client import path
+from cli.follow import build_id_of, follow_to_end
+from cli.output import show_latest, show_promotion, show_stages
+from cli.request import request_build
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
+from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
 from cli.words import Stage
-
-EXITS = (
-    "Exit status: 0 when it is done or nothing is needed, 1 when the build or the run failed, 2 when the "
-    "arguments or the checkout cannot be used, or the version should have been raised, 3 when the registry "
-    "refused or cannot be reached, 4 when it stopped answering while a build was followed, 70 for a defect "
-    "of this command."
-)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,20 +27,8 @@ app = typer.Typer(
     epilog=EXITS,
     add_completion=False,
 )
-console = Console()
-errors = Console(stderr=True)
+app.add_typer(tokens.app, name="token")
 
-# The variables are read in cli.arguments, because typer takes an empty variable for one that is not set.
-Url = Annotated[
-    str | None,
-    typer.Option("--url", help="Where the registry's API is. \\[env var: REGISTRY_URL]", show_default=False),
-]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        "--token", help="The token to call with, if the registry needs one. \\[env var: REGISTRY_TOKEN]"
-    ),
-]
 BuildArgument = Annotated[
     str, typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build.")
 ]
@@ -60,62 +36,11 @@ Log = Annotated[bool, typer.Option("--log/--no-log", help="Show the lines of the
 StageArgument = Annotated[Stage, typer.Argument(help="development, staging or production")]
 
 
-class Exit(IntEnum):
-    """What a script can tell from the exit status."""
-
-    FAILED = 1
-    USAGE = 2
-    REFUSED = 3
-    LOST_CONTACT = 4
-    DEFECT = 70
-    INTERRUPTED = 130
-
-
-def _say(message: str) -> None:
-    errors.print(Text(lines(message)), soft_wrap=True)
-
-
-def _fail(status: Exit, message: str) -> typer.Exit:
-    errors.print(Text(lines(message), "red"), soft_wrap=True)
-    return typer.Exit(status)
-
-
-@contextmanager
-def _exit_statuses() -> Iterator[None]:
-    """Give every way to end its exit status. Status 1 must mean nothing else than that the build failed."""
-    # A terminal that has no check mark must not end the command while its build goes on.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    except (ArgumentError, CheckoutError, VersionNotRaised) as exc:
-        raise _fail(Exit.USAGE, str(exc)) from exc
-    except LostContact as exc:
-        raise _fail(Exit.LOST_CONTACT, str(exc)) from exc
-    except ApiError as exc:
-        raise _fail(Exit.REFUSED, str(exc)) from exc
-    except KeyboardInterrupt as exc:
-        said = str(exc) or "Interrupted. What was asked for goes on."
-        raise _fail(Exit.INTERRUPTED, said) from exc
-    except typer.Exit:
-        raise
-    except Exception as exc:
-        traceback.print_exc()
-        raise _fail(
-            Exit.DEFECT, "This is a defect of tariff-registry. Report it with the lines above."
-        ) from exc
-
-
-def _client(url: str | None, token: str | None) -> RegistryClient:
-    return RegistryClient(registry_url(url), registry_token(token), note=_say)
-
-
 def _serve(module: str, *arguments: str, extras: tuple[str, ...]) -> NoReturn:
     try:
         become(module, *arguments, extras=extras)
     except MissingExtra as exc:
-        raise _fail(Exit.USAGE, str(exc)) from exc
+        raise fail(Exit.USAGE, str(exc)) from exc
 
 
 @app.command()
@@ -195,17 +120,17 @@ def build(
     log: Log = True,
 ) -> None:
     """Ask for the model of the commit that this git checkout is at, and follow its build."""
-    with _exit_statuses():
+    with exit_statuses():
         base = optional(base, "--base")
         checkout = Checkout.at(Path.cwd(), optional(branch, "--branch", "REGISTRY_BRANCH"))
         named = optional(thresholds, "--thresholds")
         sent = checkout.thresholds() if named is None else thresholds_in(Path(named))
         base_config = checkout.config_of_base(base) if base is not None else None
         if checkout.branch == "HEAD":
-            _say("git does not know the branch of this checkout, so HEAD is recorded. Name it with --branch.")
+            say("git does not know the branch of this checkout, so HEAD is recorded. Name it with --branch.")
         if checkout.changed:
-            _say("The checkout has changes that are not committed. They are not part of the build.")
-        with _client(url, token) as client:
+            say("The checkout has changes that are not committed. They are not part of the build.")
+        with client_of(url, token) as client:
             state = request_build(
                 client,
                 checkout,
@@ -218,7 +143,7 @@ def build(
                 allow_unchanged_version=allow_unchanged_version,
                 wait=wait,
                 log=log,
-                note=_say,
+                note=say,
             )
         if state in ("failed", "cancelled"):
             raise typer.Exit(Exit.FAILED)
@@ -236,8 +161,8 @@ def follow(
 
     Lost connections are resumed. Ctrl-C ends only this command, and the build goes on.
     """
-    with _exit_statuses():
-        with _client(url, token) as client:
+    with exit_statuses():
+        with client_of(url, token) as client:
             build = read(client.get(path("builds", build_id_of(client, which))), Build.of)
             build = follow_to_end(client, build, console, log=log)
         if build.state != "succeeded":
@@ -253,8 +178,8 @@ def cancel(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the build has ended.")] = True,
 ) -> None:
     """Cancel a build: its instance is terminated, and its log is kept."""
-    with _exit_statuses():
-        with _client(url, token) as client:
+    with exit_statuses():
+        with client_of(url, token) as client:
             build = cancel_build(client, which, console, wait=wait)
         if build.ended and build.state != "cancelled":
             raise typer.Exit(Exit.FAILED)
@@ -270,9 +195,9 @@ def latest(
     as_json: Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")] = False,
 ) -> None:
     """Show the model that a stage runs."""
-    with _exit_statuses():
+    with exit_statuses():
         version = optional(version, "--version")
-        with _client(url, token) as client:
+        with client_of(url, token) as client:
             answer = client.get(path("models", stage.value, "latest"), version=version)
         found = read(answer, Latest.of)
         if as_json:
@@ -295,7 +220,7 @@ def promote(
     ] = None,
 ) -> None:
     """Record that a model now runs in a stage."""
-    with _exit_statuses():
+    with exit_statuses():
         body: dict[str, object] = {
             "stage": stage.value,
             "note": optional(note, "--note"),
@@ -304,7 +229,7 @@ def promote(
         if expected is not None:
             body["expected"] = model_prefix(expected, "--expected")
         where = path("models", model_prefix(prefix), "promotions")
-        with _client(url, token) as client:
+        with client_of(url, token) as client:
             promotion = read(client.post(where, body), Promotion.of)
         show_promotion(console, promotion)
 
@@ -317,8 +242,8 @@ def stages(
     as_json: Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")] = False,
 ) -> None:
     """Show what runs where, since when, and who promoted it."""
-    with _exit_statuses():
-        with _client(url, token) as client:
+    with exit_statuses():
+        with client_of(url, token) as client:
             answer = client.get("/stages")
         found = read(answer, Stages.of)
         if as_json:
@@ -347,7 +272,7 @@ def rollback(
     ] = False,
 ) -> None:
     """Go back to a model that ran in the stage before."""
-    with _exit_statuses():
+    with exit_statuses():
         body: dict[str, object] = {
             "expected": model_prefix(expected, "--expected"),
             "note": text(note, "--note"),
@@ -355,7 +280,7 @@ def rollback(
         }
         if to is not None:
             body["to"] = model_prefix(to, "--to")
-        with _client(url, token) as client:
+        with client_of(url, token) as client:
             promotion = read(client.post(path("stages", stage.value, "rollback"), body), Promotion.of)
         show_promotion(console, promotion)
 
@@ -399,8 +324,8 @@ def reconcile(
 
 
 def _run(url: str | None, token: str | None, where: str, options: dict[str, bool], *, wait: bool) -> None:
-    with _exit_statuses():
-        with _client(url, token) as client:
+    with exit_statuses():
+        with client_of(url, token) as client:
             run = run_to_end(client, where, options, console, wait=wait)
         if run.state in ("failed", "stopped"):
             raise typer.Exit(Exit.FAILED)
@@ -417,12 +342,12 @@ def runs(
     stop: Annotated[bool, typer.Option("--stop", help="Stop the run.")] = False,
 ) -> None:
     """Show imports, reconciliations and collections, or stop one."""
-    with _exit_statuses():
+    with exit_statuses():
         found = optional(run_id, "The run's id")
         if stop and found is None:
             message = "--stop needs the id of a run. `tariff-registry runs` lists the runs."
             raise ArgumentError(message)
-        with _client(url, token) as client:
+        with client_of(url, token) as client:
             if found is None:
                 items = read(client.get("/runs"), lambda page: [Run.of(item) for item in page["items"]])
                 show_runs(console, items)

@@ -9,3 +9,16 @@ class Stage(StrEnum):
     DEVELOPMENT = "development"
     STAGING = "staging"
     PRODUCTION = "production"
+
+
+class Scope(StrEnum):
+    """What a token may do. The same as the API's; a test compares them."""
+
+    READ = "read"
+    BUILD = "build"
+    PROMOTE_DEVELOPMENT = "promote:development"
+    PROMOTE_STAGING = "promote:staging"
+    PROMOTE_PRODUCTION = "promote:production"
+    OVERRIDE = "override"
+    COLLECT = "collect"
+    ADMIN = "admin"

@@ -27,7 +27,9 @@ class AuditEntryOut(BaseModel):
     who: str = Field(examples=["ci"])
     kind: ShownActor
     action: ShownAuditAction
-    subject: str = Field(description="A prefix, or the id of a build or a run.", examples=["0.0.2-aff1242"])
+    subject: str = Field(
+        description="A prefix, or the id of a build, a run or a token.", examples=["0.0.2-aff1242"]
+    )
     request_id: str | None = Field(
         description="The `X-Request-Id` of the request. Null for what the registry did by itself."
     )
@@ -74,7 +76,9 @@ def list_entries(
     limit: Limit = 50,
     who: Annotated[Line | None, Query(description="Only changes by this name.")] = None,
     action: Annotated[AuditAction | None, Query(description="Only changes of this kind.")] = None,
-    subject: Annotated[Line | None, Query(description="Only changes of this prefix, build or run.")] = None,
+    subject: Annotated[
+        Line | None, Query(description="Only changes of this prefix, build, run or token.")
+    ] = None,
 ) -> AuditPage:
     """Every change that somebody asked for, newest first. Needs the scope `admin`.
 

@@ -8,10 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.common import examples
-from app.api.common.deps import AccessDep, DatabaseDep
+from app.api.common.deps import AdmissionDep, DatabaseDep
 from app.api.common.strict import PublicRoute
 from app.api.probe import BucketProbe
 from app.db import migrate
+from app.registry.access import tokens
 
 router = APIRouter(tags=["health"], route_class=PublicRoute)
 
@@ -65,7 +66,7 @@ async def healthz() -> Health:
 def readyz(
     database: DatabaseDep,
     probe: Annotated[BucketProbe, Depends(get_probe)],
-    access: AccessDep,
+    admission: AdmissionDep,
     response: Response,
 ) -> Readiness:
     """Checks that the database answers, and compares its schema with the code's.
@@ -74,6 +75,7 @@ def readyz(
     count, because deployments, builds and promotions go on while S3 is not available.
     """
     database_status = migrations = "ok"
+    created: bool | None = None
     try:
         with database.engine.connect() as connection:
             connection.execute(select(1))
@@ -81,6 +83,8 @@ def readyz(
         if migrate.compare(at) == "behind":
             wanted, at = migrate.head(), at or "nothing"
             migrations = f"the schema is at {at}, the code at {wanted}: run `tariff-registry migrate`"
+        else:
+            created = database.read(tokens.may_somebody_write)
     except SQLAlchemyError as exc:
         database_status, migrations = f"unreachable ({type(exc).__name__})", "unknown"
     ready = database_status == migrations == "ok"
@@ -91,5 +95,5 @@ def readyz(
         database=database_status,
         migrations=migrations,
         bucket=probe.status(),
-        access=access.summary,
+        access=admission.policy.summary(created=created),
     )

@@ -19,6 +19,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.db.storable import MESSAGE_LIMIT, StorableJson, StorableText
@@ -406,6 +407,49 @@ class AuditEntry(Base):
         Index("ix_audit_newest", text("at DESC"), text("id DESC")),
         Index("ix_audit_subject", "subject", text("at DESC"), text("id DESC")),
         Index("ix_audit_who", "who", text("at DESC"), text("id DESC")),
+    )
+
+
+class Token(Base):
+    """A token that an administrator has created. Its secret is not stored, only the secret's sha256."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    name: Mapped[str]
+    # What kind of actor calls with it.
+    kind: Mapped[str] = mapped_column(server_default=Actor.TOKEN.value)
+    digest: Mapped[str] = mapped_column(unique=True)
+    # The first characters of the secret, by which somebody who finds a token knows which one it is.
+    starts_with: Mapped[str]
+    # Without a constraint, so that a newer release can add scopes while an older one runs beside it.
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(StorableText()))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    created_by: Mapped[str]
+    created_by_kind: Mapped[str]
+    expires_at: Mapped[datetime]
+    # Written at most every few minutes.
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    revoked_by: Mapped[str | None]
+    revoked_by_kind: Mapped[str | None]
+    # Whether another token may not have the name. An expired token gives its name up when the next one is
+    # created, because no index can depend on the time.
+    holds_name: Mapped[bool] = mapped_column(server_default=text("true"))
+
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", Actor), name="kind"),
+        CheckConstraint(_one_of("created_by_kind", Actor), name="created_by_kind"),
+        CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name="digest"),
+        CheckConstraint("cardinality(scopes) > 0", name="scopes"),
+        CheckConstraint("expires_at > created_at", name="expires"),
+        CheckConstraint(
+            "num_nonnulls(revoked_at, revoked_by, revoked_by_kind) IN (0, 3)", name="revoked_whole"
+        ),
+        CheckConstraint("revoked_at IS NULL OR NOT holds_name", name="revoked_name"),
+        Index("uq_tokens_name_held", "name", unique=True, postgresql_where=text("holds_name")),
+        Index("ix_tokens_created", text("created_at DESC"), text("id DESC")),
+        Index("ix_tokens_name_created", "name", text("created_at DESC"), text("id DESC")),
     )
 
 

@@ -115,6 +115,17 @@ class RunActive(Conflict):
     run: UUID | None
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class TokenNameTaken(Conflict):
+    """Another token has this name. Choose another name, or revoke that token first."""
+
+    name: str
+
+
+class TokensUnavailable(RegistryError):
+    """The database did not say whether it knows the token. Send the request again."""
+
+
 class Invalid(RegistryError):
     """The content of the request is not valid."""
 

@@ -36,9 +36,10 @@ def test_the_readme_shows_the_flow_as_it_is() -> None:
 
 def test_every_command_of_the_readme_is_there() -> None:
     used = set(re.findall(r"^tariff-registry ([a-z]+)", README, re.MULTILINE))
-    assert used <= {
+    commands = {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     }
+    assert used <= commands | {group.name for group in app.registered_groups}
     assert used
 
 

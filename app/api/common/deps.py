@@ -7,9 +7,10 @@ from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from app.api.common.admission import Admission
 from app.api.common.text import Line, Moment
 from app.db.session import Database
-from app.registry.access.callers import AccessPolicy, Caller
+from app.registry.access.callers import Caller
 from app.registry.pages import Cursor, Search
 from app.registry.prefixes import Prefix
 from app.settings import Settings
@@ -33,9 +34,9 @@ async def get_bucket(request: Request) -> Bucket:
     return bucket
 
 
-async def get_access(request: Request) -> AccessPolicy:
-    policy: AccessPolicy = request.app.state.access
-    return policy
+async def get_admission(request: Request) -> Admission:
+    admission: Admission = request.app.state.admission
+    return admission
 
 
 def get_session(database: Annotated[Database, Depends(get_database)]) -> Iterator[Session]:
@@ -50,7 +51,7 @@ async def get_default_thresholds(request: Request) -> str | None:
 
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 DatabaseDep = Annotated[Database, Depends(get_database)]
-AccessDep = Annotated[AccessPolicy, Depends(get_access)]
+AdmissionDep = Annotated[Admission, Depends(get_admission)]
 BucketDep = Annotated[Bucket, Depends(get_bucket)]
 # The text of the file that REGISTRY_THRESHOLDS_FILE names.
 DefaultThresholds = Annotated[str | None, Depends(get_default_thresholds)]
@@ -59,8 +60,9 @@ Db = Annotated[Session, Depends(get_session, scope="function")]
 
 _bearer = HTTPBearer(
     auto_error=False,
-    description="A token of REGISTRY_API_TOKENS. Writing needs one. Reading needs one if REGISTRY_ACCESS is "
-    "`tokens`. Each call that writes needs a scope, such as `build` or `promote:staging`.",
+    description="A token: one that was created with `POST /tokens`, or one of REGISTRY_API_TOKENS. Writing "
+    "needs one. Reading needs one if REGISTRY_ACCESS is `tokens`. Each call that writes needs a scope, such "
+    "as `build` or `promote:staging`.",
 )
 
 

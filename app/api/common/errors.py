@@ -68,6 +68,10 @@ KINDS: dict[type[Exception], ProblemKind] = {
     errors.BucketUnavailable: ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE, "bucket-unavailable", "S3 cannot be asked", 5
     ),
+    errors.TokenNameTaken: ProblemKind(
+        HTTPStatus.CONFLICT, "token-name-taken", "Another token has this name"
+    ),
+    errors.TokensUnavailable: UNAVAILABLE,
     errors.Invalid: ProblemKind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The content of the request is not valid"
     ),

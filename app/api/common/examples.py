@@ -201,6 +201,29 @@ NOT_READY = READY | {
 
 LOG = "2026-11-23T09:00:02Z [find_image] done\n2026-11-23T09:00:02Z [find_network] done\n"
 
+TOKEN_CREATE: dict[str, Any] = {
+    "name": "deploy",
+    "scopes": ["read", "promote:staging"],
+    "expires_in_days": 90,
+}
+TOKEN: dict[str, Any] = {
+    "id": "b7d0e0e2-5f0c-4a4e-8f0e-2a86d5a2f1c3",
+    "name": "deploy",
+    "kind": "token",
+    "state": "active",
+    "starts_with": "tmr_1aG7bQ",
+    "scopes": ["read", "promote:staging"],
+    "created_at": "2026-11-23T08:00:12.104532Z",
+    "created_by": "root",
+    "created_by_kind": "token",
+    "expires_at": "2027-02-21T08:00:12.104532Z",
+    "last_used_at": "2026-11-23T10:12:44.018233Z",
+    "revoked_at": None,
+    "revoked_by": None,
+    "revoked_by_kind": None,
+}
+TOKEN_CREATED: dict[str, Any] = TOKEN | {"last_used_at": None, "token": "tmr_1aG7bQ…"}
+
 _RUN_ID = "0d9b6a52-7a0e-4b5c-9f55-0b8f0c6f6c11"
 
 RUN: dict[str, Any] = {
@@ -317,6 +340,10 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         "request rate. Send the request again, or send override with a note that says why.",
         {},
     ),
+    "token-name-taken": (
+        "There is an active token with the name 'deploy'. Choose another name, or revoke that token first.",
+        {"name": "deploy"},
+    ),
     "invalid-request": (
         "query.limit: Input should be less than or equal to 200",
         {"problems": [{"where": "query.limit", "message": "Input should be less than or equal to 200"}]},
@@ -342,12 +369,13 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "unauthorized": (
-        "Send `Authorization: Bearer <token>` with a token that this registry knows (REGISTRY_API_TOKENS).",
+        "Send `Authorization: Bearer <token>` with a token that this registry knows: one that an "
+        "administrator has created with POST /tokens, or one of REGISTRY_API_TOKENS.",
         {},
     ),
     "forbidden": (
-        "The token 'ci' lacks the scope promote:production. "
-        "Use a token that has it, or add it to the token's entry in REGISTRY_API_TOKENS.",
+        "The token 'ci' lacks the scope promote:production. Use a token that has it. An administrator "
+        "creates one with POST /tokens, or adds the scope to the token's entry in REGISTRY_API_TOKENS.",
         {"required_scope": "promote:production"},
     ),
     "cloud-error": (

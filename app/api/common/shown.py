@@ -25,6 +25,7 @@ from app.words import (
     Stage,
     StepName,
     StepState,
+    TokenState,
     Verdict,
 )
 
@@ -40,6 +41,7 @@ ShownRunState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Ru
 ShownStage = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Stage)})]
 ShownStep = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepName)})]
 ShownStepState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(StepState)})]
+ShownTokenState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TokenState)})]
 ShownVerdict = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Verdict)})]
 
 

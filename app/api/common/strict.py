@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from app.api.common import bounded
-from app.registry.access.callers import AccessPolicy
+from app.api.common.admission import Admission
 
 _READS = ("GET", "HEAD")
 _JSON = "application/json"
@@ -40,8 +40,9 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             if not public:
-                policy: AccessPolicy = request.app.state.access
-                request.state.caller = policy.admit(_token(request), writes=request.method not in _READS)
+                admission: Admission = request.app.state.admission
+                writes = request.method not in _READS
+                request.state.caller = await admission.admit(_token(request), writes=writes)
             # Most calls have no query, so they skip the check.
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)

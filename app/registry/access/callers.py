@@ -1,12 +1,19 @@
 """Who may call: what a caller with a token may do, and what a caller without a token may do."""
 
 import hashlib
-import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.registry.errors import Forbidden, Unauthorized
 from app.settings import Token
 from app.words import Access, Actor, Scope
+
+_SEND_A_TOKEN = (
+    "Send `Authorization: Bearer <token>` with a token that this registry knows: one that an administrator "  # noqa: S105
+    "has created with POST /tokens, or one of REGISTRY_API_TOKENS."
+)
+_NOBODY = "nobody can write, because no token may: neither one of REGISTRY_API_TOKENS nor a created one"
+_UNKNOWN = "writing needs a token; whether there is one that may write is not known at the moment"
 
 
 @dataclass(frozen=True)
@@ -21,70 +28,87 @@ class Caller:
         """Raises Forbidden, which names the first scope that the caller lacks."""
         for scope in scopes:
             if scope not in self.scopes:
-                message = (
-                    f"The token {self.name!r} lacks the scope {scope}. "
-                    f"Use a token that has it, or add it to the token's entry in REGISTRY_API_TOKENS."
-                )
-                raise Forbidden(message, required_scope=scope)
+                raise Forbidden(self._lacks(scope), required_scope=scope)
+
+    def _lacks(self, scope: Scope) -> str:
+        if self.kind is Actor.ANONYMOUS:
+            return f"This needs the scope {scope}, and came without a token. {_SEND_A_TOKEN}"
+        return (
+            f"The token {self.name!r} lacks the scope {scope}. Use a token that has it. An administrator "
+            "creates one with POST /tokens, or adds the scope to the token's entry in REGISTRY_API_TOKENS."
+        )
 
 
-def _caller(known: Token | None, scopes: frozenset[Scope]) -> Caller:
-    if known is None:
-        return Caller("anonymous", scopes, Actor.ANONYMOUS)
-    return Caller(known.name, scopes)
+def digest_of(secret: str) -> str:
+    """The sha256 of a token.
+
+    Tokens are looked up by this digest. So the time that a comparison takes tells nothing about a token:
+    nobody can choose the beginning of a digest.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
 class AccessPolicy:
-    """The setting REGISTRY_ACCESS, with the tokens that are configured."""
+    """The setting REGISTRY_ACCESS, with the tokens of the environment."""
 
-    access: Access
-    tokens: tuple[Token, ...]
+    def __init__(self, access: Access, tokens: Iterable[Token]) -> None:
+        self.access = access
+        self._of_environment = {token.digest: Caller(token.name, token.scopes) for token in tokens}
 
-    def admit(self, token: str | None, *, writes: bool) -> Caller:
-        """The caller that the token belongs to, or an anonymous one where the setting allows that.
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the environment's tokens."""
+        return frozenset(caller.name for caller in self._of_environment.values())
 
-        Raises Unauthorized, or Forbidden if no token could help or this token lacks the scope to read.
+    def of_environment(self, digest: str) -> Caller | None:
+        """The caller whose token in the environment has this digest."""
+        return self._of_environment.get(digest)
+
+    def admit(self, known: Caller | None, *, writes: bool, refusal: str | None = None) -> Caller:
+        """The caller with what they may do in this request. None stands for a caller without a known token.
+
+        Raises Unauthorized, with `refusal` if it says why the token does not count, or Forbidden if the token
+        lacks the scope to read.
         """
-        known = self._find(token) if token is not None else None
         if self.access is Access.OPEN:
-            return _caller(known, frozenset(Scope))
+            return _with(known, frozenset(Scope))
         if self.access is Access.READS and not writes:
             # A token adds what it may read beyond that.
-            return _caller(known, frozenset({Scope.READ}) | (known.scopes if known else frozenset()))
+            return _with(known, frozenset({Scope.READ}) | (known.scopes if known else frozenset()))
         if known is None:
-            raise self._refusal()
-        caller = Caller(known.name, known.scopes)
+            raise Unauthorized(refusal or _SEND_A_TOKEN)
         if not writes:
-            caller.need(Scope.READ)
-        return caller
-
-    def _refusal(self) -> Unauthorized | Forbidden:
-        if not self.tokens:
-            message = "This registry has no tokens, so nobody may do this. Set REGISTRY_API_TOKENS."
-            return Forbidden(message)
-        message = "Send `Authorization: Bearer <token>` with a token that is in REGISTRY_API_TOKENS."
-        return Unauthorized(message)
-
-    def _find(self, token: str) -> Token | None:
-        digest = hashlib.sha256(token.encode()).hexdigest()
-        return next((known for known in self.tokens if hmac.compare_digest(digest, known.digest)), None)
+            known.need(Scope.READ)
+        return known
 
     @property
-    def summary(self) -> str:
-        """The setting, and a consequence of it that may surprise an operator."""
-        match self.access, self.tokens:
-            case Access.OPEN, _:
-                return "open: everyone who can reach this service may change everything"
-            case Access.READS, ():
-                return "reads: reading is open, and nobody can write, because REGISTRY_API_TOKENS is empty"
-            case Access.READS, _:
-                return "reads: reading is open, and writing needs a token"
-            case _, ():
-                return "tokens: nobody can read or write, because REGISTRY_API_TOKENS is empty"
-        return "tokens: reading and writing need a token"
+    def can_write(self) -> bool:
+        """Whether somebody can write, whichever tokens were created."""
+        callers = self._of_environment.values()
+        return self.access is Access.OPEN or any(caller.scopes - {Scope.READ} for caller in callers)
 
-    @property
-    def is_surprising(self) -> bool:
+    def summary(self, *, created: bool | None) -> str:
+        """The setting, and a consequence of it that may surprise an operator.
+
+        `created` says whether a token that may write was created, or is None if the database does not answer.
+        """
+        if self.access is Access.OPEN:
+            return "open: everyone who can reach this service may change everything"
+        reading = "reading is open" if self.access is Access.READS else "reading needs a token"
+        if self.can_write or created:
+            writing = "writing needs a token"
+        else:
+            writing = _UNKNOWN if created is None else _NOBODY
+        return f"{self.access}: {reading}, and {writing}"
+
+    def is_surprising(self, *, created: bool | None) -> bool:
         """Whether the summary is a warning."""
-        return self.access is Access.OPEN or not self.tokens
+        return self.access is Access.OPEN or not (self.can_write or created)
+
+
+def _with(known: Caller | None, scopes: frozenset[Scope]) -> Caller:
+    return (
+        Caller("anonymous", scopes, Actor.ANONYMOUS)
+        if known is None
+        else Caller(known.name, scopes, known.kind)
+    )

@@ -125,6 +125,7 @@ class Registry:
             "promotions",
             "outbox",
             "runs",
+            "tokens",
             "procrastinate_jobs",
         )
         return {table: self.count(table) for table in tables}

@@ -27,12 +27,13 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     older, newer = registry.model("1.0.0"), registry.model("1.0.1")
     made: dict[tuple[str, str], Any] = {}
 
-    def call(path: str, body: dict[str, Any] | None = None, **places: str) -> dict[str, Any]:
-        answer = api.post(
-            path.format(**places), json=body, headers={"X-Request-Id": f"of {path}"[3:].strip("/")}
-        )
+    def call(
+        path: str, body: dict[str, Any] | None = None, method: str = "post", **places: str
+    ) -> dict[str, Any]:
+        headers = {"X-Request-Id": f"of {path}"[3:].strip("/")}
+        answer = api.request(method, path.format(**places), json=body, headers=headers)
         assert answer.is_success, answer.text
-        made["post", path] = answer.json()
+        made[method, path] = answer.json()
         found: dict[str, Any] = answer.json()
         return found
 
@@ -44,6 +45,8 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     call("/mirror/reconcile", {})
     run = call("/imports", {})
     call("/runs/{id}/stop", id=run["id"])
+    token = call("/tokens", {"name": "ci", "scopes": ["build"]})
+    call("/tokens/{id}", method="delete", id=token["id"])
     return made
 
 
@@ -78,7 +81,7 @@ def test_entries_come_in_pages_newest_first(api: TestClient, changes: dict[tuple
     del changes
     whole = entries(api)
     page = api.get("/audit", params={"limit": 5}).json()
-    rest = api.get("/audit", params={"limit": 5, "cursor": page["next"]}).json()
+    rest = api.get("/audit", params={"limit": 50, "cursor": page["next"]}).json()
     assert page["items"] + rest["items"] == whole
     assert rest["next"] is None
     assert [entry["id"] for entry in whole] == sorted((entry["id"] for entry in whole), reverse=True)

@@ -33,6 +33,6 @@ def test_a_type_that_does_not_exist_is_refused(api: TestClient) -> None:
 def test_the_pages_need_no_token(settings: Settings) -> None:
     closed = create_app(settings.model_copy(update={"access": Access.TOKENS, "api_tokens": ()}))
     with TestClient(closed) as client:
-        assert client.get("/models").status_code == 403
+        assert client.get("/models").status_code == 401
         assert client.get("/problems").status_code == 200
         assert client.get("/problems/unauthorized").status_code == 200

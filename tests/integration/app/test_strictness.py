@@ -29,6 +29,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/mirror/reconcile": {},
     "/builds/{id}/cancel": {},
     "/imports": {},
+    "/tokens": {"name": "ci", "scopes": ["build"]},
 }
 
 

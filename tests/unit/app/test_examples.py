@@ -12,6 +12,7 @@ from app.api.models.reading import ModelOut
 from app.api.stages.history import PeriodOut, RollbackCreate, StageList
 from app.api.stages.latest import LatestOut
 from app.api.stages.promotions import PromotionOut
+from app.api.tokens import TokenCreate, TokenCreated, TokenOut
 from training.config import parse_config
 
 
@@ -29,6 +30,9 @@ from training.config import parse_config
         (StageList, examples.STAGES),
         (PeriodOut, examples.PERIOD),
         (RollbackCreate, examples.ROLLBACK_CREATE),
+        (TokenCreate, examples.TOKEN_CREATE),
+        (TokenOut, examples.TOKEN),
+        (TokenCreated, examples.TOKEN_CREATED),
     ],
 )
 def test_an_example_is_of_its_shape_and_whole(shape: type[BaseModel], example: dict[str, Any]) -> None:

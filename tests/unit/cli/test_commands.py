@@ -62,7 +62,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     client = functools.partial(
         RegistryClient, transport=httpx.MockTransport(made.handle), sleep=lambda _: None
     )
-    monkeypatch.setattr(main, "RegistryClient", client)
+    monkeypatch.setattr("cli.shell.RegistryClient", client)
     monkeypatch.setattr("cli.happenings._POLL_S", 0)
     monkeypatch.setattr("cli.runs._POLL_S", 0)
     return made
@@ -598,3 +598,78 @@ def test_a_build_that_ended_before_it_was_cancelled_is_a_refusal(api: Api) -> No
     result = run("cancel", build_id)
     assert result.exit_code == 3
     assert "It has failed." in result.output
+
+
+# Tokens
+
+
+def issued(name: str = "deploy", **changes: Any) -> dict[str, Any]:
+    return {
+        "id": TOKEN_ID,
+        "name": name,
+        "state": "active",
+        "starts_with": "tmr_1aG7bQ",
+        "scopes": ["read", "promote:staging"],
+        "expires_at": "2027-02-21T08:00:12Z",
+        "last_used_at": None,
+        **changes,
+    }
+
+
+TOKEN_ID = "b7d0e0e2-5f0c-4a4e-8f0e-2a86d5a2f1c3"
+
+
+def test_a_new_token_is_alone_on_stdout(api: Api) -> None:
+    api.answer("POST /tokens", httpx.Response(201, json=issued(token="tmr_secret")))
+    result = run("token", "create", "deploy", "--scope", "read", "--scope", "promote:staging")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "tmr_secret\n"
+    assert "deploy may read, promote:staging until 2027-02-21T08:00:12Z" in result.stderr
+    assert "tmr_secret" not in result.stderr
+    [request] = api.requests
+    assert json.loads(request.content) == {
+        "name": "deploy",
+        "scopes": ["read", "promote:staging"],
+        "expires_in_days": 90,
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("deploy",), ("deploy", "--scope", "fly"), ("deploy", "--scope", "read", "--expires-in-days", "366")],
+)
+def test_a_token_that_cannot_be_is_not_sent(arguments: tuple[str, ...], api: Api) -> None:
+    assert run("token", "create", *arguments).exit_code == 2
+    assert api.requests == []
+
+
+def test_the_list_of_tokens_has_all_pages(api: Api) -> None:
+    api.answer(
+        "GET /tokens",
+        {"items": [issued("first")], "next": "more"},
+        {"items": [issued("second", last_used_at="2026-11-23T10:12:44Z")], "next": None},
+    )
+    result = run("token", "list")
+    assert result.exit_code == 0, result.output
+    assert "first" in result.stdout
+    assert "second" in result.stdout
+    assert "never" in result.stdout
+    assert [dict(request.url.params) for request in api.requests] == [
+        {"limit": "200", "state": "active"},
+        {"limit": "200", "state": "active", "cursor": "more"},
+    ]
+    assert run("token", "list", "--all").exit_code == 0
+    assert "state" not in api.requests[-1].url.params
+
+
+def test_a_token_is_revoked_by_its_id_or_its_name(api: Api) -> None:
+    api.answer(f"DELETE /tokens/{TOKEN_ID}", issued(state="revoked"))
+    api.answer("GET /tokens", {"items": [issued()], "next": None})
+    for which in (TOKEN_ID, "deploy"):
+        result = run("token", "revoke", which)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert "deploy is revoked" in result.stderr
+    [asked] = [request for request in api.requests if request.method == "GET"]
+    assert dict(asked.url.params) == {"limit": "200", "state": "active", "name": "deploy"}
+    api.answer("GET /tokens", {"items": [], "next": None})
+    assert run("token", "revoke", "nobody").exit_code == 3

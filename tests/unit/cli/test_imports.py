@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from app.words import Stage
+from app.words import Scope, Stage
 from cli import words
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,5 +85,6 @@ def test_a_command_runs_with_only_the_clients_libraries(command: str, status: in
     assert says in done.stdout + done.stderr
 
 
-def test_the_command_line_has_the_stages_of_the_api() -> None:
+def test_the_command_line_has_the_words_of_the_api() -> None:
     assert [stage.value for stage in words.Stage] == [stage.value for stage in Stage]
+    assert [scope.value for scope in words.Scope] == [scope.value for scope in Scope]
