@@ -182,6 +182,12 @@ class Settings(BaseSettings):
         default=timedelta(minutes=10),
         description="how old an instance that no active build owns must be before it is terminated",
     )
+    retry_window: timedelta = Field(
+        default=timedelta(hours=24),
+        ge=timedelta(0),
+        description="how long the files that a failed or cancelled build has collected are kept, so that a "
+        "retry can take them over",
+    )
     allow_prereleases: bool = Field(
         default=True,
         description="whether models of pre-release versions, such as 0.1.0-rc.1, may be requested; existing "

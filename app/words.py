@@ -122,6 +122,17 @@ class EventType(StrEnum):
     PROMOTION_REFUSED = "promotion_refused"
     NOTE = "note"
     CANCEL_REQUESTED = "cancel_requested"
+    RETRY_REQUESTED = "retry_requested"
+
+
+class RetryRefusal(StrEnum):
+    """Why a build cannot be retried."""
+
+    ACTIVE = "active"
+    SUCCEEDED = "succeeded"
+    PREFIX_HELD = "prefix_held"
+    MODEL_EXISTS = "model_exists"
+    KIND = "kind"
 
 
 class LaunchState(StrEnum):
@@ -259,6 +270,7 @@ class AuditAction(StrEnum):
 
     BUILD_REQUESTED = "build_requested"
     BUILD_CANCELLED = "build_cancelled"
+    BUILD_RETRIED = "build_retried"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
     RUN_REQUESTED = "run_requested"

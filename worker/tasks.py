@@ -116,7 +116,9 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
     parts: dict[str, Callable[[], object]] = {
         "requeue_unattended": lambda: janitor.requeue_unattended(database),
         "terminate_orphans": lambda: janitor.terminate_orphans(database, clouds, grace),
-        "sweep_unpublished": lambda: janitor.sweep_unpublished(database, clouds),
+        "sweep_unpublished": lambda: janitor.sweep_unpublished(
+            database, clouds, runner.settings.retry_window
+        ),
     }
     for name, part in parts.items():
         _register_part(queue, name, part, _every(runner.settings))

@@ -113,7 +113,12 @@ class Build(Base):
     cancel_requested_by: Mapped[str | None]
     cancel_requested_by_kind: Mapped[str | None]
 
-    steps: Mapped[list["BuildStep"]] = relationship(lazy="raise", order_by="BuildStep.started_at")
+    # The failed or cancelled build that this one repeats. What still holds of it is taken over.
+    retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("builds.id", ondelete="RESTRICT"))
+
+    steps: Mapped[list["BuildStep"]] = relationship(
+        lazy="raise", order_by="BuildStep.started_at", foreign_keys="BuildStep.build_id"
+    )
     launches: Mapped[list["Launch"]] = relationship(lazy="raise", order_by="Launch.attempt")
 
     __table_args__ = (
@@ -144,6 +149,7 @@ class Build(Base):
         Index("ix_builds_branch_created", "branch", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_state_created", "state", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_active", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
+        Index("ix_builds_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
     )
 
 
@@ -165,6 +171,8 @@ class BuildStep(Base):
     checkpoint: Mapped[dict[str, Any] | None]
     output: Mapped[dict[str, Any] | None]
     message: Mapped[str | None] = mapped_column(StorableText(MESSAGE_LIMIT))
+    # The build that did this step, where another build, which was retried, had done it already.
+    taken_over_from: Mapped[UUID | None] = mapped_column(ForeignKey("builds.id", ondelete="RESTRICT"))
 
     __table_args__ = (CheckConstraint(_one_of("state", StepState.stored()), name="state"),)
 

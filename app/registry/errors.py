@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 from uuid import UUID
 
-from app.words import BuildState, Scope, Stage
+from app.words import BuildState, RetryRefusal, Scope, Stage
 from training.config import ConfigProblem, Difference
 
 
@@ -73,6 +73,19 @@ class BuildEnded(Conflict):
 
     build: UUID
     state: BuildState
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class RetryRefused(Conflict):
+    """This build cannot be retried.
+
+    `build` is the build that was to be retried, and `held_by` the one that has its prefix, if there is one.
+    """
+
+    build: UUID
+    prefix: str
+    reason: RetryRefusal
+    held_by: UUID | None = None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -20,21 +20,24 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
     """The statement for a build. `made` maps the name of each file that it made to the file's sha256.
 
     The same build and files always give the same statement. The build's start is when a worker first took it,
-    and its finish is when the last file of the model was collected.
+    and its finish is when the last file of the model was collected. A retry that has taken the files over
+    from another build did not make them: the statement then names that build, with its start.
     Raises NotFound.
     """
     build = listing.get(session, build_id)
-    finished = session.scalar(
-        select(BuildStep.finished_at).where(
-            BuildStep.build_id == build_id, BuildStep.name == StepName.COLLECT
-        )
-    )
+    collect = next((step for step in build.steps if step.name == StepName.COLLECT), None)
+    maker, finished = build, None
+    if collect is not None:
+        maker = listing.get(session, collect.taken_over_from or build_id)
+        finished = collect.finished_at
     metadata = {
-        "invocationId": str(build.id),
-        "startedOn": build.started_at.isoformat() if build.started_at else None,
+        "invocationId": str(maker.id),
+        "startedOn": maker.started_at.isoformat() if maker.started_at else None,
         "finishedOn": finished.isoformat() if finished else None,
     }
     parameters: dict[str, Any] = {"prefix": build.prefix, "sha": build.sha, "branch": build.branch}
+    if maker is not build:
+        parameters["published_by"] = str(build.id)
     if build.forced:
         parameters |= {"forced": True, "config_differs": _config_differs(session, build_id)}
     return {

@@ -307,6 +307,24 @@ class Bucket:
                 **_condition(over),  # type: ignore[arg-type]
             )
 
+    def adopt(self, source: ObjectInfo, key: str, *, content_type: str, build_id: str) -> None:
+        """Copy an object of another build as one of this build. The content stays, and its digest.
+
+        Raises PreconditionFailed if the source has changed, or if the key holds an object.
+        """
+        metadata = {"build-id": build_id} | ({"sha256": source.sha256} if source.sha256 else {})
+        with translated():
+            self._client.copy_object(
+                Bucket=self.name,
+                Key=key,
+                CopySource={"Bucket": self.name, "Key": source.key},
+                CopySourceIfMatch=source.etag,
+                ContentType=content_type,
+                Metadata=metadata,
+                MetadataDirective="REPLACE",
+                IfNoneMatch="*",
+            )
+
     def delete(self, key: str, *, only: ObjectInfo | None = None) -> None:
         """Delete the key's object, or only the one that `head` found (`only`). It may be gone already.
 

@@ -18,7 +18,7 @@ from worker.machine.remote import CommandFailed
 from worker.machine.workspace import Workspace
 from worker.steps.commit import differing_keys, found_commit, no_such_commit
 from worker.steps.connection import ValidateConnection, workspace
-from worker.steps.preflight import NeedsModel
+from worker.steps.needed import Needed
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
@@ -80,7 +80,7 @@ class BringCode(Step[Code]):
 def _compared(build: BuildView) -> bool:
     """Whether an earlier step has compared the configuration with the commit's."""
     stored = build.outputs.get(StepName.NEEDS_MODEL)
-    return stored is not None and NeedsModel.output.model_validate(stored).config_differs is not None
+    return stored is not None and Needed.model_validate(stored).config_differs is not None
 
 
 def _fetch(build: BuildView, space: Workspace, clone: RemoteGit) -> tuple[str, str]:

@@ -16,32 +16,29 @@ from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.remote import Remote, RemoteFault
 from worker.steps.connection import ValidateConnection, workspace
+from worker.steps.needed import KeptFile, Needed
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
-_KINDS = {
+# What the inputs in the bucket's root are to a build.
+KINDS = {
     keys.RAW_SOURCE_DATA: InputKind.RAW_DATA,
     keys.BENCHMARKING_DATA: InputKind.BENCHMARK_DATA,
 }
 
 
-class PinnedInput(Output):
-    """An input under the key made from its digest, where it is kept permanently."""
-
-    key: str
-    sha256: str
-    size_bytes: int
-
-
 class Loaded(Output):
     """The inputs by the names that they have in the bucket's root."""
 
-    inputs: dict[str, PinnedInput]
+    inputs: dict[str, KeptFile]
     config_sha256: str
 
 
 class LoadInputs(Step[Loaded]):
-    """Copy the inputs that the bucket's root holds now. Later changes there do not affect the build."""
+    """Copy the inputs that the bucket's root holds now. Later changes there do not affect the build.
+
+    A retry copies the inputs of the build that it repeats instead, as far as the bucket still has them.
+    """
 
     name: ClassVar = StepName.LOAD_INPUTS
     deadline: ClassVar = timedelta(hours=1)
@@ -50,16 +47,17 @@ class LoadInputs(Step[Loaded]):
     def act(self, build: BuildView, work: Workbench) -> Loaded:
         space = workspace(build, work)
         folder = Machine(output_of(build, ValidateConnection).home).build(build.id)
-        pinned: dict[str, PinnedInput] = {}
-        for name, kind in _KINDS.items():
+        kept = Needed.model_validate(build.outputs[StepName.NEEDS_MODEL]).inputs
+        pinned: dict[str, KeptFile] = {}
+        for name in KINDS:
             local = work.scratch / name
-            content = pin(build, work, name, kind, local)
+            content = _pin(build, work, name, kept.get(name), local)
             work.check()
             target = folder.input(name)
             space.put_file(local, target)
             self._verify(space.remote, target, content)
             local.unlink()
-            pinned[name] = PinnedInput(
+            pinned[name] = KeptFile(
                 key=keys.input_key(content.sha256), sha256=content.sha256, size_bytes=content.size_bytes
             )
         config = work.scratch / keys.SEARCH_CONFIG
@@ -78,13 +76,27 @@ class LoadInputs(Step[Loaded]):
             raise RemoteFault(message, FailureCode.CORRUPT_TRANSFER)
 
 
-def pin(build: BuildView, work: Workbench, name: str, kind: InputKind, local: Path) -> FileDigest:
-    """Fetch an input from the bucket's root, and keep it under its digest. Raises StepFailed."""
+def _pin(build: BuildView, work: Workbench, name: str, kept: KeptFile | None, local: Path) -> FileDigest:
+    """Fetch an input and keep it under its digest, or fetch the one that is kept. Raises StepFailed."""
     bucket = work.clouds.bucket
-    content = _download(bucket, name, local)
+    content = None if kept is None else _download_kept(work, name, kept, local)
+    if content is None:
+        content = _download(bucket, name, local)
     origin = f"s3://{bucket.name}/{keys.input_key(content.sha256)}"
-    used = InputRecord(kind, name, content.sha256, content.size_bytes, origin)
+    used = InputRecord(KINDS[name], name, content.sha256, content.size_bytes, origin)
     keep_input(build, work, used, local, content, content_type="application/zip")
+    return content
+
+
+def _download_kept(work: Workbench, name: str, kept: KeptFile, local: Path) -> FileDigest | None:
+    """The input of the build that is retried. None if the bucket does not hold it any more."""
+    try:
+        content = work.clouds.bucket.download(kept.key, local)
+    except CloudNotFound:
+        content = None
+    if content is None or content.sha256 != kept.sha256:
+        work.note(f"{kept.key} is not in the bucket as it was put there. {name} is read from the root again.")
+        return None
     return content
 
 

@@ -6,49 +6,52 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
+from sqlalchemy.orm import Session
+
+from app.registry import takeovers
+from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
+from app.registry.takeovers import Ancestor
 from app.storage import keys
 from app.storage.bucket import Bucket
 from app.words import FailureCode, StepName
 from worker.errors import StepFailed
 from worker.machine.git import LocalGit
+from worker.steps import takeover
 from worker.steps.commit import differing_keys, found_commit
 from worker.steps.leftovers import is_leftover
-from worker.steps.step import Output, Step
+from worker.steps.needed import Needed
+from worker.steps.step import Step
 from worker.workbench import Workbench
 
 
-class Needed(Output):
-    """`reason` is why a model is built; the sizes are of the bucket's inputs, in bytes.
-
-    `config_differs` names the keys whose values at the commit are not those that were posted. It is None, as
-    `commit` is, where the worker has no repository to look into: the instance compares then.
-    """
-
-    reason: str
-    commit: str | None = None
-    config_differs: tuple[str, ...] | None = None
-    raw_source_data_bytes: int
-    benchmarking_data_bytes: int
-
-
 class NeedsModel(Step[Needed]):
-    """The decision was made when CI posted; what is left is whether it can be carried out."""
+    """The decision was made when CI posted; what is left is whether it can be carried out.
+
+    A retry takes over here what still holds of the build that it repeats. If that are the collected files,
+    all steps until `collect` are done with this one.
+    """
 
     name: ClassVar = StepName.NEEDS_MODEL
     deadline: ClassVar = timedelta(minutes=10)
     output: ClassVar = Needed
 
     def act(self, build: BuildView, work: Workbench) -> Needed:
+        _refuse_foreign_objects(build, work)
+        earlier: list[Ancestor] = []
+        if build.retry_of is not None:
+            with work.transaction() as session:
+                earlier = takeovers.ancestors(session, build.id)
+        if taken := takeover.collected_by(build, work, earlier):
+            done = Needed.model_validate(taken.source.outputs[self.name])
+            reason = f"the build {taken.source.build_id}, which is retried, has trained the model already"
+            return done.model_copy(update={"reason": reason, "taken_over": taken.output, "inputs": {}})
+        inputs = takeover.inputs_of(work, earlier)
         bucket = work.clouds.bucket
-        sizes = {name: _whole_zip(bucket, name) for name in keys.ROOT_NAMES}
-        for name in keys.CONTENT_TYPES:
-            there = bucket.head(keys.artifact_key(build.prefix, name))
-            # What a build of ours left there, publishing removes.
-            if there is not None and there.build_id != str(build.id) and not is_leftover(build, work, there):
-                code = FailureCode.PREFIX_TAKEN
-                message = f"The bucket {bucket.name} has a {there.key} that this build may not replace."
-                raise StepFailed(code, f"{message} {code.advice}")
+        sizes = {
+            name: inputs[name].size_bytes if name in inputs else _whole_zip(bucket, name)
+            for name in keys.ROOT_NAMES
+        }
         commit, differs = None, None
         if work.settings.code_repository is not None:
             repository = LocalGit(Path(work.settings.code_repository))
@@ -60,7 +63,25 @@ class NeedsModel(Step[Needed]):
             reason="the version has risen, or the build was forced",
             raw_source_data_bytes=sizes[keys.RAW_SOURCE_DATA],
             benchmarking_data_bytes=sizes[keys.BENCHMARKING_DATA],
+            inputs=inputs,
         )
+
+    def apply(self, session: Session, lease: Lease, output: Needed) -> None:
+        super().apply(session, lease, output)
+        if output.taken_over is not None:
+            takeover.record(session, lease, output.taken_over)
+
+
+def _refuse_foreign_objects(build: BuildView, work: Workbench) -> None:
+    """Raises StepFailed if the prefix holds an object that this build may not replace."""
+    bucket = work.clouds.bucket
+    for name in keys.CONTENT_TYPES:
+        there = bucket.head(keys.artifact_key(build.prefix, name))
+        # What a build of ours left there, publishing removes.
+        if there is not None and there.build_id != str(build.id) and not is_leftover(build, work, there):
+            code = FailureCode.PREFIX_TAKEN
+            message = f"The bucket {bucket.name} has a {there.key} that this build may not replace."
+            raise StepFailed(code, f"{message} {code.advice}")
 
 
 def _whole_zip(bucket: Bucket, name: str) -> int:

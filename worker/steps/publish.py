@@ -5,11 +5,12 @@ import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from app.aws import PreconditionFailed
-from app.registry import provenance
+from app.registry import provenance, takeovers
 from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
@@ -134,16 +135,22 @@ class Publish(Step[Published]):
         return local
 
     def _write_log(self, build: BuildView, work: Workbench) -> Path:
-        local, offset = work.scratch / keys.BUILD_LOG, 0
+        """The log of the build, after those of the builds whose collected files it has taken over."""
+        local = work.scratch / keys.BUILD_LOG
+        with work.transaction() as session:
+            builds = takeovers.made_by(session, build.id)
         # The header has no time, so that the same log gives the same bytes.
         with local.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
-            while True:
-                with work.transaction() as session:
-                    block, _ = log.read(session, build.id, offset, _LOG_BLOCK)
-                if not block:
-                    return local
-                packed.write(block)
-                offset += len(block)
+            for one in builds:
+                offset = 0
+                while block := self._log_block(work, one, offset):
+                    packed.write(block)
+                    offset += len(block)
+        return local
+
+    def _log_block(self, work: Workbench, build_id: UUID, offset: int) -> bytes:
+        with work.transaction() as session:
+            return log.read(session, build_id, offset, _LOG_BLOCK)[0]
 
     def _put(self, build: BuildView, work: Workbench, name: str, file: CollectedFile) -> None:
         """Copy the file under the prefix if no object is there. Leftovers of failed builds are removed."""
@@ -154,7 +161,8 @@ class Publish(Step[Published]):
             message = f"The unpublished {name} is not in the bucket as it was put there. {code.advice}"
             raise StepFailed(code, message)
         there = bucket.head(key)
-        if there is not None and there.sha256 != file.sha256 and is_leftover(build, work, there):
+        # Even if its content is right: as the object of a build that has ended, it could still be removed.
+        if there is not None and is_leftover(build, work, there):
             work.check()
             bucket.delete(key, only=there)
             there = None

@@ -20,6 +20,7 @@ from app.api.common.shown import (
     step_output,
 )
 from app.db.tables import Build, Launch
+from app.registry.builds import retries
 from app.registry.builds import steps as build_steps
 from app.registry.builds.steps import StepView
 from app.words import FailureCode, StepName, known
@@ -37,6 +38,9 @@ class StepOut(BaseModel):
         description="What the step found or made, as far as anybody may see it. Each step has its own fields."
     )
     message: ShownMessage | None = Field(description="What the step waits for, or why it failed.")
+    taken_over_from: UUID | None = Field(
+        description="The build that did this step, when this build is a retry and need not do it again."
+    )
 
     @classmethod
     def of(cls, step: StepView) -> Self:
@@ -48,6 +52,7 @@ class StepOut(BaseModel):
             finished_at=step.finished_at,
             output=None if step.output is None else step_output(step.name, step.output),
             message=step.message,
+            taken_over_from=step.taken_over_from,
         )
 
 
@@ -141,7 +146,8 @@ class FailureOut(BaseModel):
     )
     message: ShownMessage = Field(description="What is wrong and what to do.")
     retry_helps: bool | None = Field(
-        description="Whether the same build may succeed when it is posted again. Null for an unknown code."
+        description="Whether the same build may succeed when it is retried or posted again. Null for an "
+        "unknown code."
     )
 
     @classmethod
@@ -182,6 +188,12 @@ class BuildOut(BaseModel):
         description="When its cancellation was requested. It is `cancelled` once its instance is gone."
     )
     cancel_requested_by: str | None
+    retry_of: UUID | None = Field(description="The build that this one repeats.")
+    retry_with: str | None = Field(
+        description="The call that repeats this build and takes over what still holds of it. Null unless the "
+        "build has failed or was cancelled.",
+        examples=["POST /builds/6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42/retry"],
+    )
 
     @classmethod
     def of(cls, build: Build) -> Self:
@@ -210,4 +222,6 @@ class BuildOut(BaseModel):
             failure=failure,
             cancel_requested_at=build.cancel_requested_at,
             cancel_requested_by=build.cancel_requested_by,
+            retry_of=build.retry_of,
+            retry_with=f"POST /builds/{build.id}/retry" if retries.can_be_retried(build) else None,
         )

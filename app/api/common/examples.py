@@ -37,6 +37,7 @@ def _step(name: StepName) -> dict[str, Any]:
         "finished_at": "2026-11-23T09:00:02.391120Z" if done else None,
         "output": _OUTPUTS.get(name),
         "message": "InsufficientInstanceCapacity in eu-west-2a; trying again in 10 s" if running else None,
+        "taken_over_from": None,
     }
 
 
@@ -61,6 +62,8 @@ BUILD: dict[str, Any] = {
     "failure": None,
     "cancel_requested_at": None,
     "cancel_requested_by": None,
+    "retry_of": None,
+    "retry_with": None,
 }
 
 NOT_NEEDED: dict[str, Any] = {
@@ -89,6 +92,7 @@ QUEUED: dict[str, Any] = {
                 "finished_at": None,
                 "output": None,
                 "message": None,
+                "taken_over_from": None,
             }
             for name in BuildKind.TRAIN.steps
         ],
@@ -309,6 +313,11 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "build-ended": (
         f"Build {_BUILD_ID} has succeeded already, so it cannot be cancelled. Nothing was changed.",
         {"build": _BUILD_ID, "state": "succeeded"},
+    ),
+    "retry-refused": (
+        f"Build {_BUILD_ID} of {PREFIX} cannot be retried: it is running. Wait for its end, or cancel it "
+        "first.",
+        {"build": _BUILD_ID, "prefix": PREFIX, "reason": "active"},
     ),
     "gate-refused": (
         f"{PREFIX} was never in staging, and production takes only models that were. "

@@ -54,7 +54,15 @@ ShownMessage = Annotated[str, AfterValidator(shown_message)]
 
 _SHOWN: dict[str, frozenset[str]] = {
     StepName.NEEDS_MODEL: frozenset(
-        {"reason", "commit", "config_differs", "raw_source_data_bytes", "benchmarking_data_bytes"}
+        {
+            "reason",
+            "commit",
+            "config_differs",
+            "raw_source_data_bytes",
+            "benchmarking_data_bytes",
+            "taken_over",
+            "inputs",
+        }
     ),
     StepName.FIND_IMAGE: frozenset({"image_id", "name", "created"}),
     StepName.FIND_NETWORK: frozenset({"zone"}),

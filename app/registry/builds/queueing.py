@@ -6,6 +6,7 @@ but that is still three times what one API process can ask for.
 """
 
 from dataclasses import asdict, dataclass
+from uuid import UUID
 
 from sqlalchemy import Select, String, bindparam, exists, insert, literal, select, true
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -37,6 +38,7 @@ class NewBuild:
     forced: bool
     requested_by: str
     requested_by_kind: Actor
+    retry_of: UUID | None = None
 
 
 def queue(session: Session, new: NewBuild) -> Build | None:

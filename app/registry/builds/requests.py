@@ -121,7 +121,7 @@ def _answer_for(session: Session, new: NewBuild, answer: BuildAnswer, *, dry_run
         if not dry_run and (build := queue(session, new)):
             _audit(session, build)
             return replace(answer, outcome="queued", build=build)
-        if holder := _holder(session, new.prefix):
+        if holder := holder_of(session, new.prefix):
             _refuse_other_commit(new, holder)
             _refuse_other_config(new, holder)
             found = None if holder.build is None else listing.get(session, holder.build)
@@ -215,8 +215,8 @@ class Holder:
     search_config: str | None
 
 
-def _holder(session: Session, prefix: str) -> Holder | None:
-    """Models come first: a model may have been imported, and then it has no build."""
+def holder_of(session: Session, prefix: str) -> Holder | None:
+    """What has the prefix. Models come first: a model may have been imported, and then it has no build."""
     model = session.execute(
         select(Model.sha, Model.build_id, func.coalesce(Build.search_config, Model.search_config))
         .outerjoin(Build, Build.id == Model.build_id)

@@ -44,6 +44,7 @@ class BuildView:
     forced: bool
     failure: Failure | None
     cancelled_by: str | None
+    retry_of: UUID | None
     takings: int
     last_error: str | None
     started: frozenset[str]
@@ -67,6 +68,7 @@ class StepView:
     finished_at: datetime | None = None
     output: dict[str, Any] | None = None
     message: str | None = None
+    taken_over_from: UUID | None = None
 
 
 def view(session: Session, lease: Lease) -> BuildView:
@@ -90,6 +92,7 @@ def view(session: Session, lease: Lease) -> BuildView:
         forced=build.forced,
         failure=failure,
         cancelled_by=build.cancel_requested_by,
+        retry_of=build.retry_of,
         takings=build.takings,
         last_error=build.last_error,
         started=frozenset(row.name for row in rows),
@@ -218,4 +221,13 @@ def shown(build: Build) -> list[StepView]:
 def _shown(row: BuildStep, *, ended: bool) -> StepView:
     # A step that was running when its build ended for another reason will not go on.
     state = StepState.SKIPPED if ended and row.state == StepState.RUNNING else row.state
-    return StepView(row.name, state, row.attempts, row.started_at, row.finished_at, row.output, row.message)
+    return StepView(
+        row.name,
+        state,
+        row.attempts,
+        row.started_at,
+        row.finished_at,
+        row.output,
+        row.message,
+        row.taken_over_from,
+    )

@@ -66,6 +66,7 @@ def files(registry: Registry, settings: Settings) -> None:
 WRITES = [
     ("post", "/builds"),
     ("post", "/builds/{id}/cancel"),
+    ("post", "/builds/{id}/retry"),
     ("post", "/models/{prefix}/promotions"),
     ("post", "/stages/{stage}/rollback"),
     ("post", "/runs/{id}/stop"),
@@ -204,6 +205,17 @@ def test_building_needs_its_scope_and_that_of_the_stage_to_promote_to(
         assert problem["required_scope"] == missing
         assert f"'{who}' lacks the scope {missing}" in problem["detail"]
         assert registry.count("builds") == 0
+
+
+def test_a_retry_needs_the_scopes_that_the_post_needed(guarded: TestClient, registry: Registry) -> None:
+    body = registry.body(promote_to="development")
+    build = guarded.post("/builds", json=body, headers=as_("ci")).json()["build"]
+    registry.fail(UUID(build["id"]))
+    path = f"/builds/{build['id']}/retry"
+    for who, missing in (("deploy", "build"), ("builder", "promote:development")):
+        refused = guarded.post(path, headers=as_(who))
+        assert (refused.status_code, refused.json()["required_scope"]) == (403, missing)
+    assert guarded.post(path, headers=as_("ci")).status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
 
     build = call("/builds", registry.body("2.0.0"))["build"]
     call("/builds/{id}/cancel", id=build["id"])
+    call("/builds/{id}/retry", id=build["id"])
     call("/models/{prefix}/promotions", {"stage": "development"}, prefix=older)
     call("/models/{prefix}/promotions", {"stage": "development", "note": "newer"}, prefix=newer)
     call("/stages/{stage}/rollback", {"expected": newer, "note": "worse"}, stage="development")

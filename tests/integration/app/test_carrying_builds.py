@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 import app.registry.publication
 from app.db.session import Database
 from app.db.tables import Build
-from app.registry import inputs, launches
+from app.registry import inputs, launches, takeovers
 from app.registry.builds import ending, events, listing, log, steps
 from app.registry.builds import lease as build_lease
 from app.registry.builds.lease import Lease, LeaseLost, release, renew, state_of, take, unattended
@@ -57,6 +57,7 @@ WRITES: dict[str, Callable[[Session, Lease], object]] = {
     "refused": lambda s, lease: launches.refused(s, lease, 1, "InsufficientCapacity", "none left"),
     "ended": launches.ended,
     "end": lambda s, lease: ending.end(s, lease, BuildState.FAILED),
+    "take_over": lambda s, lease: takeovers.take_over(s, lease, lease.build_id, (), lambda _, output: output),
 }
 
 
@@ -90,7 +91,7 @@ def lapsed(registry: Registry) -> Lease:
 def test_these_are_all_the_functions_that_write_under_a_lease() -> None:
     under_a_lease = {
         name
-        for module in (build_lease, steps, log, ending, inputs, launches, app.registry.publication)
+        for module in (build_lease, steps, log, ending, inputs, launches, takeovers, app.registry.publication)
         for name, function in vars(module).items()
         if inspect.isfunction(function)
         and function.__module__ == module.__name__

@@ -28,6 +28,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/runs/{id}/stop": {},
     "/mirror/reconcile": {},
     "/builds/{id}/cancel": {},
+    "/builds/{id}/retry": {},
     "/imports": {},
     "/tokens": {"name": "ci", "scopes": ["build"]},
 }

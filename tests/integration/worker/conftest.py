@@ -1,5 +1,6 @@
 """Steps of a build, one at a time, against the simulated AWS."""
 
+import hashlib
 import io
 import threading
 import zipfile
@@ -19,6 +20,7 @@ from app.registry.builds.lease import Lease, take
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import BuildView
 from app.settings import Settings
+from app.storage import keys
 from app.words import BuildKind, StepName
 from local.simcloud.server import SimCloud
 from worker.clouds import Clouds
@@ -26,10 +28,18 @@ from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
 from worker.runner import Runner
 from worker.runs.carrying import RunCarrier
+from worker.steps.job import FileRef, JobInput, JobState
 from worker.steps.step import Step
 from worker.workbench import Workbench
 
+OUTPUT = {keys.MODEL_ZIP: b"weights", keys.BENCHMARK_XML: b"<testsuites/>", keys.BENCHMARK_ZIP: b"figures"}
+SNAPSHOT = b'{"data": []}'
+
 CONFIG = 'name = "small"\nversion = "{version}"\ndigits = 6\ncn_data_file = "cn.csv"\n'
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def a_zip() -> bytes:
@@ -143,14 +153,13 @@ def new_runner(
 
 
 @pytest.fixture
-def new_flow(
-    settings: Settings, database: Database, filled_bucket: Clouds, post: Callable[..., UUID]
-) -> Iterator[Callable[..., Flow]]:
-    """Posts a build, with the arguments of `post`, and takes it."""
+def flow_of(
+    settings: Settings, database: Database, filled_bucket: Clouds
+) -> Iterator[Callable[[UUID], Flow]]:
+    """Takes a build."""
     with ExitStack() as closing:
 
-        def make(*arguments: Any, **named: Any) -> Flow:
-            build_id = post(*arguments, **named)
+        def make(build_id: UUID) -> Flow:
             with database.transaction() as session:
                 lease = take(session, build_id, "the test", settings.lease)
             assert lease is not None
@@ -163,5 +172,42 @@ def new_flow(
 
 
 @pytest.fixture
+def new_flow(post: Callable[..., UUID], flow_of: Callable[[UUID], Flow]) -> Callable[..., Flow]:
+    """Posts a build, with the arguments of `post`, and takes it."""
+
+    def make(*arguments: Any, **named: Any) -> Flow:
+        return flow_of(post(*arguments, **named))
+
+    return make
+
+
+@pytest.fixture
 def flow(new_flow: Callable[..., Flow]) -> Flow:
     return new_flow()
+
+
+@pytest.fixture
+def trained(flow: Flow, cloud: SimCloud) -> Flow:
+    """A build whose jobs have ended, with their files on the machine."""
+    flow.do_until(StepName.TRAIN)
+    [instance] = cloud.instances()
+    output = instance.home / "builds" / str(flow.build_id) / "output"
+    for name, content in OUTPUT.items():
+        (output / name).write_bytes(content)
+    (output / "snapshots").mkdir()
+    (output / "snapshots" / "references.json").write_bytes(SNAPSHOT)
+    files = {name: FileRef(sha256=sha256(of), size_bytes=len(of)) for name, of in OUTPUT.items()}
+    snapshot = JobInput(
+        kind="additional_source",
+        name="search_references",
+        sha256=sha256(SNAPSHOT),
+        url="https://example.org/references",
+        file="snapshots/references.json",
+    )
+    train = JobState(files={keys.MODEL_ZIP: files.pop(keys.MODEL_ZIP)}, snapshots=[snapshot])
+    benchmark = JobState(files=files, metrics={"known": {"count": 10, "top_1": 0.5}})
+    for name, state in ((StepName.TRAIN, train), (StepName.BENCHMARK, benchmark)):
+        with flow.database.transaction() as session:
+            steps.start(session, flow.lease, name)
+            steps.finish(session, flow.lease, name, state.model_dump(mode="json"))
+    return flow

@@ -1,6 +1,5 @@
 """From the machine's output to the published model: collect, validate, publish, and deaths between."""
 
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,49 +21,15 @@ from app.storage import keys
 from app.words import BuildState, StepName, Verdict
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
-from tests.integration.worker.conftest import Flow
+from tests.integration.worker.conftest import OUTPUT, SNAPSHOT, Flow, sha256
 from training.config import differences, parse_config
 from worker.clouds import Clouds
 from worker.errors import StepFailed
 from worker.heartbeat import Heartbeat
 from worker.machine.remote import RemoteFault
 from worker.runner import Runner
-from worker.steps.job import FileRef, JobInput, JobState
+from worker.steps.job import JobInput
 from worker.workbench import Workbench
-
-OUTPUT = {keys.MODEL_ZIP: b"weights", keys.BENCHMARK_XML: b"<testsuites/>", keys.BENCHMARK_ZIP: b"figures"}
-SNAPSHOT = b'{"data": []}'
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture
-def trained(flow: Flow, cloud: SimCloud) -> Flow:
-    """A build whose jobs have ended, with their files on the machine."""
-    flow.do_until(StepName.TRAIN)
-    [instance] = cloud.instances()
-    output = instance.home / "builds" / str(flow.build_id) / "output"
-    for name, content in OUTPUT.items():
-        (output / name).write_bytes(content)
-    (output / "snapshots").mkdir()
-    (output / "snapshots" / "references.json").write_bytes(SNAPSHOT)
-    files = {name: FileRef(sha256=sha256(of), size_bytes=len(of)) for name, of in OUTPUT.items()}
-    snapshot = JobInput(
-        kind="additional_source",
-        name="search_references",
-        sha256=sha256(SNAPSHOT),
-        url="https://example.org/references",
-        file="snapshots/references.json",
-    )
-    train = JobState(files={keys.MODEL_ZIP: files.pop(keys.MODEL_ZIP)}, snapshots=[snapshot])
-    benchmark = JobState(files=files, metrics={"known": {"count": 10, "top_1": 0.5}})
-    for name, state in ((StepName.TRAIN, train), (StepName.BENCHMARK, benchmark)):
-        with flow.database.transaction() as session:
-            steps.start(session, flow.lease, name)
-            steps.finish(session, flow.lease, name, state.model_dump(mode="json"))
-    return flow
 
 
 def publish(flow: Flow) -> None:

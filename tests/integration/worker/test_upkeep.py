@@ -84,7 +84,7 @@ def test_unpublished_files_of_ended_builds_are_removed_and_nothing_else(
         overwrite(bucket, keys.unpublished_key(build_id, "a" * 64))
         overwrite(bucket, keys.former_unpublished_key(build_id, "model.zip"))
     overwrite(bucket, "unpublished/notes.txt")
-    assert janitor.sweep_unpublished(database, filled_bucket) == 2
+    assert janitor.sweep_unpublished(database, filled_bucket, timedelta(0)) == 2
     left = {key for folder in ("unpublished/", "staging/") for key, _ in bucket.list(folder)}
     assert left == {
         keys.unpublished_key(running, "a" * 64),

@@ -32,6 +32,7 @@ def build(reported: dict[str, Any], posted: str = POSTED) -> BuildView:
         forced=False,
         failure=None,
         cancelled_by=None,
+        retry_of=None,
         takings=0,
         last_error=None,
         started=frozenset({StepName.TRAIN}),
