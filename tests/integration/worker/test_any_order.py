@@ -214,7 +214,8 @@ def test_any_order_of_everything_means_what_it_must(
             markers = {stage.value: at for stage, at in times.items()} | (
                 {"passed": YEAR_AGO} if passed else {}
             )
-            put_model(bucket, prefix, at=YEAR_AGO, markers=markers)
+            config = {"search-config.toml": config_of(of[0]).encode()}
+            put_model(bucket, prefix, at=YEAR_AGO, markers=markers, files=config)
             self.expected.unseen[prefix] = times
             files = ("model.zip", "search-config.toml", "benchmark_results.xml", *markers)
             self.expected.keys |= {f"{prefix}/{name}" for name in files}
