@@ -52,6 +52,7 @@ class Step:
     seconds: float | None
     output: Mapping[str, Any]
     message: str | None
+    taken_over_from: str | None
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -66,6 +67,7 @@ class Step:
             seconds,
             document.get("output") or {},
             _optional_text(document.get("message")),
+            _optional_text(document.get("taken_over_from")),
         )
 
 
@@ -93,6 +95,8 @@ class Build:
     steps: tuple[Step, ...]
     progress: Progress | None
     failure: Mapping[str, Any]
+    # A registry of an earlier release does not say how a build can be retried, and cannot do it.
+    retry_with: str | None
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -104,6 +108,7 @@ class Build:
             steps=tuple(Step.of(step) for step in document.get("steps", ())),
             progress=None if progress is None else Progress.of(progress),
             failure=document.get("failure") or {},
+            retry_with=_optional_text(document.get("retry_with")),
         )
 
     @property

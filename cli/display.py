@@ -89,6 +89,8 @@ class Display:
         mark = ("✓", "green") if happening.type == "step_succeeded" else ("✗", "red")
         output = happening.data.get("output")
         gist = _gist(output) if isinstance(output, dict) else ""
+        if happening.data.get("taken_over_from"):
+            gist = f"taken over from the build {happening.text('taken_over_from')}"
         name = f" {plain(happening.text('step')):<20} {took}  "
         self._console.print(Text.assemble("  ", mark, name, (plain(gist), "dim")), soft_wrap=True)
 

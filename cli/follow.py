@@ -119,8 +119,23 @@ def show_failure(client: RegistryClient, build: Build, console: Console, *, log_
     what = f"Build {plain(build.id)} of {plain(build.prefix)} failed in {plain(failure.get('step'))}"
     console.print(Text.assemble((what, "red"), f" ({plain(failure.get('code'))})"))
     console.print(Text(lines(failure.get("message", ""))))
-    if not log_tail:
-        return
+    if log_tail:
+        _show_end_of_log(client, build, console)
+    if build.retry_with is not None:
+        console.print(Text(lines(_how_to_retry(build))), soft_wrap=True)
+
+
+def _how_to_retry(build: Build) -> str:
+    command = f"`tariff-registry retry {build.id}`"
+    if build.failure.get("retry_helps") is False:
+        return (
+            f"Once the cause is removed, {command} builds it again with the same inputs. If the cause was in "
+            "the inputs, ask for a new build instead, which reads the bucket's root."
+        )
+    return f"{command} builds it again. It takes over what is still there, so it may need no other training."
+
+
+def _show_end_of_log(client: RegistryClient, build: Build, console: Console) -> None:
     try:
         log = client.end_of_log(path("builds", build.id, "log")).splitlines()
     except ApiError as exc:

@@ -175,7 +175,8 @@ class Happenings:
                 self._steps.pop(step.name, None)
             elif self._steps.get(step.name) != type_:
                 self._steps[step.name] = type_
-                yield Happening(type_, {"step": step.name, "output": step.output, "seconds": step.seconds})
+                data = {"step": step.name, "output": step.output, "seconds": step.seconds}
+                yield Happening(type_, data | {"taken_over_from": step.taken_over_from})
             if step.state == "running" and step.message not in (None, self._message):
                 self._message = step.message
                 yield Happening("note", {"step": step.name, "message": step.message})

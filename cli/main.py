@@ -15,6 +15,7 @@ from cli.client import path
 from cli.follow import build_id_of, follow_to_end
 from cli.output import show_latest, show_promotion, show_stages
 from cli.request import request_build
+from cli.retry import retry_build
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
@@ -182,6 +183,27 @@ def cancel(
         with client_of(url, token) as client:
             build = cancel_build(client, which, console, wait=wait)
         if build.ended and build.state != "cancelled":
+            raise typer.Exit(Exit.FAILED)
+
+
+@app.command(epilog=EXITS)
+def retry(
+    which: BuildArgument,
+    url: Url = None,
+    token: Token = None,
+    *,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the build to its end.")] = True,
+    log: Log = True,
+) -> None:
+    """Build a commit again whose build failed or was cancelled, and follow the new build.
+
+    What the earlier build has collected is published without another training, if it is still there.
+    Otherwise the new build trains with the same inputs.
+    """
+    with exit_statuses():
+        with client_of(url, token) as client:
+            build = retry_build(client, which, console, wait=wait, log=log)
+        if build.ended and build.state != "succeeded":
             raise typer.Exit(Exit.FAILED)
 
 

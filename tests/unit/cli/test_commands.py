@@ -600,6 +600,58 @@ def test_a_build_that_ended_before_it_was_cancelled_is_a_refusal(api: Api) -> No
     assert "It has failed." in result.output
 
 
+@pytest.mark.parametrize(("ends", "status"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
+def test_a_retry_is_followed_to_its_end(api: Api, ends: str, status: int) -> None:
+    earlier = "00000000-0000-0000-0000-000000000007"
+    failure = {"step": "publish", "code": "cloud_error", "message": "S3 is down.", "retry_helps": True}
+    taken = {
+        "name": "train",
+        "state": "succeeded",
+        "started_at": None,
+        "finished_at": None,
+        "output": None,
+        "taken_over_from": earlier,
+    }
+    last = build(id="8", state=ends, steps=[taken], failure=failure if ends == "failed" else None)
+    if ends == "failed":
+        last["retry_with"] = "POST /builds/8/retry"
+    queued(api, build())
+    api.answer("GET /builds", {"items": [build(id=earlier, state="failed")], "next": None})
+    api.answer(
+        f"POST /builds/{earlier}/retry",
+        httpx.Response(502),
+        httpx.Response(202, json=build(id="8", state="queued")),
+    )
+    api.answer("GET /builds/8", build(id="8", state="running"), last)
+    api.answer("GET /builds/8/log", log_part("", 0, 0))
+    result = run("retry", "0.0.2-aaaaaaa")
+    assert result.exit_code == status, result.output
+    assert f"Queued 0.0.2-aaaaaaa, build 8, which retries the build {earlier}" in result.output
+    assert f"taken over from the build {earlier}" in result.output
+    assert ("`tariff-registry retry 8` builds it again." in result.output) == (ends == "failed")
+
+
+def test_a_retry_need_not_be_followed_and_may_be_refused(api: Api) -> None:
+    build_id = "00000000-0000-0000-0000-000000000007"
+    api.answer(f"POST /builds/{build_id}/retry", httpx.Response(202, json=build(id="8", state="queued")))
+    assert run("retry", build_id, "--no-wait").exit_code == 0
+    assert len(api.requests) == 1
+    problem = {"title": "The build cannot be retried", "detail": "It is running. Wait for its end."}
+    api.answer(f"POST /builds/{build_id}/retry", httpx.Response(409, json=problem))
+    refused = run("retry", build_id)
+    assert refused.exit_code == 3
+    assert "It is running." in refused.output
+
+
+def test_a_failure_that_no_retry_helps_says_what_to_do_first(api: Api) -> None:
+    failure = {"step": "load_inputs", "code": "unusable_input", "message": "No zip.", "retry_helps": False}
+    queued(api, build(state="failed", failure=failure, retry_with="POST /builds/7/retry"))
+    api.answer("GET /builds", {"items": [build()], "next": None})
+    result = run("follow", "0.0.2-aaaaaaa")
+    assert result.exit_code == 1
+    assert "Once the cause is removed, `tariff-registry retry 7` builds it again" in result.output
+
+
 # Tokens
 
 
