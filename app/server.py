@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 
 import uvicorn
@@ -27,6 +28,12 @@ _log = logging.getLogger(__name__)
 
 HEAD_WITHIN_S = 20.0
 STOP_WITHIN_S = 15
+# Whoever takes the bytes of an answer more slowly than this is cut off, and can ask again.
+WRITE_CHECK_S = 20.0
+SLOWEST_BYTES_PER_S = 1024
+_STOP_CHECK_S = 2.0
+# What was sent and is not confirmed for this long was sent to a host that is gone.
+_CONFIRM_WITHIN_MS = 60_000
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
@@ -106,24 +113,41 @@ def _is_loopback(host: str) -> bool:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, with limits on the size of a request's head and on its arrival time.
+    """uvicorn's HTTP protocol, with limits on the size of a request's head, and on the time that a head
+    takes to arrive and an answer takes to be read.
 
     The head is the request line and the headers. uvicorn itself would wait for the rest of a head for ever,
-    and keep everything that has arrived. The application limits the body (app/api/common/edge.py).
+    and keep everything that has arrived. The application limits the body (app/api/common/edge.py). It would
+    also keep a connection, and what is to be sent on it, for as long as its reader does not read.
     """
 
     _timer: asyncio.TimerHandle | None = None
     # Whether the server is waiting for a head, and how many bytes of it have arrived.
     _in_head = True
     _head_bytes = 0
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        # Linux alone has this, and not for every kind of socket.
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            with suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _CONFIRM_WITHIN_MS)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_write_timer(WRITE_CHECK_S)
+
+    def resume_writing(self) -> None:
+        self._stop_write_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -150,6 +174,32 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, f"{msg} Send HTTP/1.1.")
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.flow.write_paused:
+            # When the process stops, it does not wait for readers who do not read.
+            self._start_write_timer(_STOP_CHECK_S)
+
+    def _start_write_timer(self, within_s: float) -> None:
+        self._stop_write_timer()
+        unsent_bytes = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(within_s, self._check_writing, within_s, unsent_bytes)
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _check_writing(self, within_s: float, unsent_bytes: int) -> None:
+        # Nothing is added to the buffer while writing is paused.
+        sent_bytes = unsent_bytes - self.transport.get_write_buffer_size()
+        if sent_bytes < within_s * SLOWEST_BYTES_PER_S:
+            _log.info("a reader who took %d bytes in %.0f s was cut off", sent_bytes, within_s)
+            # To close would be to wait until everything is sent.
+            self.transport.abort()
+        else:
+            self._start_write_timer(within_s)
 
     def _start_timer(self) -> None:
         if self._timer is None:

@@ -1,10 +1,13 @@
 """A build's events and log as a stream, for readers who follow it live."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from app.api.builds.following import Following
 from app.api.common import examples
@@ -14,6 +17,20 @@ from app.registry.builds.following import Position
 from app.registry.errors import NotFound
 
 router = APIRouter(tags=["builds"], route_class=StrictRoute)
+
+
+class EventStream(StreamingResponse):
+    """Ends what it sends together with the connection, so that nothing is kept for a reader who has gone."""
+
+    def __init__(self, sent: AsyncGenerator[bytes]) -> None:
+        # A proxy must pass each event on at once.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(sent, media_type="text/event-stream", headers=headers)
+        self._sent = sent
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._sent):
+            await super().stream_response(send)
 
 
 async def get_following(request: Request) -> Following:
@@ -55,9 +72,4 @@ async def events(
     first = await following.first(id, since)
     if first.ended and not first.body and not first.more:
         return Response(status_code=204)
-    return StreamingResponse(
-        following.follow(id, since),
-        media_type="text/event-stream",
-        # A proxy must pass each event on at once.
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return EventStream(following.follow(id, since))

@@ -8,19 +8,21 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from anyio import CapacityLimiter, to_thread
 from fastapi.sse import format_sse_event
+from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.builds.changes import POLL_S, Changes
 from app.api.common.shown import shown_message, step_output
-from app.db.session import CONNECTION, Database
-from app.registry.builds import events, following
+from app.db.session import Database, is_temporary
+from app.registry.builds import following
 from app.registry.builds.following import News, Position
 
 _log = logging.getLogger(__name__)
@@ -28,13 +30,19 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_S = 15.0
 # After this long a stream ends, so that its reader comes back and must still be allowed to read.
 LONGEST_S = 1800.0
-# While nothing can be heard, the database is asked this often.
-_POLL_S = 1.0
 _READS_AT_ONCE = 4
 _KEPT_BYTES = 16 << 20
+# Readers of one build are at a few different positions at most, unless somebody makes positions up.
+_KEPT_ENDS = 32
+# How long a read may take to finish when the process stops.
+_STOP_WITHIN_S = 1.0
 
 _HELLO = format_sse_event(retry=2000)
 _BEAT = format_sse_event(comment="still there")
+
+
+class _Stopping(Exception):
+    """The process stops, so a read was given up."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,11 @@ class _Feed:
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def limit(self) -> None:
+        """A read that is forgotten is only not shared any more."""
+        while len(self.reads) > _KEPT_ENDS:
+            del self.reads[next(iter(self.reads))]
+
 
 class Following:
     """Every build that readers of this process follow."""
@@ -76,22 +89,30 @@ class Following:
         self._kept_bytes = 0
         self._reads: set[asyncio.Task[Part]] = set()
         self._limiter = CapacityLimiter(_READS_AT_ONCE)
-        self._listener: asyncio.Task[None] | None = None
+        self._changes = Changes(database, self._changed)
         self._closed = asyncio.Event()
+        self._database_is_away = False
+
+    @property
+    def readers(self) -> int:
+        return sum(feed.readers for feed in self._feeds.values())
 
     async def first(self, build_id: UUID, since: Position) -> Part:
         """What follows the position now. Raises NotFound, Invalid."""
-        return await self._read(build_id, since)
+        feed = self._feeds.get(build_id)
+        return await (self._read(build_id, since) if feed is None else self._next(build_id, feed, since))
 
-    async def follow(self, build_id: UUID, since: Position) -> AsyncIterator[bytes]:
+    async def follow(self, build_id: UUID, since: Position) -> AsyncGenerator[bytes]:
         """What is sent to one reader, until the build has ended and everything was sent."""
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen())
+        if self._closed.is_set():
+            return
+        self._changes.start()
         feed = self._feeds.setdefault(build_id, _Feed())
         feed.readers += 1
         try:
-            async for body in self._parts(build_id, feed, since):
-                yield body
+            async with aclosing(self._parts(build_id, feed, since)) as parts:
+                async for body in parts:
+                    yield body
         finally:
             feed.readers -= 1
             if not feed.readers:
@@ -100,43 +121,60 @@ class Following:
     async def close(self) -> None:
         """End every stream. Readers come back and go on from where they were."""
         self._closed.set()
-        for feed in self._feeds.values():
-            feed.change()
-        if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
-        # Their connections must be back before the database is closed.
-        await asyncio.gather(*self._reads, return_exceptions=True)
+        self._changed(None)
+        await self._changes.close()
+        # Their connections must be back before the database is closed. A database that does not answer must
+        # not keep the process.
+        if self._reads:
+            _, hanging = await asyncio.wait(self._reads, timeout=_STOP_WITHIN_S)
+            for read in hanging:
+                read.cancel()
 
-    async def _parts(self, build_id: UUID, feed: _Feed, at: Position) -> AsyncIterator[bytes]:
-        ends = asyncio.get_running_loop().time() + LONGEST_S
+    async def _parts(self, build_id: UUID, feed: _Feed, at: Position) -> AsyncGenerator[bytes]:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + LONGEST_S
         yield _HELLO
+        spoke = loop.time()
         progress = b""
-        while not self._closed.is_set() and asyncio.get_running_loop().time() < ends:
+        while not self._closed.is_set() and loop.time() < ends:
             # Before the read, so that a change during it is not missed.
             changed = feed.changed
-            part = await self._next(build_id, feed, at)
-            if part.body:
-                at = part.after
-                yield part.body
-            if part.more:
-                continue
-            if part.progress != progress:
+            part = await self._try_next(build_id, feed, at)
+            if part is None:
+                await _wait(self._closed, POLL_S)
+            else:
+                if part.body:
+                    at = part.after
+                    yield part.body
+                    spoke = loop.time()
+                if part.more:
+                    continue
+                if part.progress and part.progress != progress:
+                    yield part.progress
+                    spoke = loop.time()
                 progress = part.progress
-                yield progress
-            if part.ended:
-                return
-            if not await self._wait(changed):
+                if part.ended:
+                    return
+                await _wait(changed, HEARTBEAT_S)
+            if loop.time() - spoke >= HEARTBEAT_S:
                 yield _BEAT
+                spoke = loop.time()
 
-    async def _wait(self, changed: asyncio.Event) -> bool:
-        """Whether the build has changed before the reader needs a sign of life."""
+    async def _try_next(self, build_id: UUID, feed: _Feed, at: Position) -> Part | None:
+        """None while the database does not answer. The stream stays open and goes on when it is back."""
         try:
-            await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
-        except TimeoutError:
-            return False
-        return True
+            part = await self._next(build_id, feed, at)
+        except SQLAlchemyError as exc:
+            if not is_temporary(exc):
+                raise
+            if not self._database_is_away:
+                _log.warning("readers of builds wait for the database: %s", exc)
+            self._database_is_away = True
+            return None
+        except _Stopping:
+            return None
+        self._database_is_away = False
+        return part
 
     async def _next(self, build_id: UUID, feed: _Feed, at: Position) -> Part:
         kept = self._kept.get((build_id, at))
@@ -148,12 +186,28 @@ class Following:
         if read is None:
             read = feed.reads[key] = asyncio.create_task(self._read(build_id, at))
             self._reads.add(read)
-            read.add_done_callback(self._reads.discard)
-        # A reader that goes away must not end the read for the others.
-        part = await asyncio.shield(read)
-        if part.more:
-            self._keep((build_id, at), part)
-        return part
+            read.add_done_callback(partial(self._has_read, build_id, feed, key))
+            feed.limit()
+        try:
+            # A reader that goes away must not end the read for the others.
+            return await asyncio.shield(read)
+        except asyncio.CancelledError:
+            if read.cancelled():
+                raise _Stopping from None
+            raise
+
+    def _has_read(
+        self, build_id: UUID, feed: _Feed, key: tuple[Position, int], read: "asyncio.Task[Part]"
+    ) -> None:
+        self._reads.discard(read)
+        failed = read.cancelled() or read.exception() is not None
+        if not failed and read.result().more:
+            self._keep((build_id, key[0]), read.result())
+        elif not failed and key[1] == feed.changes:
+            # Nothing follows yet, which stays true until the build changes.
+            return
+        if feed.reads.get(key) is read:
+            del feed.reads[key]
 
     def _keep(self, key: tuple[UUID, Position], part: Part) -> None:
         """Only what is in the middle of the stream is kept: what follows it never changes."""
@@ -171,55 +225,19 @@ class Following:
                 found = following.news(session, build_id, at)
             return _part(found)
 
-        return await to_thread.run_sync(read, limiter=self._limiter)
+        return await to_thread.run_sync(read, limiter=self._limiter, abandon_on_cancel=True)
 
-    async def _listen(self) -> None:
-        """Wake the readers of a build when it changes. While that is not possible, wake all of them often."""
-        while True:
-            try:
-                await self._listen_once()
-            except (psycopg.Error, OSError) as exc:
-                _log.warning("changes of builds are not heard, so they are asked for: %s", exc)
-            self._change_all()
-            await asyncio.sleep(_POLL_S)
-
-    async def _listen_once(self) -> None:
-        async with await self._connect() as connection:
-            await connection.execute(f"LISTEN {events.CHANNEL}".encode())
-            # What happened before this was not heard.
-            self._change_all()
-            async for heard in connection.notifies():
-                build_id = _build_of(heard.payload)
-                if build_id is not None and (feed := self._feeds.get(build_id)) is not None:
-                    feed.change()
-
-    async def _connect(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-        connecting = asyncio.create_task(
-            psycopg.AsyncConnection.connect(
-                self._database.conninfo,
-                autocommit=True,
-                application_name="tariff-model-registry events",
-                **CONNECTION,  # type: ignore[arg-type]
-            )
-        )
-        try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            # A connection that is just being made must be closed, too.
-            with suppress(psycopg.Error, OSError):
-                await (await connecting).close()
-            raise
-
-    def _change_all(self) -> None:
-        for feed in self._feeds.values():
-            feed.change()
+    def _changed(self, build_id: UUID | None) -> None:
+        if build_id is None:
+            for feed in self._feeds.values():
+                feed.change()
+        elif (feed_of := self._feeds.get(build_id)) is not None:
+            feed_of.change()
 
 
-def _build_of(payload: str) -> UUID | None:
-    try:
-        return UUID(json.loads(payload)["build"])
-    except (ValueError, KeyError, TypeError):
-        return None
+async def _wait(happens: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(happens.wait(), seconds)
 
 
 def _part(found: News) -> Part:

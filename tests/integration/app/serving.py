@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
+from app.api.builds.following import Following
 from app.main import create_app
 from app.server import StreamingServer, server_config
 from app.settings import Settings
@@ -28,12 +29,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(settings: Settings, port: int) -> Iterator[None]:
+def served(settings: Settings, port: int) -> Iterator[Following]:
     """The API in a thread, until it is told to stop."""
     app = create_app(settings)
     server = StreamingServer(server_config(app, "127.0.0.1", port), app.state.following)
     with running(server):
-        yield
+        yield app.state.following
 
 
 @contextmanager
