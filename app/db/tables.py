@@ -85,6 +85,8 @@ class Build(Base):
     base_search_config: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
     # The file of thresholds that decides about the model. Null where the registry's own rules do.
     thresholds: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
+    # What the validation of the model found, as check_result.json has it.
+    validation_report: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
     promote_to: Mapped[str | None]
     forced: Mapped[bool] = mapped_column(server_default=text("false"))
     requested_by: Mapped[str]

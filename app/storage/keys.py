@@ -36,8 +36,8 @@ CONTENT_TYPES = {
     BUILD_LOG: "application/gzip",
 }
 
-# What a build publishes. The other artifacts belong only to imported models.
-PUBLISHED = tuple(name for name in CONTENT_TYPES if name != CHECK_RESULT)
+# What a build publishes.
+PUBLISHED = tuple(CONTENT_TYPES)
 
 # The names of the empty objects that tell existing tools a fact about a prefix.
 MARKERS = frozenset(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
 from app.registry.models.catalogue import ArtifactRef
+from app.registry.models.report import Report
 from app.registry.publication import Publication, publish
 from app.storage import keys
 from app.storage.bucket import digest_of
@@ -25,6 +27,7 @@ from worker.steps.collect import Collect, CollectedFile, keep_unpublished
 from worker.steps.job import Benchmark, FileRef
 from worker.steps.leftovers import is_leftover
 from worker.steps.published_config import published_config
+from worker.steps.report import report_of
 from worker.steps.step import Output, Step, output_of
 from worker.steps.validation import Validate
 from worker.workbench import Workbench
@@ -107,10 +110,11 @@ class Publish(Step[Published]):
             stored = steps.view(session, build.lease).checkpoints.get(self.name)
         if stored is not None:
             return Frozen.model_validate(stored)
-        files = dict(output_of(build, Collect).files)
+        files, report = dict(output_of(build, Collect).files), report_of(build, work)
         made = {name: file.sha256 for name, file in files.items()}
         for local in (
             self._write_config(build, work),
+            *self._write_report(report, work),
             self._write_log(build, work),
             self._write_provenance(build, work, made),
         ):
@@ -120,12 +124,21 @@ class Publish(Step[Published]):
         frozen = Frozen(files=files)
         with work.transaction() as session:
             steps.checkpoint(session, build.lease, self.name, frozen.model_dump(mode="json"))
+            # Of the same try as the file, so that the API and the file say the same.
+            if report is not None:
+                steps.set_report(session, build.lease, report.model_dump(mode="json"))
         return frozen
 
     def _write_config(self, build: BuildView, work: Workbench) -> Path:
         local = work.scratch / keys.SEARCH_CONFIG
         local.write_text(published_config(build), encoding="utf-8")
         return local
+
+    def _write_report(self, report: Report | None, work: Workbench) -> Iterator[Path]:
+        if report is not None:
+            local = work.scratch / keys.CHECK_RESULT
+            local.write_text(report.to_json(), encoding="utf-8")
+            yield local
 
     def _write_provenance(self, build: BuildView, work: Workbench, made: dict[str, str]) -> Path:
         local = work.scratch / keys.PROVENANCE

@@ -19,7 +19,7 @@ from app.words import Actor, BuildState, EventType, Stage
 
 _BUILDS = Base.metadata.tables["builds"]
 _EVENTS = Base.metadata.tables["build_events"]
-_LONG = ("search_config", "base_search_config", "thresholds")
+_LONG = ("search_config", "base_search_config", "thresholds", "validation_report")
 _SHOWN = [column for column in _BUILDS.c if column.name not in _LONG]
 
 

@@ -193,6 +193,11 @@ def checkpoint(session: Session, lease: Lease, name: StepName, done: dict[str, A
     session.get_one(BuildStep, (lease.build_id, name)).checkpoint = done
 
 
+def set_report(session: Session, lease: Lease, report: dict[str, Any]) -> None:
+    """Store what the validation found. Raises LeaseLost."""
+    fence(session, lease).validation_report = report
+
+
 def set_progress(session: Session, lease: Lease, progress: dict[str, Any]) -> None:
     """Raises LeaseLost."""
     build = fence(session, lease)

@@ -5,6 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from app.db.storable import text_of
+from app.registry.models.changes import Changed, Changes, Moved
 from app.registry.models.thresholds import Limits
 from app.registry.models.validation import Baseline, Comparison, DataComparison, Validation, Why
 from app.words import Breach, Direction, Verdict
@@ -93,6 +95,9 @@ class ReportedData(_Part):
         )
 
 
+_LONGEST_DESCRIPTION = 300
+
+
 class ChangedDescription(_Part):
     """A description whose right code moved. A place is null if the code was not among the answers."""
 
@@ -101,12 +106,25 @@ class ChangedDescription(_Part):
     old_place: int | None
     new_place: int | None
 
+    @classmethod
+    def of(cls, one: Changed) -> Self:
+        return cls(
+            description=text_of(one.description, _LONGEST_DESCRIPTION),
+            code=text_of(one.code, _LONGEST_DESCRIPTION),
+            old_place=one.old_place,
+            new_place=one.new_place,
+        )
+
 
 class ChangedDescriptions(_Part):
     """Descriptions whose right code moved into or out of some first places, and the first of them by name."""
 
     count: int
     first: list[ChangedDescription]
+
+    @classmethod
+    def of(cls, moved: Moved) -> Self:
+        return cls(count=moved.count, first=[ChangedDescription.of(one) for one in moved.first])
 
 
 class BenchmarkChanges(_Part):
@@ -118,6 +136,17 @@ class BenchmarkChanges(_Part):
     left_first: ChangedDescriptions
     entered_first_five: ChangedDescriptions
     left_first_five: ChangedDescriptions
+
+    @classmethod
+    def of(cls, changes: Changes) -> Self:
+        return cls(
+            benchmark=text_of(changes.benchmark, _LONGEST_DESCRIPTION),
+            compared=changes.compared,
+            entered_first=ChangedDescriptions.of(changes.entered_first),
+            left_first=ChangedDescriptions.of(changes.left_first),
+            entered_first_five=ChangedDescriptions.of(changes.entered_first_five),
+            left_first_five=ChangedDescriptions.of(changes.left_first_five),
+        )
 
 
 class Report(_Part):
@@ -134,7 +163,8 @@ class Report(_Part):
     mentioned: list[str] = Field(description="Changes that do not matter for the verdict.")
     descriptions: list[BenchmarkChanges]
     descriptions_problem: str | None = Field(
-        description="Why descriptions could not be compared. It does not matter for the verdict."
+        description="Why descriptions could not be compared, which does not matter for the verdict. Null if "
+        "they were, and if there was no baseline."
     )
 
     @classmethod

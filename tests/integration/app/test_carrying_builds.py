@@ -47,6 +47,7 @@ WRITES: dict[str, Callable[[Session, Lease], object]] = {
     "checkpoint": lambda s, lease: steps.checkpoint(s, lease, StepName.TRAIN, {"x": 1}),
     "fail": lambda s, lease: steps.fail(s, lease, FAILURE),
     "set_progress": lambda s, lease: steps.set_progress(s, lease, {"phase": "x", "percent": 1.0}),
+    "set_report": lambda s, lease: steps.set_report(s, lease, {"verdict": "passed"}),
     "append": lambda s, lease: log.append(s, lease, "a line\n"),
     "record": lambda s, lease: inputs.record(s, lease, [INPUT]),
     "publish": lambda s, lease: publish(s, lease, publication("1.0.0-abcdef1")),
