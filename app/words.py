@@ -277,6 +277,7 @@ class AuditAction(StrEnum):
     RUN_STOPPED = "run_stopped"
     TOKEN_CREATED = "token_created"  # noqa: S105 - the word, not a secret
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
+    VERDICT_CHANGED = "verdict_changed"
 
 
 class Access(StrEnum):

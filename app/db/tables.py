@@ -294,6 +294,10 @@ class Model(Base):
     metrics: Mapped[dict[str, Any]]
     verdict: Mapped[str]
     verdict_reason: Mapped[str]
+    # Set when a person has changed the verdict: by whom, and when last.
+    verdict_changed_at: Mapped[datetime | None]
+    verdict_changed_by: Mapped[str | None]
+    verdict_changed_by_kind: Mapped[str | None]
     published_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
     artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise", order_by="Artifact.name")
@@ -305,6 +309,10 @@ class Model(Base):
         CheckConstraint(_one_of("verdict", Verdict), name="verdict"),
         CheckConstraint(_one_of("origin", Origin), name="origin"),
         CheckConstraint("origin = 'imported' OR (build_id IS NOT NULL AND branch IS NOT NULL)", name="made"),
+        CheckConstraint(
+            "num_nonnulls(verdict_changed_at, verdict_changed_by, verdict_changed_by_kind) IN (0, 3)",
+            name="verdict_change_whole",
+        ),
         UniqueConstraint("id", "version"),
         Index("ix_models_published", text("published_at DESC"), text("id DESC")),
         Index("ix_models_version_published", "version", text("published_at DESC"), text("id DESC")),

@@ -79,6 +79,11 @@ async def get_builder(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
     return caller
 
 
+async def get_overrider(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    caller.need(Scope.OVERRIDE)
+    return caller
+
+
 async def get_administrator(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
     caller.need(Scope.ADMIN)
     return caller
@@ -87,6 +92,7 @@ async def get_administrator(caller: Annotated[Caller, Depends(get_caller)]) -> C
 # The endpoint itself checks the scopes of this caller, because they depend on the content of the request.
 AnyCaller = Annotated[Caller, Depends(get_caller)]
 CanBuild = Annotated[Caller, Depends(get_builder)]
+CanOverride = Annotated[Caller, Depends(get_overrider)]
 CanAdminister = Annotated[Caller, Depends(get_administrator)]
 
 

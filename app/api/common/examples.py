@@ -160,7 +160,7 @@ MODEL: dict[str, Any] = {
     "published_at": "2026-11-23T10:01:09.550021Z",
     "metrics": METRICS,
     "verdict": "passed",
-    "verdict_reason": "none of 1 common benchmarks fell by more than 2.0%",
+    "verdict_reason": "no figure got too much worse, of 1 compared with 0.0.1-11ce0f5 in production",
     "stages": ["development"],
     "artifacts": [
         {
@@ -188,6 +188,71 @@ LATEST: dict[str, Any] = {
             "sha256": _DIGEST,
             "size": _SIZE,
         },
+    },
+}
+
+VERDICT_CREATE: dict[str, Any] = {
+    "verdict": "passed",
+    "reason": "the lost descriptions are in a chapter that nobody declares any more",
+}
+_LIMITS = {"high": 2.0, "medium": None, "low": None}
+VALIDATION: dict[str, Any] = {
+    "prefix": PREFIX,
+    "verdict": "passed",
+    "verdict_reason": "no figure got too much worse, of 1 compared with 0.0.1-11ce0f5 in production",
+    "changed": None,
+    "report": {
+        "prefix": PREFIX,
+        "verdict": "passed",
+        "reason": "no figure got too much worse, of 1 compared with 0.0.1-11ce0f5 in production",
+        "baseline": {"prefix": "0.0.1-11ce0f5", "why": "production"},
+        "comparisons": [
+            {
+                "threshold": "Right answers",
+                "benchmark": "everyday",
+                "metric": "top_1",
+                "direction": "increase_is_good",
+                "old": 0.61,
+                "new": 0.62,
+                "difference": 1.0,
+                "limits": _LIMITS,
+                "breach": None,
+            }
+        ],
+        "data": [
+            {
+                "what": "rows",
+                "old": 20110,
+                "new": 20240,
+                "fewer": -0.646445,
+                "limits": {"high": 50.0, "medium": 20.0, "low": 5.0},
+                "breach": None,
+            }
+        ],
+        "failures": [],
+        "warnings": [],
+        "mentioned": [],
+        "descriptions": [
+            {
+                "benchmark": "everyday",
+                "compared": 200,
+                "entered_first": {
+                    "count": 2,
+                    "first": [
+                        {
+                            "description": "mens cotton trousers",
+                            "code": "620342",
+                            "old_place": 2,
+                            "new_place": 1,
+                        }
+                    ],
+                },
+                "left_first": {"count": 0, "first": []},
+                "entered_first_five": {"count": 0, "first": []},
+                "left_first_five": {"count": 0, "first": []},
+            }
+        ],
+        "descriptions_problem": None,
     },
 }
 

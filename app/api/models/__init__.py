@@ -1,5 +1,5 @@
 """Models: what was published, and its files."""
 
-from app.api.models import reading
+from app.api.models import reading, validation
 
-ROUTERS = (reading.router,)
+ROUTERS = (reading.router, validation.router)

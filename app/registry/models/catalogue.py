@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session, selectinload
-from sqlalchemy.orm.interfaces import ORMOption
 
 from app.db.tables import Artifact, Model, Promotion
 from app.registry.errors import NotFound
@@ -27,16 +26,27 @@ class ArtifactRef:
 
 def get(session: Session, prefix: str) -> Model:
     """The model with its artifacts and promotions. Raises NotFound."""
-    return _one(session, prefix, selectinload(Model.artifacts), selectinload(Model.promotions))
+    query = select(Model).options(selectinload(Model.artifacts), selectinload(Model.promotions))
+    return _one(session, prefix, query)
 
 
-def get_with_artifacts(session: Session, prefix: str) -> Model:
-    """The model with its artifacts, without its promotions. Raises NotFound."""
-    return _one(session, prefix, selectinload(Model.artifacts))
+def get_with_artifacts(session: Session, prefix: str, *, as_it_stays: bool = False) -> Model:
+    """The model with its artifacts, without its promotions. Raises NotFound.
+
+    `as_it_stays` keeps others from changing its row, such as its verdict, until the transaction's end.
+    """
+    query = select(Model).options(selectinload(Model.artifacts))
+    return _one(session, prefix, query.with_for_update(read=True) if as_it_stays else query)
 
 
-def _one(session: Session, prefix: str, *options: ORMOption) -> Model:
-    model = session.scalar(select(Model).where(Model.prefix == prefix).options(*options))
+def get_locked(session: Session, prefix: str) -> Model:
+    """The model, for a change of its row. Others can read it and refer to it meanwhile. Raises NotFound."""
+    query = select(Model).with_for_update(key_share=True).execution_options(populate_existing=True)
+    return _one(session, prefix, query)
+
+
+def _one(session: Session, prefix: str, query: Select[Model]) -> Model:
+    model = session.scalar(query.where(Model.prefix == prefix))
     if model is None:
         message = (
             f"There is no model {prefix}. GET /models lists the models; "

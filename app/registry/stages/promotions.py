@@ -71,7 +71,7 @@ def record(
     Raises StageChanged, NotFound, Invalid (an override without a reason), GateRefused and BucketUnavailable.
     """
     history.lock(session, wanted.stage)
-    case = _judge(session, prefix, wanted, findings)
+    case = _judge(session, prefix, wanted, findings, as_it_stays=True)
     if case.newest is not None and case.runs_already:
         return case.newest, False
     if case.refusal is not None:
@@ -138,15 +138,20 @@ class _Case:
         return self.newest is not None and self.newest.model_id == self.model.id
 
 
-def _judge(session: Session, prefix: str, wanted: PromotionRequest, findings: Findings) -> _Case:
-    """Raises StageChanged, Invalid and NotFound, which no override helps against."""
+def _judge(
+    session: Session, prefix: str, wanted: PromotionRequest, findings: Findings, *, as_it_stays: bool = False
+) -> _Case:
+    """Raises StageChanged, Invalid and NotFound, which no override helps against.
+
+    `as_it_stays` holds the model's verdict until the transaction's end, so that what is decided stays true.
+    """
     newest = session.scalar(history.newest_promotion(wanted.stage).options(joinedload(Promotion.model)))
     if wanted.expected is not None:
         check_expected(wanted.stage, wanted.expected, newest)
     if wanted.override and not is_reason(wanted.note):
         message = "An override opens a closed gate. Say why in `note`."
         raise Invalid(message)
-    model = catalogue.get_with_artifacts(session, prefix)
+    model = catalogue.get_with_artifacts(session, prefix, as_it_stays=as_it_stays)
     refusals = gates.closed(session, model, wanted.stage, findings)
     return _Case(model, newest, next(refusals, None))
 

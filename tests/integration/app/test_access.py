@@ -67,6 +67,7 @@ WRITES = [
     ("post", "/builds"),
     ("post", "/builds/{id}/cancel"),
     ("post", "/builds/{id}/retry"),
+    ("post", "/models/{prefix}/verdict"),
     ("post", "/models/{prefix}/promotions"),
     ("post", "/stages/{stage}/rollback"),
     ("post", "/runs/{id}/stop"),
@@ -411,3 +412,16 @@ def test_a_cut_connection_is_replaced(api: TestClient, database: Database, regis
         )
     assert api.get("/models").status_code == 200
     assert api.post("/builds", json=registry.body()).status_code == 202
+
+
+def test_a_change_of_a_verdict_needs_the_scope_override_and_a_model(
+    guarded: TestClient, registry: Registry
+) -> None:
+    prefix, body = registry.model(), {"verdict": "failed", "reason": "bad"}
+    for who in ("deploy", "root", "builder"):
+        refused = guarded.post(f"/models/{prefix}/verdict", json=body, headers=as_(who))
+        assert (refused.status_code, refused.json()["required_scope"]) == (403, "override")
+    assert guarded.post(f"/models/{prefix}/verdict", json=body, headers=as_("chief")).status_code == 200
+    missing = guarded.post("/models/9.9.9-aaaaaaa/verdict", json=body, headers=as_("chief"))
+    assert missing.status_code == 404
+    assert guarded.get("/models/9.9.9-aaaaaaa/validation").status_code == 404

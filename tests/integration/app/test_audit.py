@@ -42,6 +42,7 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     call("/builds/{id}/retry", id=build["id"])
     call("/models/{prefix}/promotions", {"stage": "development"}, prefix=older)
     call("/models/{prefix}/promotions", {"stage": "development", "note": "newer"}, prefix=newer)
+    call("/models/{prefix}/verdict", {"verdict": "failed", "reason": "bad"}, prefix=newer)
     call("/stages/{stage}/rollback", {"expected": newer, "note": "worse"}, stage="development")
     call("/mirror/reconcile", {})
     run = call("/imports", {})
