@@ -180,11 +180,11 @@ def translated() -> Iterator[None]:
 def session() -> boto3.session.Session:
     """One for the process: each session would load its own copy of AWS's descriptions of its services."""
     core = botocore.session.get_session()
-    core.get_component("data_loader").file_loader = _WithoutDocumentation()
+    core.get_component("data_loader").file_loader = WithoutDocumentation()
     return boto3.session.Session(botocore_session=core)
 
 
-class _WithoutDocumentation(JSONFileLoader):
+class WithoutDocumentation(JSONFileLoader):
     """Reads AWS's descriptions of its services without their documentation, and equal words only once.
 
     A client keeps the description of its service. botocore itself keeps every sentence about every field in
