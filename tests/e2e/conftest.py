@@ -2,12 +2,9 @@
 
 import os
 import secrets
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 from sqlalchemy import make_url
@@ -66,7 +63,7 @@ def running_service(
     service = Service(f"http://127.0.0.1:{port}", running_cloud, database, environment, folder)
     api = service.start("api", "--port", str(port))
     try:
-        _await_ready(service.url, api)
+        service.await_ready(api)
         yield service
     finally:
         service.kill(api)
@@ -84,15 +81,3 @@ def service(running_service: Service) -> Iterator[Service]:
     yield running_service
     running_service.kill(*running_service.workers)
     running_service.workers.clear()
-
-
-def _await_ready(url: str, api: subprocess.Popen[bytes]) -> None:
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends and api.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    pytest.fail("The API did not become ready.")

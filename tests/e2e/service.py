@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -61,6 +62,17 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def await_ready(self, api: subprocess.Popen[bytes]) -> None:
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends and api.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/readyz").is_success:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        pytest.fail("The API did not become ready.")
 
     def kill(self, *processes: subprocess.Popen[bytes]) -> None:
         for process in processes:
