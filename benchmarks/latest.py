@@ -1,11 +1,12 @@
 """How fast `GET /models/{stage}/latest` answers, beside an endpoint of the same server that does nothing.
 
-    python -m benchmarks.latest [--seconds 5] [--prefixes 1000 100000] [--connections 1 16 64]
+    python -m benchmarks.latest [--seconds 5] [--prefixes 1000 100000] [--connections 1 16 64] [--created]
 
 For each number of prefixes, starts an embedded Postgres in a temporary folder with a model and ten promotions
 for each of them, and the API as `tariff-registry api` runs it: a uvicorn process of its own, with the same
 protocol, that answers nobody without a token (REGISTRY_ACCESS=tokens). With REGISTRY_LATEST_MAX_AGE=0 in the
-environment, each answer comes from the database instead of the process's memory. Each endpoint is asked in
+environment, each answer comes from the database instead of the process's memory. With --created, `latest` is
+also asked with a token of the database, beside the one of the environment. Each endpoint is asked in
 turn over keep-alive connections. The yardstick, an endpoint that returns one constant, tells what server,
 framework and client cost on this machine: read the ratio, not the rates.
 """
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,8 +34,12 @@ from sqlalchemy import text
 from app.db import migrate
 from app.db.session import Database
 from app.main import create_app
+from app.registry.access import tokens
+from app.registry.access.callers import Caller
+from app.registry.access.tokens import TokenRequest
 from app.server import LimitedProtocol
 from app.settings import Settings
+from app.words import Scope
 from local.postgres import EmbeddedPostgres
 
 _ROUNDS = 2
@@ -148,7 +154,24 @@ def machine() -> str:
     return f"{os.cpu_count()} × {cpu}; {platform.platform()}; load before: {load}"
 
 
-def run(seconds: float, prefixes: int, connections: list[int]) -> None:
+def created_token(database: Database) -> str:
+    """A token of the database that may read."""
+    wanted = TokenRequest("created", frozenset({Scope.READ}), timedelta(days=1))
+    with database.transaction() as session:
+        _, secret = tokens.create(session, Caller("benchmark", frozenset(Scope)), wanted, ())
+    return secret
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An endpoint, and the token to ask it with."""
+
+    label: str
+    path: str
+    token: str
+
+
+def run(seconds: float, prefixes: int, connections: list[int], *, created: bool) -> None:
     promotions = _PROMOTIONS_OF_EACH * prefixes
     print(f"machine   {machine()}")
     names = ("fastapi", "uvicorn", "uvloop", "sqlalchemy", "psycopg", "pydantic")
@@ -166,10 +189,13 @@ def run(seconds: float, prefixes: int, connections: list[int]) -> None:
             for statement in _SETTLE:
                 connection.execute(text(statement))
             server_version = connection.execute(text("SHOW server_version")).scalar_one()
+        token = secrets.token_hex(16)
+        asked = [Asked(_YARDSTICK, _YARDSTICK, token), Asked(_LATEST, _LATEST, token)]
+        if created:
+            asked.append(Asked("… with a created token", _LATEST, created_token(database)))
         database.close()
         print(f"versions  Python {platform.python_version()}, {versions}, PostgreSQL {server_version}")
         print(f"data      {promotions:,} promotions of {prefixes:,} models with 6 artifacts each\n")
-        token = secrets.token_hex(16)
         with socket.socket() as probe:
             probe.bind((_HOST, 0))
             port: int = probe.getsockname()[1]
@@ -185,29 +211,37 @@ def run(seconds: float, prefixes: int, connections: list[int]) -> None:
         with subprocess.Popen(command, env=environment) as server:
             try:
                 await_server(port, server)
-                report(port, token, seconds, connections)
+                report(port, asked, seconds, connections)
             finally:
                 server.terminate()
 
 
-def report(port: int, token: str, seconds: float, connections: list[int]) -> None:
-    for path in (_YARDSTICK, _LATEST):
-        asyncio.run(measure(port, path, token, max(connections), 0.5))  # warms caches and connections up
+def report(port: int, asked: list[Asked], seconds: float, connections: list[int]) -> None:
+    for each in asked:
+        # Warms caches and connections up.
+        asyncio.run(measure(port, each.path, each.token, max(connections), 0.5))
     print(f"{'connections':>11}  {'endpoint':<26} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8}")
     for number in connections:
-        took: dict[str, list[float]] = {_YARDSTICK: [], _LATEST: []}
-        # In turns, so that a machine that slows down or speeds up does it to both.
+        took: dict[Asked, list[float]] = {each: [] for each in asked}
+        # In turns, so that a machine that slows down or speeds up does it to all.
         for _ in range(_ROUNDS):
-            for path, so_far in took.items():
-                so_far.extend(asyncio.run(measure(port, path, token, number, seconds / _ROUNDS)))
-        figures = {path: Figures.of(of, seconds) for path, of in took.items()}
-        for path, of in figures.items():
-            print(f"{number:>11}  {path:<26} {of.per_second:>10,.0f} {of.p50_ms:>8.2f} {of.p99_ms:>8.2f}")
-        nothing, latest = figures[_YARDSTICK], figures[_LATEST]
-        print(
-            f"{'':>11}  {'latest to do-nothing':<26} {latest.per_second / nothing.per_second:>9.2f}×"
-            f" {latest.p50_ms / nothing.p50_ms:>7.1f}× {latest.p99_ms / nothing.p99_ms:>7.1f}×\n"
-        )
+            for each, so_far in took.items():
+                so_far.extend(asyncio.run(measure(port, each.path, each.token, number, seconds / _ROUNDS)))
+        figures = {each.label: Figures.of(of, seconds) for each, of in took.items()}
+        for label, of in figures.items():
+            print(f"{number:>11}  {label:<26} {of.per_second:>10,.0f} {of.p50_ms:>8.2f} {of.p99_ms:>8.2f}")
+        nothing, latest, *with_created = figures.values()
+        compare("latest to do-nothing", latest, nothing)
+        for other in with_created:
+            compare("created to environment", other, latest)
+        print()
+
+
+def compare(label: str, of: Figures, to: Figures) -> None:
+    print(
+        f"{'':>11}  {label:<26} {of.per_second / to.per_second:>9.2f}×"
+        f" {of.p50_ms / to.p50_ms:>7.1f}× {of.p99_ms / to.p99_ms:>7.1f}×"
+    )
 
 
 def main() -> None:
@@ -219,13 +253,14 @@ def main() -> None:
     )
     parser.add_argument("--prefixes", type=int, nargs="+", default=[1_000])
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--created", action="store_true", help="also with a token of the database")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve is not None:
         serve(given.serve)
     else:
         for prefixes in given.prefixes:
-            run(given.seconds, prefixes, given.connections)
+            run(given.seconds, prefixes, given.connections, created=given.created)
 
 
 if __name__ == "__main__":
