@@ -19,9 +19,10 @@ import row_at_a_time
 from training_figures import PRESENT, machine
 
 from training.cleaning.cleaner import clean
+from training.cleaning.codes import Nomenclature
 from training.cleaning.pipelines import cleaners_for, read_lists
 from training.config import DEFAULT_SOURCES, parse_config
-from training.files import Lookup
+from training.lookup import Lookup
 from training.sources.read import read_source
 
 CONFIG = """
@@ -99,7 +100,7 @@ def cleaned(side: Side, rows: pl.DataFrame, data: Path) -> Run:
     lists = read_lists(parse_config(CONFIG), Lookup(data, Path.cwd()))
     start, cpu = time.monotonic(), time.process_time()
     kept = (
-        clean(rows, cleaners_for(TRADESETS, DIGITS, lists)).kept.iter_rows()
+        clean(rows, cleaners_for(TRADESETS, DIGITS, lists, Nomenclature())).kept.iter_rows()
         if side == "this pipeline"
         else row_at_a_time.clean(rows.iter_rows(), lists, DIGITS)
     )

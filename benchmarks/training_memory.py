@@ -21,8 +21,8 @@ from training_figures import machine
 from training.cleaning.language import LanguageRules
 from training.cleaning.pipelines import CleaningLists
 from training.config import parse_config
-from training.dataset.merge import clean_source, merge
-from training.files import Lookup
+from training.dataset.merge import clean_sources, merge
+from training.lookup import Lookup
 from training.network.train import train_network
 from training.progress import Progress
 from training.sources.read import files_of, read_source
@@ -59,9 +59,8 @@ def one(texts: int) -> None:
             )
         lookup = Lookup(folder, folder)
         lists = CleaningLists((), (), LanguageRules(("ENGLISH",), ("ENGLISH", "GERMAN"), 0.7))
-        sources = [
-            clean_source(read_source(source, files_of(source, lookup)), 6, lists) for source in config.sources
-        ]
+        rows = [read_source(source, files_of(source, lookup)) for source in config.sources]
+        sources = list(clean_sources(rows, 6, lists))
     dataset = merge(sources)
     del sources
     embeddings = np.random.default_rng(0).standard_normal(

@@ -30,7 +30,7 @@ from training.dataset.merge import CleanedSource, Dataset, merge
 from training.embedding.cache import embed
 from training.embedding.encoder import Embeddings, Encoder
 from training.embedding.transformer import find_transformer
-from training.files import Lookup
+from training.lookup import Lookup
 from training.network.head import choose_bfloat16, load_network
 from training.network.train import train_network
 from training.pipeline import read_and_clean

@@ -132,6 +132,8 @@ class SearchConfig(Section):
     sources: tuple[SourceConfig, ...] = ()
     # For tests and trials: only this many rows of each source are used, from its start.
     rows_per_source: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    # A run warns about a source of which a smaller share of the rows can be used.
+    minimum_usable_share: Share = 0.5
 
     # Cleaning.
     exact_english_terms: FilePath | None = None

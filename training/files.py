@@ -1,4 +1,4 @@
-"""Files: unpacking zips safely, finding the files that a configuration names, writing results atomically."""
+"""Files: digests, results that are written atomically, and what systems leave in folders."""
 
 import errno
 import fcntl
@@ -12,8 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Final
 
 from training.errors import FailureCode, TrainingError
@@ -21,7 +20,8 @@ from training.errors import FailureCode, TrainingError
 TEMPORARY: Final = ".temporary-"
 
 _TEMPORARY_FILE: Final = re.compile(r"\..*\.[0-9a-f]{16}\.tmp")
-_CHUNK = 1 << 20
+# Folders and files that systems and editors leave behind, in lower case.
+_LEFTOVERS: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini", "__pycache__", "$recycle.bin"})
 # The earliest time that a zip can hold.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -41,6 +41,14 @@ def sha256_of_folder(folder: Path) -> str:
     return total.hexdigest()
 
 
+def is_leftover(path: PurePath) -> bool:
+    """Whether a system or an editor left the file behind: hidden files, locks of Office, `__MACOSX`."""
+    return any(
+        (part.startswith((".", "~$")) and part not in {".", ".."}) or part.lower() in _LEFTOVERS
+        for part in path.parts
+    )
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Write a file atomically: the block writes to the yielded path, which replaces `path` if it succeeds."""
@@ -55,49 +63,6 @@ def written_whole(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def unpack(archive: Path, target: Path, *, missing: FailureCode) -> Path:
-    """Unpack a zip into `target` and return the folder; a folder is returned as it is.
-
-    Links, and names that lead outside `target`, are refused: others write to the bucket the zip comes from.
-    """
-    if archive.is_dir():
-        return archive
-    if not archive.is_file():
-        raise TrainingError(missing, f"{archive} does not exist")
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = [member for member in content.infolist() if not member.is_dir()]
-            for member in members:
-                name = PurePosixPath(member.filename.replace("\\", "/"))
-                is_link = stat.S_ISLNK(member.external_attr >> 16)
-                if name.is_absolute() or ".." in name.parts or ":" in member.filename or is_link:
-                    raise TrainingError(
-                        FailureCode.UNREADABLE_SOURCE,
-                        f"{archive.name} contains {member.filename!r}, which would be unpacked outside its "
-                        "folder. Make the zip again with plain relative names.",
-                    )
-            needed = sum(member.file_size for member in members)
-            target.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(target).free
-            if needed > free:
-                raise TrainingError(
-                    FailureCode.OUT_OF_DISK,
-                    f"{archive.name} needs {needed:,} bytes when unpacked, but {target} has only {free:,} "
-                    "bytes left. Use an instance with a larger disk.",
-                )
-            for member in members:
-                path = target / PurePosixPath(member.filename.replace("\\", "/"))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(member) as packed, path.open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked, _CHUNK)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as exc:
-        raise TrainingError(
-            FailureCode.UNREADABLE_SOURCE,
-            f"{archive.name} is not a complete zip file ({exc}). Upload it again.",
-        ) from exc
-    return target
-
-
 def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write a zip whose bytes depend only on the names and contents of the files.
 
@@ -110,89 +75,6 @@ def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
             info.create_system = 3
             info.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(info, content)
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """Finds the files that a configuration names: first in the unpacked raw data, then in the checkout.
-
-    What is found lies within one of the two, also after links have been followed, and is not hidden there. A
-    configuration must not be able to read other files of the machine into a model that many may download.
-    """
-
-    unpacked: Path
-    checkout: Path
-
-    def find(self, name: str, *, what: str) -> Path:
-        """`what` names the key or source that asks for the file, for the error.
-
-        Raises `missing_source` if there is nothing, and `invalid_config` if it is not within the two folders.
-        """
-        for root, candidate in self._candidates(name):
-            if candidate.exists():
-                self._require_within(root, candidate, what)
-                return candidate
-        raise TrainingError(
-            FailureCode.MISSING_SOURCE,
-            f"{what}: {name} is neither in the raw source data nor in the checkout ({self.checkout}). "
-            "Add it to raw_source_data.zip, or remove its key from search-config.toml.",
-        )
-
-    def find_file(self, name: str, *, what: str) -> Path:
-        """Like `find`. Raises `invalid_config` for anything but a regular file."""
-        path = self.find(name, what=what)
-        if path.is_dir():
-            raise TrainingError(FailureCode.INVALID_CONFIG, f"{what}: {name} is a folder. Name a file.")
-        _require_regular(path, what)
-        return path
-
-    def find_csv_files(self, folder: str, *, what: str) -> list[Path]:
-        """The `*.csv` files of a folder, sorted. Raises `invalid_config` for anything but regular files."""
-        path = self.find(folder, what=what)
-        if not path.is_dir():
-            raise TrainingError(
-                FailureCode.INVALID_CONFIG, f"{what}: {folder} is not a folder. Name a folder."
-            )
-        root = self.unpacked if path.is_relative_to(self.unpacked) else self.checkout
-        files = sorted(file for file in path.glob("*.csv") if not file.name.startswith("."))
-        for file in files:
-            self._require_within(root, file, what)
-            _require_regular(file, what)
-        return files
-
-    def _candidates(self, name: str) -> Iterator[tuple[Path, Path]]:
-        """Each with the folder that it must lie in."""
-        path = Path(name)
-        yield self.unpacked, self.unpacked / path
-        # Depending on how the zip was made, its paths have one folder more or one folder less.
-        if not path.is_absolute():
-            for folder in sorted(self.unpacked.iterdir()):
-                if folder.is_dir():
-                    yield self.unpacked, folder / path
-            if len(path.parts) > 1:
-                yield self.unpacked, self.unpacked.joinpath(*path.parts[1:])
-        yield self.checkout, self.checkout / path
-
-    @staticmethod
-    def _require_within(root: Path, path: Path, what: str) -> None:
-        root, real = root.resolve(), path.resolve()
-        if real.is_relative_to(root):
-            parts = real.relative_to(root).parts
-            if not any(part.startswith(".") for part in parts):
-                return
-        raise TrainingError(
-            FailureCode.INVALID_CONFIG,
-            f"{what}: {path.name} is hidden, or leads outside the raw source data and the checkout. "
-            "Name a file within them.",
-        )
-
-
-def _require_regular(path: Path, what: str) -> None:
-    """Reading a pipe would wait for ever, and a device may never end."""
-    if not path.is_file():
-        raise TrainingError(
-            FailureCode.INVALID_CONFIG, f"{what}: {path.name} is not a regular file. Name a regular file."
-        )
 
 
 @contextmanager

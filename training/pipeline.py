@@ -9,12 +9,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from training.archives import unpack
 from training.cleaning.cleaner import Cleaner
 from training.cleaning.language import LanguageRules
-from training.cleaning.pipelines import CleaningLists, read_lists
+from training.cleaning.pipelines import read_lists
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, every_value, parse_config
-from training.dataset.merge import CleanedSource, Dataset, clean_source, merge
+from training.dataset.merge import CleanedSource, Dataset, merge
+from training.dataset.prepare import check_usable, examine, read_and_clean, take_snapshots
+from training.dataset.quality import Summary
 from training.dataset.report import report, write_report
 from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
@@ -25,15 +28,15 @@ from training.evaluation.classify import Classifier, Limits, Result
 from training.evaluation.deployed import deployed_cleaners
 from training.evaluation.measure import measure
 from training.evaluation.results import write_results
-from training.files import Lookup, output_folder, sha256_of_file, temporary_folder, unpack
+from training.files import output_folder, sha256_of_file, temporary_folder
+from training.lookup import Lookup
 from training.network.distributed import is_leader, join
 from training.network.head import choose_bfloat16, choose_device
 from training.network.package import Answers, read_model, write_model
 from training.network.train import fix_cublas_workspace, train_network
 from training.progress import Progress
-from training.sources.read import files_of, read_source
 from training.sources.rows import read_lines
-from training.sources.snapshot import Snapshot, take_snapshot
+from training.sources.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ class Outcome:
     metrics: dict[str, float] | dict[str, dict[str, float]]
     counts: Mapping[str, int | dict[str, int]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    # What happened to the rows of each source, and what a person should look at.
+    data: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_config(path: Path, overrides: Overrides) -> SearchConfig:
@@ -156,6 +162,8 @@ def _train(
         metrics={"loss": round(last.loss, 6), "accuracy": round(last.accuracy, 6)},
         counts={**dataset.counts, "sources": dataset.rows_by_source},
         config=every_value(config),
+        data={summary.source: summary.to_json() for summary in data.summaries},
+        warnings=data.warnings,
     )
 
 
@@ -169,6 +177,8 @@ class Prepared:
     references: dict[str, str]
     language: LanguageRules
     snapshots: dict[str, Snapshot]
+    summaries: list[Summary]
+    warnings: list[str]
 
 
 def prepare(
@@ -188,8 +198,10 @@ def prepare(
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
         sources = read_and_clean(config, lookup, lists, snapshots, progress)
     dataset = merge(sources, config.seed)
-    vague, references = _known_answers(sources, set(dataset.classes))
-    return Prepared(dataset, vague, patterns, references, lists.language, snapshots)
+    classes = set(dataset.classes)
+    summaries, warnings = check_usable(config, sources, classes, progress)
+    vague, references = _known_answers(sources, classes)
+    return Prepared(dataset, vague, patterns, references, lists.language, snapshots, summaries, warnings)
 
 
 def verify(
@@ -266,11 +278,18 @@ def clean_report(
     with output_folder(output):
         with temporary_folder(output, "raw-source-data") as folder:
             unpacked = unpack(raw_source_data, folder, missing=FailureCode.MISSING_SOURCE)
-            snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
-            lookup = Lookup(unpacked, Path.cwd())
-            sources = read_and_clean(config, lookup, read_lists(config, lookup), snapshots, progress)
+            examined = examine(
+                config, Lookup(unpacked, Path.cwd()), places.snapshots, output / "snapshots", progress
+            )
+        lines = report(examined.sources, examined.dataset, examined.problems)
         title = f"Cleaning report of {config.name} {config.version}, {config.digits} digits"
-        return write_report(output, report(sources, merge(sources, config.seed)), title)
+        paths = write_report(output, lines, title)
+        for problem in examined.problems:
+            progress.say(f"{problem.outcome}: {problem.message}")
+        if examined.errors:
+            progress.say(f"the training would fail; see {', '.join(map(str, paths))}")
+            raise examined.errors[0]
+        return paths
 
 
 def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list[list[Result]]:
@@ -307,47 +326,9 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
     )
 
 
-def take_snapshots(
-    config: SearchConfig, given: Path | None, target: Path, progress: Progress
-) -> dict[str, Snapshot]:
-    """Snapshots of the additional sources, which have a URL and no file or folder."""
-    return {
-        source.name: take_snapshot(source, given, target, progress)
-        for source in config.sources
-        if source.file is None and source.folder is None
-    }
-
-
 def _input_of(snapshot: Snapshot) -> Input:
     file = f"snapshots/{snapshot.path.name}"
     return Input("additional_source", snapshot.source, snapshot.sha256, snapshot.url, file)
-
-
-def read_and_clean(
-    config: SearchConfig,
-    lookup: Lookup,
-    lists: CleaningLists,
-    snapshots: Mapping[str, Snapshot],
-    progress: Progress,
-) -> list[CleanedSource]:
-    # All files are looked up before the first one is read, so that a missing file is reported at once.
-    files = {
-        source.name: [snapshots[source.name].path] if source.name in snapshots else files_of(source, lookup)
-        for source in config.sources
-    }
-    cleaned = []
-    with progress.phase("clean", len(config.sources)) as phase:
-        for source in config.sources:
-            rows = read_source(source, files[source.name], config.rows_per_source)
-            cleaned.append(clean_source(rows, config.digits, lists))
-            for file, broken in rows.broken[:5]:
-                progress.say(f"{source.name}: left out {file}, line {broken.line}: {broken.why}")
-            progress.say(
-                f"{source.name}: {rows.frame.height:,} rows, {len(rows.broken):,} broken, "
-                f"{cleaned[-1].cleaned.kept.height:,} kept, dropped {cleaned[-1].cleaned.reasons}"
-            )
-            phase.advance()
-    return cleaned
 
 
 def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:

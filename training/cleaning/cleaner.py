@@ -29,10 +29,11 @@ class Cleaner:
 
 @dataclass(frozen=True)
 class Change:
-    """The code or description of one row, before and after a cleaner."""
+    """The code or description of one row, before and after a cleaner. `where` is its file and line."""
 
     before: str
     after: str
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
     rows has the string columns `code` and `description`; other columns are kept as they are.
     """
     kept = rows.with_columns(_raw_code=CODE, _raw_description=DESCRIPTION)
+    place = (
+        pl.format("{}:{}", "file", "line") if {"file", "line"} <= set(rows.columns) else pl.lit("")
+    ).alias("where")
     dropped: list[pl.DataFrame] = []
     changed: dict[str, int] = {}
     samples: dict[str, list[Change]] = {}
@@ -75,12 +79,15 @@ def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
         parts = {"code": cleaner.code, "description": cleaner.description}
         for column, expression in parts.items():
             if expression is not None and kept.height:
-                both = kept.select(before=pl.col(column), after=expression)
+                both = kept.select(pl.exclude("code", "description"), before=column, after=expression)
                 other = both.filter(pl.col("before") != pl.col("after"))
                 if other.height:
                     changed[cleaner.name] = changed.get(cleaner.name, 0) + other.height
                     samples.setdefault(cleaner.name, []).extend(
-                        Change(before, after) for before, after in other.head(SAMPLES).iter_rows()
+                        Change(before, after, where)
+                        for before, after, where in other.head(SAMPLES)
+                        .select("before", "after", place)
+                        .iter_rows()
                     )
                     kept = kept.with_columns(both["after"].alias(column))
     return Cleaned(

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from training.cleaning.cleaner import Cleaner, clean
-from training.cleaning.codes import PAD, code_changes, code_shape, cut
+from training.cleaning.codes import PAD, Nomenclature, code_changes, code_cleaners, code_shape, cut
 from training.cleaning.language import LanguageRules, drop_other_languages
 from training.cleaning.pairs import IncorrectPair, drop_incorrect_pairs, with_leading_zero
 from training.cleaning.text import (
@@ -22,7 +22,7 @@ from training.cleaning.text import (
     remove_phrases,
 )
 from training.config import VAGUE_CODE, CleaningStep, SearchConfig, SourceConfig
-from training.files import Lookup
+from training.lookup import Lookup
 from training.sources.rows import read_csv, read_lines
 
 SHORTEST_DROPPED: Final = 1
@@ -94,18 +94,26 @@ def _pairs(config: SearchConfig, lookup: Lookup, phrases: tuple[str, ...]) -> It
         )
 
 
-def cleaners_for(source: SourceConfig, digits: int, lists: CleaningLists) -> list[Cleaner]:
-    """The cleaners of a source. The last ones always drop empty descriptions and cut codes to `digits`."""
+def cleaners_for(
+    source: SourceConfig, digits: int, lists: CleaningLists, nomenclature: Nomenclature
+) -> list[Cleaner]:
+    """The cleaners of a source.
+
+    Whatever its steps are, codes are read first, and in the end empty descriptions and codes of another form
+    are dropped, and codes are cut to `digits`.
+    """
     steps = list(_expanded(source.cleaning))
     known = _cleaners(digits, lists)
-    cleaners = [known[step] for step in steps]
+    has_codes = source.code != VAGUE_CODE
+    cleaners = code_cleaners(nomenclature, digits) if has_codes else []
+    cleaners += [known[step] for step in steps]
     # A cleaner that removes words may leave spaces, commas or nothing behind.
     if "negation" in steps or "remove_phrases" in steps:
         cleaners.append(STRIP)
         cleaners += [drop_short(SHORTEST_DROPPED)] if "drop_short" in steps else []
     cleaners.append(DROP_EMPTY)
-    if source.code != VAGUE_CODE:
-        cleaners.append(cut(digits))
+    if has_codes:
+        cleaners += [code_shape(digits), cut(digits)]
     return cleaners
 
 

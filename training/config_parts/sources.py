@@ -26,7 +26,11 @@ class SourceConfig(Section):
     file: FilePath | None = None
     folder: FolderPath | None = None
     url: Url | None = None
+    # The placeholders of a date in the URL stand for this many days before today, in UTC.
+    url_days_ago: Annotated[int, Field(ge=0, le=3650)] = 0
     encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    # What stands between the cells of a CSV.
+    delimiter: Literal[",", ";", "\t", "|"] = ","
     header: Literal["auto", "yes", "no"] = "auto"
     code_column: Annotated[int, Field(ge=0, le=1000)] | None = None
     description_column: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -88,6 +92,8 @@ DEFAULT_SOURCES: Final = (
     SourceConfig(
         name="commodities_report",
         kind="commodities_report",
+        # The report of a day is written after midnight, and existing tools fetch yesterday's.
+        url_days_ago=1,
         cleaning=("basic", "negation"),
     ),
     SourceConfig(

@@ -1,6 +1,7 @@
 """Merges cleaned sources into what the network learns: texts, classes, and weighted pairs of both."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy.typing as npt
 import polars as pl
 
 from training.cleaning.cleaner import Cleaned, clean
+from training.cleaning.codes import REPAIRS, Nomenclature, nomenclature_of
 from training.cleaning.pipelines import CleaningLists, cleaners_for
-from training.config import SourceConfig
+from training.config import VAGUE_CODE, SourceConfig
 from training.dataset.variants import Indices, Variants, make_variants
 from training.errors import FailureCode, TrainingError
 from training.sources.read import SourceRows
@@ -20,6 +22,11 @@ class CleanedSource:
     source: SourceConfig
     read: SourceRows
     cleaned: Cleaned
+
+    @property
+    def repaired(self) -> Counter[str]:
+        """How many rows had their code repaired, by cleaner."""
+        return Counter({name: rows for name, rows in self.cleaned.changed.items() if name in REPAIRS})
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,22 @@ class Dataset:
         return self.texts + self.variants.texts
 
 
-def clean_source(rows: SourceRows, digits: int, lists: CleaningLists) -> CleanedSource:
-    return CleanedSource(rows.source, rows, clean(rows.frame, cleaners_for(rows.source, digits, lists)))
+def _known_codes(sources: Iterable[SourceRows]) -> Nomenclature:
+    """The nomenclature, as far as the sources that create codes have it."""
+    return nomenclature_of(
+        code
+        for read in sources
+        if read.source.creates_codes and read.source.code != VAGUE_CODE
+        for code in read.frame["code"].unique()
+    )
+
+
+def clean_sources(rows: Sequence[SourceRows], digits: int, lists: CleaningLists) -> Iterator[CleanedSource]:
+    """Clean all sources. Codes that lost a digit are compared with those of the sources that create codes."""
+    nomenclature = _known_codes(rows)
+    for one in rows:
+        cleaners = cleaners_for(one.source, digits, lists, nomenclature)
+        yield CleanedSource(one.source, one, clean(one.frame, cleaners))
 
 
 def merge(sources: Sequence[CleanedSource], seed: int = 0) -> Dataset:
@@ -97,6 +118,7 @@ def merge(sources: Sequence[CleanedSource], seed: int = 0) -> Dataset:
             "rows": sum(source.read.frame.height for source in sources),
             "broken_rows": sum(len(source.read.broken) for source in sources),
             "dropped_rows": sum(source.cleaned.dropped.height for source in sources),
+            "repaired_codes": sum(source.repaired.total() for source in sources),
             "unknown_codes": unknown.height,
             "overruled": overruled.height,
             "conflicts": conflicts["description"].n_unique(),

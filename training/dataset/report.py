@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import polars as pl
 
@@ -14,7 +14,13 @@ from training.cleaning.cleaner import SAMPLES
 from training.dataset.merge import CleanedSource, Dataset
 from training.files import written_whole
 
-Outcome = Literal["kept", "changed", "dropped", "broken", "left out", "overruled"]
+Outcome = Literal[
+    "refused", "warning", "broken", "dropped", "left out", "ignored", "guessed", "repaired", "overruled",
+    "changed", "kept",
+]  # fmt: skip
+# The report begins with what is wrong: outcomes are shown in this order, and those before `guessed` first.
+_RANK: Final = {outcome: rank for rank, outcome in enumerate(get_args(Outcome))}
+_WRONG: Final = frozenset(outcome for outcome, rank in _RANK.items() if rank < _RANK["ignored"])
 
 COLUMNS: Final = ("source", "outcome", "reason", "rows", "where", "before", "after")
 
@@ -39,11 +45,31 @@ class Line:
     samples: list[Sample]
 
 
-def report(sources: Sequence[CleanedSource], dataset: Dataset) -> list[Line]:
-    return [line for source in sources for line in _of_source(source, dataset)]
+@dataclass(frozen=True)
+class Problem:
+    """Why a source cannot be used, or what a person should look at."""
+
+    source: str
+    outcome: Literal["refused", "warning"]
+    message: str
 
 
-def _of_source(source: CleanedSource, dataset: Dataset) -> Iterator[Line]:
+def report(
+    sources: Sequence[CleanedSource], dataset: Dataset | None, problems: Sequence[Problem] = ()
+) -> list[Line]:
+    """What happened to the rows, what is wrong first. Without a dataset, nothing is known about classes."""
+    lines = [Line(one.source, one.outcome, one.message, 0, []) for one in problems]
+    for source in sources:
+        lines += _of_source(source)
+        lines += [] if dataset is None else _of_dataset(source.source.name, dataset)
+    order = {name: rank for rank, name in enumerate(dict.fromkeys(line.source for line in lines))}
+    return sorted(
+        lines,
+        key=lambda line: (line.outcome not in _WRONG, order[line.source], _RANK[line.outcome], -line.rows),
+    )
+
+
+def _of_source(source: CleanedSource) -> Iterator[Line]:
     name, cleaned, read = source.source.name, source.cleaned, source.read
     kept = [
         Sample(f"{row['file']}:{row['line']}", "", f"{row['code']} {row['description']}")
@@ -51,8 +77,8 @@ def _of_source(source: CleanedSource, dataset: Dataset) -> Iterator[Line]:
     ]
     yield Line(name, "kept", "", cleaned.kept.height, kept)
     for cleaner, rows in sorted(cleaned.changed.items()):
-        changes = [Sample("", change.before, change.after) for change in cleaned.samples[cleaner]]
-        yield Line(name, "changed", cleaner, rows, changes)
+        changes = [Sample(change.where, change.before, change.after) for change in cleaned.samples[cleaner]]
+        yield Line(name, "repaired" if cleaner in source.repaired else "changed", cleaner, rows, changes)
     for reason, rows in sorted(cleaned.reasons.items()):
         dropped = cleaned.dropped.filter(pl.col("reason") == reason).head(SAMPLES)
         yield Line(
@@ -65,9 +91,19 @@ def _of_source(source: CleanedSource, dataset: Dataset) -> Iterator[Line]:
                 for row in dropped.iter_rows(named=True)
             ],
         )
+    for kind, what in dict.fromkeys((note.kind, note.what) for _, note in read.notes):
+        notes = [(file, note) for file, note in read.notes if (note.kind, note.what) == (kind, what)]
+        examples = [
+            Sample(file if note.line is None else f"{file}:{note.line}", note.example)
+            for file, note in notes[:SAMPLES]
+        ]
+        yield Line(name, kind.value, what, sum(note.rows for _, note in notes), examples)
     if read.broken:
         broken = [Sample(f"{file}:{row.line}", row.why) for file, row in read.broken[:SAMPLES]]
         yield Line(name, "broken", "incomplete row", len(read.broken), broken)
+
+
+def _of_dataset(name: str, dataset: Dataset) -> Iterator[Line]:
     unknown = dataset.unknown.filter(pl.col("source") == name)
     if unknown.height:
         pairs = unknown.select("code", "description").head(SAMPLES).iter_rows()
@@ -109,29 +145,46 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 table { border-collapse: collapse; width: 100% }
 td, th { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
-.dropped, .broken { color: #a40000 } .changed, .overruled { color: #7a5200 } .kept { color: #1b6b1b }
+.refused, .warning, .broken, .dropped, .left { color: #a40000 } .kept { color: #1b6b1b }
+.changed, .guessed, .repaired, .ignored, .overruled { color: #7a5200 }
 code { font-size: 13px; overflow-wrap: anywhere } summary { cursor: pointer }
 """
 
 
 def page(lines: Sequence[Line], title: str) -> str:
-    """A single HTML page that loads nothing from elsewhere. The samples can be unfolded."""
-    names = list(dict.fromkeys(line.source for line in lines))
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>",
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
-    ]
-    for name in names:
-        parts.append(f"<h2>{html.escape(name)}</h2><table><tr><th>outcome<th>reason<th>rows<th>samples")
+    """A single HTML page that loads nothing from elsewhere. What is wrong comes first, samples unfolded."""
+    wrong = [line for line in lines if line.outcome in _WRONG]
+    return "\n".join(
+        [
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>",
+            f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
+            "<h2>What is wrong</h2>",
+            *(_tables(wrong, opened=True) if wrong else ["<p>Nothing was found.</p>"]),
+            "<h2>What was guessed, repaired, changed and kept</h2>",
+            *_tables([line for line in lines if line.outcome not in _WRONG], opened=False),
+            "",
+        ]
+    )
+
+
+def _tables(lines: Sequence[Line], *, opened: bool) -> Iterator[str]:
+    """One table for each source."""
+    for name in dict.fromkeys(line.source for line in lines):
+        yield f"<h3>{html.escape(name)}</h3><table><tr><th>outcome<th>reason<th>rows<th>samples"
         for line in (line for line in lines if line.source == name):
-            samples = "<br>".join(_shown(sample) for sample in line.samples)
-            summary = f"<summary>{len(line.samples)} of {line.rows:,}</summary>"
-            parts.append(
-                f"<tr><td class={line.outcome.split()[0]}>{line.outcome}<td>{html.escape(line.reason)}"
-                f"<td class=n>{line.rows:,}<td><details>{summary}{samples}</details>"
+            yield (
+                f'<tr><td class="{line.outcome}">{line.outcome}<td>{html.escape(line.reason)}'
+                f"<td class=n>{f'{line.rows:,}' if line.rows else ''}<td>{_samples(line, opened=opened)}"
             )
-        parts.append("</table>")
-    return "\n".join(parts) + "\n"
+        yield "</table>"
+
+
+def _samples(line: Line, *, opened: bool) -> str:
+    if not line.samples:
+        return ""
+    shown = "<br>".join(_shown(sample) for sample in line.samples)
+    summary = f"<summary>{len(line.samples)} of {line.rows:,}</summary>"
+    return f"<details{' open' if opened else ''}>{summary}{shown}</details>"
 
 
 def _shown(sample: Sample) -> str:

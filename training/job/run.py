@@ -39,8 +39,8 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
             "metrics": outcome.metrics,
             "counts": outcome.counts,
         }
-        if outcome.config:
-            result["config"] = outcome.config
+        optional = {"config": outcome.config, "data": outcome.data, "warnings": outcome.warnings}
+        result |= {key: value for key, value in optional.items() if value}
     except Exception as exc:
         failure = failure_of(exc)
         if failure.reason is FailureCode.CRASHED:

@@ -12,8 +12,8 @@ from training.cleaning.cleaner import clean
 from training.cleaning.language import drop_other_languages
 from training.cleaning.pipelines import read_lists
 from training.config import VAGUE_CODE, SearchConfig, parse_config
-from training.dataset.merge import CleanedSource, Dataset, clean_source, merge
-from training.files import Lookup
+from training.dataset.merge import CleanedSource, Dataset, clean_sources, merge
+from training.lookup import Lookup
 from training.sources.read import files_of, read_source
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -50,10 +50,8 @@ def cleaned(shared_data: Path, digits: int) -> list[CleanedSource]:
     config = configuration(shared_data, digits)
     lookup = Lookup(shared_data, REPOSITORY)
     lists = read_lists(config, lookup)
-    return [
-        clean_source(read_source(source, files_of(source, lookup)), digits, lists)
-        for source in config.sources
-    ]
+    rows = [read_source(source, files_of(source, lookup)) for source in config.sources]
+    return list(clean_sources(rows, digits, lists))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """Additional sources that are fetched over HTTP from a server on this machine."""
 
+import gzip
 import io
 import json
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Server(ThreadingHTTPServer):
 
     failures = 0
     paths: list[str]
+    # Answers by path, with headers. Other paths are answered with ANSWER.
+    answers: dict[str, tuple[bytes, dict[str, str]]]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,9 +49,10 @@ class Handler(BaseHTTPRequestHandler):
             self.server.failures -= 1
             self.send_error(503)
             return
-        content = json.dumps(ANSWER).encode()
+        content, headers = self.server.answers.get(self.path, (json.dumps(ANSWER).encode(), {}))
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -60,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as running:
         running.paths = []
+        running.answers = {}
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
@@ -137,3 +142,73 @@ def test_only_the_placeholders_of_a_date_are_replaced() -> None:
     day = datetime(2026, 1, 2, tzinfo=UTC)
     url = "https://h/{year}-{month}-{day}/{year.__class__}/{day!r}/{{day}}/{nope}"
     assert dated(url, day) == "https://h/2026-01-02/{year.__class__}/{day!r}/{02}/{nope}"
+
+
+def test_the_url_of_another_day_can_be_meant(server: Server, tmp_path: Path) -> None:
+    source = references(server, "/{year}-{month}-{day}.json").model_copy(update={"url_days_ago": 1})
+    before = datetime.now(UTC)
+    take_snapshot(source, None, tmp_path, QUIET)
+    days = {f"/{day - timedelta(days=1):%Y-%m-%d}.json" for day in (before, datetime.now(UTC))}
+    assert server.paths[0] in days
+    (report,) = [one for one in DEFAULT_SOURCES if one.name == "commodities_report"]
+    assert report.url_days_ago == 1
+
+
+def test_compressed_answers_are_unpacked(server: Server, tmp_path: Path) -> None:
+    server.answers["/references"] = (gzip.compress(json.dumps(ANSWER).encode()), {"Content-Encoding": "gzip"})
+    assert json.loads(take_snapshot(references(server), None, tmp_path, QUIET).path.read_text()) == ANSWER
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_transfer_that_breaks_off_is_tried_again(server: Server, tmp_path: Path, compressed: bool) -> None:
+    content = gzip.compress(json.dumps(ANSWER).encode())[:-9] if compressed else b'{"data": ['
+    headers = {"Content-Encoding": "gzip"} if compressed else {"Content-Length": "1000"}
+    server.answers["/references"] = (content, headers)
+    with pytest.raises(TrainingError, match="in 3 attempts") as caught:
+        take_snapshot(references(server), None, tmp_path, QUIET, pause_s=0)
+    assert caught.value.reason is FailureCode.MISSING_SOURCE
+    assert len(server.paths) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!doctype html><html>Log in", "web page"),
+        (b'{"errors": [{"title": "internal error"}]}', "internal error"),
+    ],
+)
+def test_an_error_in_place_of_the_data_is_not_kept(
+    server: Server, tmp_path: Path, content: bytes, message: str
+) -> None:
+    server.answers["/references"] = (content, {})
+    with pytest.raises(TrainingError, match=message) as caught:
+        take_snapshot(references(server), None, tmp_path, QUIET)
+    assert caught.value.reason is FailureCode.UNREADABLE_SOURCE
+    assert list(tmp_path.iterdir()) == []
+
+
+def page(title: str, following: str | None) -> tuple[bytes, dict[str, str]]:
+    attributes = ANSWER["data"][0]["attributes"] | {"negated_title": title}
+    content = {"data": [{"attributes": attributes}], "links": {"next": following}}
+    return json.dumps(content).encode(), {}
+
+
+def test_all_pages_of_an_answer_are_fetched(server: Server, tmp_path: Path) -> None:
+    server.answers = {
+        "/references?page=1": page("kettle", "/references?page=2"),
+        "/references?page=2": page("urn", "?page=3"),
+        "/references?page=3": page("pot", None),
+    }
+    taken = take_snapshot(references(server, "/references?page=1"), None, tmp_path, QUIET)
+    rows = read_source(references(server), [taken.path]).frame
+    assert rows["description"].to_list() == ["kettle", "urn", "pot"]
+
+
+@pytest.mark.parametrize("following", ["/references", "http://127.0.0.2:1/references", "file:///etc/passwd"])
+def test_a_link_that_repeats_a_page_or_leaves_the_host_is_refused(
+    server: Server, tmp_path: Path, following: str
+) -> None:
+    server.answers["/references"] = page("kettle", following)
+    with pytest.raises(TrainingError, match=r"another host|repeats a page"):
+        take_snapshot(references(server), None, tmp_path, QUIET)

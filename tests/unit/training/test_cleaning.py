@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lingua import Language, LanguageDetectorBuilder
 
 from training.cleaning.cleaner import Cleaner, clean
-from training.cleaning.codes import code_changes, code_shape, cut, read_changes
+from training.cleaning.codes import Nomenclature, code_changes, code_shape, cut, read_changes
 from training.cleaning.language import LanguageRules, drop_other_languages
 from training.cleaning.pairs import IncorrectPair, drop_incorrect_pairs, with_leading_zero
 from training.cleaning.pipelines import CleaningLists, cleaners_for, read_lists
@@ -23,8 +23,9 @@ from training.cleaning.text import (
     remove_phrases,
 )
 from training.config import DEFAULT_SOURCES, SourceConfig, parse_config
-from training.files import Lookup
+from training.lookup import Lookup
 
+KNOWN = Nomenclature(("01012100", "85211000"))
 NO_LISTS = CleaningLists(
     phrases=(),
     pairs=(),
@@ -49,7 +50,7 @@ def coded(cleaner: Cleaner | list[Cleaner], *codes: str) -> list[str]:
 
 def source(name: str) -> list[Cleaner]:
     (found,) = [one for one in DEFAULT_SOURCES if one.name == name]
-    return cleaners_for(found, 6, NO_LISTS)
+    return cleaners_for(found, 6, NO_LISTS, KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_a_description_that_becomes_empty_by_negation_is_dropped() -> None:
 def test_a_description_that_becomes_empty_by_removing_phrases_is_dropped() -> None:
     lists = CleaningLists(phrases=("no value",), pairs=(), language=NO_LISTS.language)
     (tradesets,) = [one for one in DEFAULT_SOURCES if one.name == "tradesets"]
-    cleaned = clean(rows(("01012100", "No value")), cleaners_for(tradesets, 6, lists))
+    cleaned = clean(rows(("01012100", "No value")), cleaners_for(tradesets, 6, lists, KNOWN))
     assert cleaned.kept.height == 0
 
 
@@ -206,7 +207,10 @@ def test_brands_with_6_and_8_digits_are_kept_at_6_and_at_8_digits() -> None:
     given_rows = rows(("640299", "Crocs"), ("04029110", "Muller milk"), ("85211020", "video"))
     (brands,) = [one for one in DEFAULT_SOURCES if one.name == "brands"]
     for digits, expected in ((6, ["640299", "040291", "852110"]), (8, ["64029900", "04029110", "85211000"])):
-        assert clean(given_rows, cleaners_for(brands, digits, NO_LISTS)).kept["code"].to_list() == expected
+        assert (
+            clean(given_rows, cleaners_for(brands, digits, NO_LISTS, KNOWN)).kept["code"].to_list()
+            == expected
+        )
 
 
 def test_code_changes_that_move_a_subheading_reach_6_digits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +337,7 @@ def test_dropped_rows_keep_their_original_content_and_changes_are_counted() -> N
 def test_every_row_is_kept_or_dropped_and_what_is_kept_is_clean(
     pairs: list[tuple[str, str]], chosen: SourceConfig, digits: int
 ) -> None:
-    cleaned = clean(rows(*pairs), cleaners_for(chosen, digits, NO_LISTS))
+    cleaned = clean(rows(*pairs), cleaners_for(chosen, digits, NO_LISTS, KNOWN))
     assert cleaned.kept.height + cleaned.dropped.height == len(pairs)
     for code, description in cleaned.kept.iter_rows():
         assert description == normalised(description) != ""

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from training.archives import unpack
 from training.errors import FailureCode, TrainingError
-from training.files import output_folder, sha256_of_file, sha256_of_folder, unpack, write_zip, written_whole
+from training.files import output_folder, sha256_of_file, sha256_of_folder, write_zip, written_whole
 
 
 def zipped(path: Path, *names: str) -> Path:
@@ -40,7 +41,7 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
-    with pytest.raises(TrainingError, match="outside its folder"):
+    with pytest.raises(TrainingError, match="could lead outside"):
         unpack(tmp_path / "a.zip", tmp_path / "out", missing=FailureCode.MISSING_SOURCE)
 
 

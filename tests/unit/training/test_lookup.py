@@ -9,7 +9,7 @@ import pytest
 from training.cleaning.pipelines import read_lists
 from training.config import SearchConfig, parse_config
 from training.errors import FailureCode, TrainingError
-from training.files import Lookup
+from training.lookup import Lookup
 from training.pipeline import read_patterns
 from training.sources.read import files_of
 
@@ -148,4 +148,27 @@ def test_hidden_files_of_a_folder_are_not_read(lookup: Lookup) -> None:
     (lookup.unpacked / "data").mkdir()
     for name in ("a.csv", "._a.csv"):
         (lookup.unpacked / "data" / name).write_text("a,b\n")
-    assert [path.name for path in lookup.find_csv_files("data", what="x")] == ["a.csv"]
+    assert [path.name for path in lookup.find_tables("data", what="x")] == ["a.csv"]
+
+
+def test_tables_of_sub_folders_and_in_capital_letters_are_found_and_leftovers_are_not(lookup: Lookup) -> None:
+    data = lookup.unpacked / "data"
+    names = ["B.CSV", "a.csv", "d.xlsx", "deep/er/c.csv.gz"]
+    for name in [*names, "._a.csv", "~$d.xlsx", ".ipynb_checkpoints/a.csv", "__MACOSX/a.csv", "notes.txt"]:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text("a,b\n")
+    found = lookup.find_tables("data", what="x")
+    assert [path.relative_to(data).as_posix() for path in found] == names
+
+
+def test_a_name_in_another_unicode_form_is_found(lookup: Lookup) -> None:
+    (lookup.unpacked / "donne\u0301es").mkdir()
+    (lookup.unpacked / "donne\u0301es" / "cafe\u0301.csv").write_text("a,b\n")
+    assert lookup.find_file("donn\u00e9es/caf\u00e9.csv", what="x").read_text() == "a,b\n"
+    assert lookup.find_file("caf\u00e9.csv", what="x").read_text() == "a,b\n"
+
+
+def test_the_error_names_a_file_that_differs_only_in_case(lookup: Lookup) -> None:
+    (lookup.unpacked / "Brands.CSV").write_text("a,b\n")
+    with pytest.raises(TrainingError, match=r"There is Brands\.CSV"):
+        lookup.find_file("brands.csv", what="x")

@@ -8,9 +8,10 @@ from training.cleaning.language import LanguageRules
 from training.cleaning.pipelines import CleaningLists
 from training.cli import app
 from training.config import parse_config
-from training.dataset.merge import clean_source, merge
+from training.dataset.merge import clean_sources, merge
 from training.dataset.report import page, report
-from training.files import Lookup
+from training.errors import FailureCode
+from training.lookup import Lookup
 from training.sources.read import files_of, read_source
 
 CONFIG = """
@@ -37,7 +38,8 @@ def test_the_report_shows_what_happened_to_every_row_and_why(tmp_path: Path) -> 
     config = parse_config(CONFIG)
     lists = CleaningLists((), (), LanguageRules(("ENGLISH",), ("ENGLISH", "GERMAN"), 0.7))
     lookup = Lookup(tmp_path, tmp_path)
-    sources = [clean_source(read_source(one, files_of(one, lookup)), 6, lists) for one in config.sources]
+    rows = [read_source(one, files_of(one, lookup)) for one in config.sources]
+    sources = list(clean_sources(rows, 6, lists))
     lines = report(sources, merge(sources))
     found = {(line.source, line.outcome, line.reason): line for line in lines}
     assert found["cn_self_texts", "kept", ""].samples[0].after == "010121 horses"
@@ -77,3 +79,31 @@ def test_a_missing_source_ends_the_report_with_an_error(tmp_path: Path) -> None:
 
 def test_an_empty_report_is_still_an_html_page() -> None:
     assert page([], "nothing & all").startswith("<!doctype html>")
+
+
+def test_the_report_leads_with_what_is_wrong_in_every_source_and_fails_as_a_training_would(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path)
+    (tmp_path / "brands.csv").write_bytes(b"CODE;TEXT\n01012100;Red Rum\n")
+    (tmp_path / "vague.csv").write_bytes(b"<!doctype html><html>Log in")
+    with (tmp_path / "codes.csv").open("a") as file:
+        file.write("4,1013000,Donkeys\n5,84713000x,Laptops\n6,x,y\n7,x,z\n")
+    options = ["--config", str(tmp_path / "search-config.toml"), "--raw-source-data", str(tmp_path)]
+    done = CliRunner().invoke(app, ["clean-report", *options, "--output", str(tmp_path / "out")])
+    assert done.exit_code == FailureCode.UNREADABLE_SOURCE.exit_status
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "cleaning_report.csv").read_text())))
+    kinds = list(dict.fromkeys((row["source"], row["outcome"]) for row in rows))
+    assert kinds[:5] == [
+        ("vague_terms", "refused"),
+        ("brands", "refused"),
+        ("cn_self_texts", "warning"),
+        ("cn_self_texts", "broken"),
+        ("cn_self_texts", "dropped"),
+    ]
+    assert 'set delimiter = ";"' in next(row["reason"] for row in rows if row["source"] == "brands")
+    (zero,) = [row for row in rows if row["reason"].startswith("code has an odd number")]
+    assert (zero["where"], zero["before"]) == ("codes.csv:5", "1013000 Donkeys")
+    shown = (tmp_path / "out" / "cleaning_report.html").read_text()
+    assert shown.index("What is wrong") < shown.index("web page") < shown.index("What was guessed")
+    assert "x Laptops" in shown[: shown.index("What was guessed")]

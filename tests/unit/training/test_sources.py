@@ -5,7 +5,7 @@ import pytest
 
 from training.config import DEFAULT_SOURCES, SourceConfig
 from training.errors import FailureCode, TrainingError
-from training.files import Lookup
+from training.lookup import Lookup
 from training.sources.read import files_of, read_source
 
 
@@ -26,8 +26,8 @@ def test_every_csv_of_a_folder_is_read_in_the_order_of_names_as_latin_1(tmp_path
     source = default("tradesets", folder="t")
     files = files_of(source, Lookup(tmp_path, tmp_path / "nowhere"))
     assert [path.name for path in files] == ["a.csv", "b.csv"]
-    assert pairs(source, *reversed(files)) == [("01012100", "horse"), ("02022000", "café")]
-    assert pairs(source, *files, limit=1) == [("01012100", "horse")]
+    assert pairs(source, *reversed(files)) == [("0101 2100", "horse"), ("02022000", "café")]
+    assert pairs(source, *files, limit=1) == [("0101 2100", "horse")]
 
 
 def test_a_source_without_a_code_column_gives_every_description_the_same_code(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_search_references_from_a_file_or_from_the_api(tmp_path: Path) -> None:
     assert pairs(source, tmp_path / "api.json") == [("22", "Commodity"), ("22", "Subheading")]
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"a": 1}'])
+@pytest.mark.parametrize("content", ["[]", "{", '{"a": null}', "{}", '"a"', '{"data": 3}'])
 def test_json_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(TrainingError) as caught:
@@ -93,7 +93,7 @@ def test_the_error_of_a_missing_file_names_its_source(tmp_path: Path) -> None:
 
 def test_a_folder_without_csv_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
-    with pytest.raises(TrainingError, match=r"has no \*\.csv"):
+    with pytest.raises(TrainingError, match=r"has no \*\.csv, "):
         files_of(default("tradesets", folder="t"), Lookup(tmp_path, tmp_path))
 
 

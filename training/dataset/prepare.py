@@ -1,0 +1,122 @@
+"""Reads and cleans all sources of a configuration, and checks that their rows can be used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.cleaning.pipelines import CleaningLists, read_lists
+from training.config import SearchConfig
+from training.dataset.merge import CleanedSource, Dataset, clean_sources, merge
+from training.dataset.quality import Summary, summary_of, warning_of, why_unusable
+from training.dataset.report import Problem
+from training.errors import FailureCode, TrainingError
+from training.lookup import Lookup
+from training.progress import Progress
+from training.sources.read import files_of, read_source
+from training.sources.snapshot import Snapshot, take_snapshot
+
+
+def take_snapshots(
+    config: SearchConfig, given: Path | None, target: Path, progress: Progress
+) -> dict[str, Snapshot]:
+    """Snapshots of the additional sources, which have a URL and no file or folder."""
+    return {
+        source.name: take_snapshot(source, given, target, progress)
+        for source in config.sources
+        if source.file is None and source.folder is None
+    }
+
+
+def read_and_clean(
+    config: SearchConfig,
+    lookup: Lookup,
+    lists: CleaningLists,
+    snapshots: Mapping[str, Snapshot],
+    progress: Progress,
+) -> list[CleanedSource]:
+    # All files are looked up before the first one is read, so that a missing file is reported at once.
+    files = {
+        source.name: [snapshots[source.name].path] if source.name in snapshots else files_of(source, lookup)
+        for source in config.sources
+    }
+    cleaned = []
+    with progress.phase("clean", len(config.sources)) as phase:
+        rows = [read_source(source, files[source.name], config.rows_per_source) for source in config.sources]
+        for one in clean_sources(rows, config.digits, lists):
+            cleaned.append(one)
+            for file, broken in one.read.broken[:5]:
+                progress.say(f"{one.source.name}: left out {file}, line {broken.line}: {broken.why}")
+            # The other sources say which codes exist. Here only what is never usable ends the run.
+            if why := why_unusable(one, summary_of(one)):
+                progress.say(str(summary_of(one)))
+                raise TrainingError(FailureCode.UNREADABLE_SOURCE, why)
+            phase.advance()
+    return cleaned
+
+
+def check_usable(
+    config: SearchConfig, sources: list[CleanedSource], classes: set[str], progress: Progress
+) -> tuple[list[Summary], list[str]]:
+    """Log what happened to the rows of each source, and warn about sources that are mostly unusable.
+
+    Raises `unreadable_source` for a source without a usable row. A trial with few rows of each source may
+    miss the classes of some sources, so it is not ended by codes that are unknown.
+    """
+    summaries = [summary_of(one, classes) for one in sources]
+    for one, summary in zip(sources, summaries, strict=True):
+        progress.say(str(summary))
+        is_trial = config.rows_per_source is not None and summary.unknown > 0
+        if (why := why_unusable(one, summary)) and not is_trial:
+            raise TrainingError(FailureCode.UNREADABLE_SOURCE, why)
+    warnings = [text for summary in summaries if (text := warning_of(summary, config.minimum_usable_share))]
+    for text in warnings:
+        progress.say(f"warning: {text}")
+    return summaries, warnings
+
+
+@dataclass
+class Examined:
+    """What could be read and cleaned, and everything that would end or trouble a training."""
+
+    sources: list[CleanedSource] = field(default_factory=list)
+    dataset: Dataset | None = None
+    problems: list[Problem] = field(default_factory=list)
+    errors: list[TrainingError] = field(default_factory=list)
+
+
+def examine(
+    config: SearchConfig, lookup: Lookup, given: Path | None, target: Path, progress: Progress
+) -> Examined:
+    """Read and clean every source on its own, so that one that cannot be used does not hide the others."""
+    found = Examined()
+
+    def refused(source: str, error: TrainingError) -> None:
+        found.problems.append(Problem(source, "refused", error.message))
+        found.errors.append(error)
+
+    rows = []
+    lists = read_lists(config, lookup)
+    for source in config.sources:
+        try:
+            files = (
+                [take_snapshot(source, given, target, progress).path]
+                if source.url is not None
+                else files_of(source, lookup)
+            )
+            rows.append(read_source(source, files, config.rows_per_source))
+        except TrainingError as exc:
+            refused(source.name, exc)
+    found.sources = list(clean_sources(rows, config.digits, lists))
+    try:
+        found.dataset = merge(found.sources, config.seed)
+    except TrainingError as exc:
+        refused("all sources", exc)
+    classes = None if found.dataset is None else set(found.dataset.classes)
+    for one in found.sources:
+        summary = summary_of(one, classes)
+        progress.say(str(summary))
+        if why := why_unusable(one, summary):
+            refused(one.source.name, TrainingError(FailureCode.UNREADABLE_SOURCE, why))
+        elif warning := warning_of(summary, config.minimum_usable_share):
+            found.problems.append(Problem(one.source.name, "warning", warning))
+    return found
