@@ -36,6 +36,7 @@ from training.config_parts.values import (
     FolderPath,
     Name,
     OptionalFilePath,
+    SourceName,
     TransformerName,
     Url,
     at_most,
@@ -130,6 +131,8 @@ class SearchConfig(Section):
     brands_file: FilePath | None = None
     tradesets_data_dir: FolderPath | None = None
     sources: tuple[SourceConfig, ...] = ()
+    # Usual sources that are left out on purpose, also where their usual file exists. No warning is given.
+    unused_sources: Annotated[tuple[SourceName, ...], Field(strict=False), at_most(100)] = ()
     # For tests and trials: only this many rows of each source are used, from its start.
     rows_per_source: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     # A run warns about a source of which a smaller share of the rows can be used.
@@ -243,7 +246,9 @@ def parse_config(text: str) -> SearchConfig:
     sources = list(sources_of(known, tables, findings))
     if findings or flat is None:
         raise error_of(findings, text.removeprefix("\ufeff"))
-    return flat.model_copy(update={"sources": tuple(sources)})
+    switched_off = {str(table["name"]) for table in tables if table.get("enabled") is False}
+    unused = tuple(sorted({*flat.unused_sources, *switched_off}))
+    return flat.model_copy(update={"sources": tuple(sources), "unused_sources": unused})
 
 
 def every_value(config: SearchConfig) -> dict[str, Any]:

@@ -56,6 +56,9 @@ class Lookup:
             f"{self._hint(name)}Add it to raw_source_data.zip, or remove its key from search-config.toml.",
         )
 
+    def has(self, name: str) -> bool:
+        return any(candidate.exists() for _, candidate in self._candidates(name))
+
     def find_file(self, name: str, *, what: str) -> Path:
         """Like `find`. Raises `invalid_config` for anything but a regular file."""
         path = self.find(name, what=what)

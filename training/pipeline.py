@@ -16,7 +16,13 @@ from training.cleaning.pipelines import read_lists
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, every_value, parse_config
 from training.dataset.merge import CleanedSource, Dataset, merge
-from training.dataset.prepare import check_usable, examine, read_and_clean, take_snapshots
+from training.dataset.prepare import (
+    check_usable,
+    examine,
+    read_and_clean,
+    take_snapshots,
+    with_usual_sources,
+)
 from training.dataset.quality import Summary
 from training.dataset.report import report, write_report
 from training.embedding.cache import embed
@@ -161,7 +167,7 @@ def _train(
         ],
         metrics={"loss": round(last.loss, 6), "accuracy": round(last.accuracy, 6)},
         counts={**dataset.counts, "sources": dataset.rows_by_source},
-        config=every_value(config),
+        config=every_value(data.config),
         data={summary.source: summary.to_json() for summary in data.summaries},
         warnings=data.warnings,
     )
@@ -171,6 +177,8 @@ def _train(
 class Prepared:
     """The data of a run, after everything has been read."""
 
+    # With the usual sources that the configuration does not name.
+    config: SearchConfig
     dataset: Dataset
     vague_terms: frozenset[str]
     vague_patterns: tuple[str, ...]
@@ -188,6 +196,7 @@ def prepare(
     with temporary_folder(output, "raw-source-data") as folder:
         unpacked = unpack(raw_source_data, folder, missing=FailureCode.MISSING_SOURCE)
         lookup = Lookup(unpacked, Path.cwd())
+        config = with_usual_sources(config, lookup, progress)
         patterns = read_patterns(config, lookup)
         lists = read_lists(config, lookup)
         if places.benchmarking_data is not None:
@@ -201,7 +210,9 @@ def prepare(
     classes = set(dataset.classes)
     summaries, warnings = check_usable(config, sources, classes, progress)
     vague, references = _known_answers(sources, classes)
-    return Prepared(dataset, vague, patterns, references, lists.language, snapshots, summaries, warnings)
+    return Prepared(
+        config, dataset, vague, patterns, references, lists.language, snapshots, summaries, warnings
+    )
 
 
 def verify(
@@ -304,7 +315,8 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
     """
     loaded = read_model(model)
     transformer = find_transformer(config.transformer)
-    if transformer.sha256 != loaded.answers.transformer_sha256:
+    # A model that was made before this registry does not say with which transformer.
+    if loaded.answers.transformer and transformer.sha256 != loaded.answers.transformer_sha256:
         raise TrainingError(
             FailureCode.MISSING_SOURCE,
             f"{model.name} was trained with the transformer {loaded.answers.transformer} "
@@ -313,6 +325,12 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
         )
     # The deployed service computes in float32, and scores differ a little in bfloat16.
     encoder = Encoder(transformer, "cpu", config.embedding_batch_size, bfloat16=False)
+    if len(encoder.encode_one("goods")) != loaded.network.fc1.in_features:
+        raise TrainingError(
+            FailureCode.MISSING_SOURCE,
+            f"{model.name} takes embeddings with {loaded.network.fc1.in_features} numbers, and those of "
+            f"{config.transformer} have another length. Name the transformer that it was trained with.",
+        )
     language = loaded.answers.language or LanguageRules(
         config.preferred_languages, config.detected_languages, config.minimum_relative_distance
     )

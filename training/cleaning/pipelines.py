@@ -12,11 +12,13 @@ from training.cleaning.language import LanguageRules, drop_other_languages
 from training.cleaning.pairs import IncorrectPair, drop_incorrect_pairs, with_leading_zero
 from training.cleaning.text import (
     DROP_EMPTY,
+    DROP_MISSING,
     DROP_NOISE,
     LOWER,
     NEGATION,
     PLURALS,
     STRIP,
+    UNICODE,
     drop_short,
     normalised,
     remove_phrases,
@@ -25,7 +27,7 @@ from training.config import VAGUE_CODE, CleaningStep, SearchConfig, SourceConfig
 from training.lookup import Lookup
 from training.sources.rows import read_csv, read_lines
 
-SHORTEST_DROPPED: Final = 1
+DROP_SHORT: Final = drop_short(1, words_of_one_character=True)
 
 _SEVERAL: Final[dict[CleaningStep, tuple[CleaningStep, ...]]] = {
     "basic": ("lower", "strip", "drop_empty", "drop_short", "code_shape", "code_changes"),
@@ -99,18 +101,20 @@ def cleaners_for(
 ) -> list[Cleaner]:
     """The cleaners of a source.
 
-    Whatever its steps are, codes are read first, and in the end empty descriptions and codes of another form
-    are dropped, and codes are cut to `digits`.
+    Whatever its steps are, text and codes are brought into one form first. In the end, empty descriptions and
+    codes of another form are dropped, and codes are cut to `digits`.
     """
     steps = list(_expanded(source.cleaning))
     known = _cleaners(digits, lists)
     has_codes = source.code != VAGUE_CODE
-    cleaners = code_cleaners(nomenclature, digits) if has_codes else []
+    cleaners = [UNICODE]
+    # "n/a" as a description is missing, unless it is listed as too vague.
+    cleaners += [DROP_MISSING, *code_cleaners(nomenclature, digits)] if has_codes else []
     cleaners += [known[step] for step in steps]
     # A cleaner that removes words may leave spaces, commas or nothing behind.
     if "negation" in steps or "remove_phrases" in steps:
         cleaners.append(STRIP)
-        cleaners += [drop_short(SHORTEST_DROPPED)] if "drop_short" in steps else []
+        cleaners += [DROP_SHORT] if "drop_short" in steps else []
     cleaners.append(DROP_EMPTY)
     if has_codes:
         cleaners += [code_shape(digits), cut(digits)]
@@ -128,7 +132,7 @@ def _cleaners(digits: int, lists: CleaningLists) -> dict[CleaningStep, Cleaner]:
         "lower": LOWER,
         "strip": STRIP,
         "drop_empty": DROP_EMPTY,
-        "drop_short": drop_short(SHORTEST_DROPPED),
+        "drop_short": DROP_SHORT,
         "code_shape": code_shape(digits),
         "code_changes": code_changes(),
         "drop_noise": DROP_NOISE,

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from training.cleaning.pipelines import CleaningLists, read_lists
-from training.config import SearchConfig
+from training.config import DEFAULT_SOURCES, SearchConfig
 from training.dataset.merge import CleanedSource, Dataset, clean_sources, merge
 from training.dataset.quality import Summary, summary_of, warning_of, why_unusable
 from training.dataset.report import Problem
@@ -14,6 +15,36 @@ from training.lookup import Lookup
 from training.progress import Progress
 from training.sources.read import files_of, read_source
 from training.sources.snapshot import Snapshot, take_snapshot
+
+# Sources that existing tools always use, without a key in their configuration, and their usual file.
+USUAL: Final = {"search_references": "reference_data/search_references.json", "commodities_report": None}
+
+
+def with_usual_sources(config: SearchConfig, lookup: Lookup, progress: Progress) -> SearchConfig:
+    """The configuration with the usual sources that it does not name but whose usual file exists."""
+    missing = set(_not_named(config))
+    found = []
+    for source in DEFAULT_SOURCES:
+        file = USUAL.get(source.name)
+        if source.name in missing and file is not None and lookup.has(file):
+            progress.say(f"{source.name}: {file} is used, because it exists and is usually used")
+            found.append(source.model_copy(update={"file": file}))
+    ranks = {source.name: rank for rank, source in enumerate(DEFAULT_SOURCES)}
+    sources = sorted((*config.sources, *found), key=lambda source: ranks.get(source.name, len(ranks)))
+    return config.model_copy(update={"sources": tuple(sources)})
+
+
+def usual_warnings(config: SearchConfig) -> list[str]:
+    return [
+        f"source {name} is not used, although existing tools always train with it. Set {name}_file or "
+        f'{name}_url, or add "{name}" to unused_sources if this is right.'
+        for name in _not_named(config)
+    ]
+
+
+def _not_named(config: SearchConfig) -> list[str]:
+    named = {source.name for source in config.sources} | set(config.unused_sources)
+    return [name for name in USUAL if name not in named]
 
 
 def take_snapshots(
@@ -68,7 +99,8 @@ def check_usable(
         is_trial = config.rows_per_source is not None and summary.unknown > 0
         if (why := why_unusable(one, summary)) and not is_trial:
             raise TrainingError(FailureCode.UNREADABLE_SOURCE, why)
-    warnings = [text for summary in summaries if (text := warning_of(summary, config.minimum_usable_share))]
+    warnings = usual_warnings(config)
+    warnings += [text for summary in summaries if (text := warning_of(summary, config.minimum_usable_share))]
     for text in warnings:
         progress.say(f"warning: {text}")
     return summaries, warnings
@@ -89,6 +121,11 @@ def examine(
 ) -> Examined:
     """Read and clean every source on its own, so that one that cannot be used does not hide the others."""
     found = Examined()
+    config = with_usual_sources(config, lookup, progress)
+    found.problems += [
+        Problem(name, "warning", text)
+        for name, text in zip(_not_named(config), usual_warnings(config), strict=True)
+    ]
 
     def refused(source: str, error: TrainingError) -> None:
         found.problems.append(Problem(source, "refused", error.message))

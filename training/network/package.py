@@ -9,8 +9,10 @@ from typing import Any
 
 import tomli
 import torch
+from torch import Tensor
 
 from training.cleaning.language import LanguageRules
+from training.config import VAGUE_CODE
 from training.errors import FailureCode, TrainingError
 from training.files import write_zip
 from training.network.head import Network, Sizes, load_network
@@ -28,7 +30,8 @@ LOSSES = "target/losses.json"
 class Answers:
     """The answers that are known without the network, and the transformer that makes the embeddings.
 
-    `language` says in which languages descriptions are answered. Models of earlier releases do not say it.
+    `language` says in which languages descriptions are answered. Models of earlier releases lack it.
+    Those that were made before this registry have no answers: their transformer is an empty text.
     """
 
     transformer: str
@@ -95,6 +98,19 @@ def write_model(path: Path, trained: Trained, classes: list[str], answers: Answe
     )
 
 
+def _no_answers(classes: list[str]) -> Answers:
+    """Models that were made before this registry have no lists, and do not name their transformer."""
+    digits = max((len(code) for code in classes if code != VAGUE_CODE), default=0)
+    return Answers("", "", digits, frozenset(), (), {})
+
+
+def _sorted(classes: list[str], weights: dict[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
+    """The classes in order, and the outputs of the network in the same order. Others may mix them."""
+    order = sorted(range(len(classes)), key=lambda index: classes[index])
+    outputs = {name: weights[name][order] for name in ("fc2.weight", "fc2.bias")}
+    return [classes[index] for index in order], weights | outputs
+
+
 def read_model(path: Path) -> Model:
     """Raises `unreadable_source` for a zip that is damaged or is not a model."""
     if not path.is_file():
@@ -104,10 +120,16 @@ def read_model(path: Path) -> Model:
             sizes = Sizes(**tomli.loads(archive.read(SIZES).decode()))
             classes = json.loads(archive.read(CLASSES))
             weights = torch.load(io.BytesIO(archive.read(MODEL)), map_location="cpu", weights_only=True)
-            answers = Answers.from_json(archive.read(ANSWERS).decode())
+            answers = (
+                Answers.from_json(archive.read(ANSWERS).decode())
+                if ANSWERS in archive.namelist()
+                else _no_answers(classes)
+            )
             # Models of earlier releases do not have them.
             losses = json.loads(archive.read(LOSSES)) if LOSSES in archive.namelist() else []
             epochs = tuple(Epoch(**epoch) for epoch in losses)
+            if len(classes) == sizes.output_size:
+                classes, weights = _sorted(classes, weights)
         network = load_network(sizes, weights)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError) as exc:
         raise TrainingError(

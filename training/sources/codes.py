@@ -21,10 +21,10 @@ LOST_END: Final = "code has lost digits at its end"
 NO_CHAPTER: Final = "code begins with 00, which is not a chapter"
 
 MISSING_VALUES: Final = frozenset(
-    {"null", "none", "nan", "na", "n/a", "#n/a", "<na>", "undefined",
+    {"null", "none", "nan", "n/a", "#n/a", "<na>", "undefined",
      "#value!", "#ref!", "#name?", "#div/0!", "#null!", "#num!"}
 )  # fmt: skip
-"""What programs write where a value is missing, in lower case."""
+"""What programs write where a value is missing, in lower case. "Na" is sodium."""
 
 # Full-width forms (U+FF01 to U+FF5E) of ASCII characters, and other dashes and quotes.
 _ASCII: Final[dict[int, int | str]] = {

@@ -18,6 +18,7 @@ from training.cleaning.text import (
     NEGATION,
     PLURALS,
     STRIP,
+    UNICODE,
     drop_short,
     normalised,
     remove_phrases,
@@ -71,7 +72,7 @@ def test_strip(text: str, expected: str) -> None:
 
 @given(st.lists(st.text(), min_size=1))
 def test_lower_and_strip_agree_with_lookups_and_are_idempotent(texts: list[str]) -> None:
-    once = described([LOWER, STRIP], *texts)
+    once = described([UNICODE, LOWER, STRIP], *texts)
     assert once == [normalised(text) for text in texts]
     assert described([STRIP], *once) == once
     assert all(text == "" or text[-1] not in " .," for text in once)
@@ -149,6 +150,24 @@ def test_plurals(text: str, expected: str) -> None:
         ("exceptional wine", "exceptional wine"),
         ("a\u00a0b", "a b"),
         ("not for food", ""),
+        (
+            "oysters, whether in shell or not, dried, salted or in brine",
+            "oysters, whether in shell or not, dried, salted or in brine",
+        ),
+        ("musk, bile (dried or not), glands", "musk, bile (dried or not), glands"),
+        ("in kits or  not, for malaria", "in kits or not, for malaria"),
+        ("sands, which may or may not be coloured", "sands, which may or may not be coloured"),
+        ("wood, graded but not planed", "wood, graded"),
+        ("varnishes, which are not water-based", "varnishes"),
+        ("projectors that do not have tuners and are not for computers", "projectors"),
+        ("engines, for other than aircraft", "engines"),
+        ("scrap of metal. this does not include ash", "scrap of metal"),
+        ("beef with bone in, other than carcasses", "beef with bone in"),
+        ("knives, (having other than fixed blades), serrated", "knives"),
+        ("wool, (not carded), in bulk", "wool, in bulk"),
+        ("clocks; (not alarm clocks), electric", "clocks; electric"),
+        ("spirits (other than gin), in bottles", "spirits, in bottles"),
+        ("goods that are new", "goods that are new"),
     ],
 )
 def test_negation(text: str, expected: str) -> None:
@@ -372,3 +391,29 @@ def test_the_teams_lists_are_read(tmp_path: Path) -> None:
     assert lists.language.exact_keeps == {"pendant"}
     assert lists.language.partial_keeps == (" iso",)
     assert lists.language.partial_skips == ("kinder",)
+
+
+def test_what_looks_the_same_is_one_text() -> None:
+    texts = [
+        "caf\u00e9",
+        "cafe\u0301",
+        "ca\u00adf\u00e9",
+        "\ufeffcaf\u00e9",
+        "ca\u200bf\u00e9",
+        "\u200ecaf\u00e9",
+    ]
+    assert set(described(source("cn_self_texts"), *(f"{text} noir" for text in texts))) == {"café noir"}
+    assert {normalised(text) for text in texts} == {"café"}
+    assert described([UNICODE, STRIP], "a\x00\x1bb\x7fc") == ["a b c"]
+
+
+@pytest.mark.parametrize("text", ["null", "None", " NaN ", "n/a", "#N/A", "#REF!"])
+def test_a_missing_value_is_not_a_description_unless_it_is_listed_as_vague(text: str) -> None:
+    cleaned = clean(rows(("01012100", text)), source("search_references"))
+    assert cleaned.reasons == {"missing value": 1}
+    assert clean(rows(("vvvvvvvvvv", text)), source("vague_terms")).kept.height == 1
+    assert clean(rows(("28051100", "Na")), source("search_references")).kept.height == 1
+
+
+def test_a_word_of_one_character_is_not_too_short() -> None:
+    assert described(source("cn_self_texts"), "酒", "술", "x", "7") == ["酒", "술"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import parse_config
+from training.config import every_value, parse_config, toml_document
 from training.errors import FailureCode, TrainingError
 from training.pipeline import Places, Prepared, prepare
 from training.progress import Progress
@@ -74,7 +74,7 @@ def test_a_source_with_mostly_unusable_rows_is_warned_about_below_the_threshold(
     assert "warning: source brands: only 2 of 5 rows can be used" in log
     assert "no source creates this code: 1" in log
     _, log = prepared(tmp_path, brands, f"minimum_usable_share = 0.4\n{CONFIG}")
-    assert "warning" not in log
+    assert "warning: source brands" not in log
 
 
 def test_what_happened_is_counted_for_result_json(tmp_path: Path) -> None:
@@ -99,3 +99,20 @@ def test_what_happened_is_counted_for_result_json(tmp_path: Path) -> None:
 def test_a_trial_with_few_rows_is_not_ended_by_classes_that_it_misses(tmp_path: Path) -> None:
     _, log = prepared(tmp_path, "84713000,laptop\n", f"rows_per_source = 1\n{CONFIG}")
     assert "warning: source brands: only 0 of 1" in log
+
+
+def test_a_usual_source_is_used_where_its_file_exists_and_its_absence_is_warned_about(tmp_path: Path) -> None:
+    data, _ = prepared(tmp_path, BRANDS)
+    assert [warning.split(" is not")[0] for warning in data.warnings] == [
+        "source search_references",
+        "source commodities_report",
+    ]
+    (tmp_path / "reference_data").mkdir()
+    (tmp_path / "reference_data" / "search_references.json").write_text('{"pony": "0101210000"}')
+    data, _ = prepared(tmp_path, BRANDS)
+    assert data.references == {"pony": "010121"}
+    assert [source.name for source in data.config.sources] == ["cn_self_texts", "search_references", "brands"]
+    off = '[[sources]]\nname = "search_references"\nenabled = false\n'
+    data, _ = prepared(tmp_path, BRANDS, f'unused_sources = ["commodities_report"]\n{CONFIG}{off}')
+    assert (data.references, data.warnings) == ({}, [])
+    assert parse_config(toml_document(every_value(data.config))) == data.config

@@ -17,6 +17,7 @@ from training.sources.read import files_of, read_source
 CONFIG = """
 name = "small"
 version = "0.1.0"
+unused_sources = ["commodities_report", "search_references"]
 vague_terms_data_file = "vague.csv"
 cn_data_file = "codes.csv"
 brands_file = "brands.csv"
