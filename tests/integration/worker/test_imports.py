@@ -14,15 +14,18 @@ from fastapi.testclient import TestClient
 from app.aws import CloudUnavailable
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
-from app.registry.runs import lifecycle
+from app.registry.prefixes import Prefix
+from app.registry.runs import imports, lifecycle
 from app.storage.bucket import Bucket
 from app.words import Actor, RunKind, Stage
 from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
+from tests.integration.worker.conftest import CONFIG
 from tests.integration.worker.old_bucket import put, put_model
 from worker import mirror
 from worker.clouds import Clouds
 from worker.errors import HandOver
+from worker.runner import Runner
 from worker.runs.carrying import RunCarrier
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
@@ -359,3 +362,33 @@ def test_a_post_for_an_imported_prefix_says_that_its_model_exists(
     other = api.post("/builds", json=body | {"search_config": body["search_config"] + "max_epochs = 3\n"})
     assert (other.status_code, other.json()["keys"]) == (409, ["max_epochs"])
     assert registry.count("builds") == 0
+
+
+def test_a_post_that_races_with_an_import_launches_nothing_and_the_model_stays(
+    bucket: Bucket,
+    registry: Registry,
+    api: TestClient,
+    cloud: SimCloud,
+    head: str,
+    post: Callable[..., UUID],
+    new_runner: Callable[[], Runner],
+) -> None:
+    prefix = Prefix("0.0.2", head[:7])
+    config = CONFIG.format(version="0.0.2")
+    put_model(bucket, str(prefix), files={"search-config.toml": config.encode()})
+    objects = {there.key.partition("/")[2]: there for there in bucket.listed(f"{prefix}/")}
+    found = imports.interpret(prefix, objects, config.encode(), {})
+    assert isinstance(found, imports.FoundModel)
+    with registry.database.transaction() as importing:
+        assert imports.adopt(importing, [found]) == [found]
+        # Neither transaction sees what the other one has not committed yet.
+        build_id = post("0.0.2")
+    new_runner().carry(build_id)
+    build = api.get(f"/builds/{build_id}").json()
+    assert (build["state"], build["failure"]["code"]) == ("failed", "prefix_taken")
+    assert build["launches"] == []
+    assert cloud.instances() == []
+    assert api.get(f"/models/{prefix}").json()["origin"] == "imported"
+    assert {there.key for there in bucket.listed(f"{prefix}/")} == {one.key for one in objects.values()}
+    body = {"sha": head, "branch": "main", "search_config": config}
+    assert api.post("/builds", json=body).json()["outcome"] == "exists"
