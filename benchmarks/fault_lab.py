@@ -33,9 +33,9 @@ from sqlalchemy.exc import DBAPIError
 
 from app.db import migrate
 from app.db.session import Database
-from app.registry.builds import requests
+from app.registry.builds import requests, retries
 from app.registry.builds.requests import BuildRequest
-from app.words import StepName
+from app.words import Actor, StepName
 from local.fake_training import Control, Repository
 from local.postgres import EmbeddedPostgres
 from local.simcloud.ec2 import SimulatedInstance
@@ -204,6 +204,12 @@ class Scene:
         if answer.build is None:
             raise NotReached(f"The registry answered {answer.outcome} to the post.")
         return answer.build.id, answer.prefix
+
+    def retry(self) -> None:
+        """Retry the scene's build, which is the new one from then on."""
+        with self.database.transaction() as session:
+            build, _ = retries.retry(session, self.build_id, "the matrix", Actor.TOKEN)
+        self.build_id = build.id
 
     def environment(self) -> dict[str, str]:
         """What the service's processes of this scene need to know."""

@@ -15,6 +15,7 @@ moment. The script prints one line for each cell, and ends with status 1 if one 
 - No line of the training's log is lost or doubled.
 - A build that fails names the fault: its failure code is one of those that the fault may have.
 - A build that is cancelled ends within 30 s, and nothing of it is published.
+- A retry of a build whose model was collected publishes that model, without an instance of its own.
 - A fault of a worker or of Postgres does not fail a build. Neither does an error of AWS that passes:
   throttling in any step, and every error from the training on.
 
@@ -75,6 +76,8 @@ class Kind(StrEnum):
     """The instance's disk is full from then on."""
     CANCEL = "cancel"
     """Somebody cancels the build, while its worker hangs."""
+    RETRY = "retry"
+    """The build was cancelled in `publish` and is retried; the worker of the retry is killed in the step."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,14 @@ class Cell:
         if self.kind is Kind.AWS:
             paid_for = FLOW.index(self.step) >= FLOW.index(StepName.TRAIN)
             return paid_for or self.error in THROTTLING
-        return self.kind in (Kind.KILL, Kind.STOP, Kind.STOP_LONG, Kind.POSTGRES, Kind.POSTGRES_MORE)
+        return self.kind in (
+            Kind.KILL,
+            Kind.STOP,
+            Kind.STOP_LONG,
+            Kind.POSTGRES,
+            Kind.POSTGRES_MORE,
+            Kind.RETRY,
+        )
 
     @property
     def failure_codes(self) -> frozenset[FailureCode]:
@@ -171,6 +181,7 @@ CELLS: tuple[Cell, ...] = (
     *(Cell(Kind.REBOOT, step) for step in (StepName.BRING_CODE, StepName.TRAIN, StepName.BENCHMARK)),
     *(Cell(Kind.LOST, step) for step in (StepName.LOAD_INPUTS, StepName.TRAIN, StepName.COLLECT)),
     *(Cell(Kind.CANCEL, step) for step in FLOW),
+    *(Cell(Kind.RETRY, step) for step in (StepName.NEEDS_MODEL, StepName.VALIDATE, StepName.PUBLISH)),
     *(Cell(Kind.DISK_FULL, step) for step in (StepName.BRING_CODE, StepName.LOAD_INPUTS, StepName.TRAIN)),
 )
 
@@ -271,6 +282,7 @@ _INJECTIONS: dict[Kind, Callable[[Scene, Cell, Hold], None]] = {
     Kind.LOST: _lose,
     Kind.DISK_FULL: _fill_disk,
     Kind.CANCEL: _cancel,
+    Kind.RETRY: _kill,
 }
 
 
@@ -304,12 +316,32 @@ def _answer_with_error(scene: Scene, cell: Cell) -> None:
         hold.release()
 
 
+def _cancel_and_retry(scene: Scene) -> None:
+    """Cancel the build when its model is collected. From then on, the scene's build is its retry."""
+    hold = hold_of(scene, StepName.PUBLISH)
+    hold.begin()
+    worker = scene.start_worker()
+    try:
+        hold.await_reached(_REACH_S)
+        _cancel(scene, Cell(Kind.CANCEL, StepName.PUBLISH), hold)
+    finally:
+        hold.release()
+    worker.kill()
+    worker.wait()
+    scene.retry()
+
+
 def _inject(scene: Scene, cell: Cell) -> None:
     """Bring the build into the step, and the fault about."""
     if cell.kind is Kind.AWS:
         _answer_with_error(scene, cell)
         return
-    hold = hold_of(scene, cell.step, f"/{scene.prefix}/{cell.artifact}" if cell.artifact else "")
+    at = f"/{scene.prefix}/{cell.artifact}" if cell.artifact else ""
+    if cell.kind is Kind.RETRY:
+        _cancel_and_retry(scene)
+        # The first copy of a collected file.
+        at = f"/unpublished/{scene.build_id}/" if cell.step is StepName.NEEDS_MODEL else ""
+    hold = hold_of(scene, cell.step, at)
     hold.begin()
     scene.start_worker()
     try:
@@ -352,6 +384,8 @@ def _judge(scene: Scene, cell: Cell, broken: list[str]) -> Outcome:
         broken.append(f"{len(instances)} instances were launched")
     if trainings > 1 and not cell.ends_machine:
         broken.append(f"the training was started {trainings} times")
+    if cell.kind is Kind.RETRY and (instances or trainings):
+        broken.append("the model was trained again")
     recorded, objects = scene.recorded(), scene.objects()
     broken += [f"{key} is not what was recorded" for key in recorded if recorded[key] != objects.get(key)]
     if row.state == "succeeded" and not recorded:

@@ -1,7 +1,8 @@
 """Record which build another one retries, and which steps were taken over from it.
 
-The request is also an event of the new build. A worker of the release before does not know of retries. If it
-takes such a build during the upgrade, it trains with the inputs that the bucket's root holds at that time.
+The request is also an event of the new build. A worker of the release before does not know of retries. As
+long as one runs during the upgrade, it deletes the collected files of builds that end, and if it takes a
+retry, it trains with the inputs that the bucket's root holds at that time.
 """
 
 from collections.abc import Sequence

@@ -8,8 +8,14 @@ from benchmarks.fault_lab import Lab
 from benchmarks.faults import CELLS, Cell, run
 
 # A stale worker that wakes up late, a database that goes away, credentials that run out after the training,
-# and a cancellation while the worker hangs.
-_SHORT = ("stop-long@publish", "postgres-more@train", "aws:ExpiredToken@collect", "cancel@collect")
+# a cancellation while the worker hangs, and a worker that is killed while it takes a build's files over.
+_SHORT = (
+    "stop-long@publish",
+    "postgres-more@train",
+    "aws:ExpiredToken@collect",
+    "cancel@collect",
+    "retry@needs_model",
+)
 
 
 @pytest.fixture(scope="module")

@@ -212,6 +212,19 @@ def test_a_lost_answer_of_s3_takes_nothing_away(
     assert len(cloud.instances(ended=True)) == 1
 
 
+def test_what_the_earlier_build_left_under_the_prefix_does_not_stay_its_own(
+    collected: UUID, database: Database, filled_bucket: Clouds, new_runner: NewRunner
+) -> None:
+    """It could not clean up after itself, and its object has the right content."""
+    bucket = filled_bucket.bucket
+    source = bucket.head(keys.unpublished_key(collected, MODEL))
+    assert source is not None
+    bucket.copy(source, keys.artifact_key(build_of(database, collected).prefix, keys.MODEL_ZIP), over=None)
+    again = retry(database, collected)
+    new_runner().carry(again)
+    assert published(database, bucket, again)[keys.MODEL_ZIP] == MODEL
+
+
 def test_a_retry_of_a_retry_takes_over_from_the_build_that_trained(
     collected: UUID, database: Database, filled_bucket: Clouds, flow_of: FlowOf, new_runner: NewRunner
 ) -> None:

@@ -14,7 +14,7 @@ _HEAD = """\
 
 A failed build has a `failure` with the step, a code, and a message that says what is wrong and what to do.
 The code is stable, so programs can branch on it. `retry_helps` says whether the same build may succeed when
-it is posted again. A training at another commit may report a code that is not listed here.
+it is retried or posted again. A training at another commit may report a code that is not listed here.
 
 | code | what it means | who can remove the cause | does a retry help? | what to do |
 | --- | --- | --- | --- | --- |
