@@ -1,5 +1,6 @@
 """The FastAPI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -48,6 +49,9 @@ TAGS = [
     {"name": "health", "description": "For load balancers and monitors."},
 ]
 
+# Half of FastAPI's threads, so that whoever has a transaction always finds a thread.
+_TRANSACTIONS = 20
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The API for one database and one bucket. Settings that are not given are read from the environment.
@@ -56,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     # With its overflow, the pool has a connection for each of FastAPI's threads for blocking endpoints.
-    database = Database(settings.database_url.get_secret_value(), pool_size=20)
+    database = Database(settings.database_url.get_secret_value(), pool_size=_TRANSACTIONS)
 
     bucket = Bucket.of(settings)
 
@@ -85,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.route_class = PublicRoute
     app.state.settings = settings
     app.state.database = database
+    app.state.turns = asyncio.Semaphore(_TRANSACTIONS)
     app.state.admission = Admission(AccessPolicy(settings.access, settings.api_tokens), database)
     app.state.bucket = bucket
     app.state.default_thresholds = default_thresholds(settings)

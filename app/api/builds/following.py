@@ -8,8 +8,8 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -99,20 +99,25 @@ class Following:
 
     async def first(self, build_id: UUID, since: Position) -> Part:
         """What follows the position now. Raises NotFound, Invalid."""
-        feed = self._feeds.get(build_id)
-        return await (self._read(build_id, since) if feed is None else self._next(build_id, feed, since))
+        with self._feed(build_id) as feed:
+            return await self._next(build_id, feed, since)
 
     async def follow(self, build_id: UUID, since: Position) -> AsyncGenerator[bytes]:
         """What is sent to one reader, until the build has ended and everything was sent."""
-        if self._closed.is_set():
-            return
-        self._changes.start()
-        feed = self._feeds.setdefault(build_id, _Feed())
-        feed.readers += 1
-        try:
+        with self._feed(build_id) as feed:
             async with aclosing(self._parts(build_id, feed, since)) as parts:
                 async for body in parts:
                     yield body
+
+    @contextmanager
+    def _feed(self, build_id: UUID) -> Iterator[_Feed]:
+        """The build, as long as somebody reads it."""
+        if not self._closed.is_set():
+            self._changes.start()
+        feed = self._feeds.setdefault(build_id, _Feed())
+        feed.readers += 1
+        try:
+            yield feed
         finally:
             feed.readers -= 1
             if not feed.readers:

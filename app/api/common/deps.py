@@ -1,6 +1,7 @@
 """The dependencies of endpoints: a transaction, the bucket, and the caller."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
@@ -39,7 +40,21 @@ async def get_admission(request: Request) -> Admission:
     return admission
 
 
-def get_session(database: Annotated[Database, Depends(get_database)]) -> Iterator[Session]:
+async def get_turn(request: Request) -> AsyncIterator[None]:
+    """A request that holds a transaction needs a thread again and again, at last to write its answer.
+
+    So there must never be so many of them that the other requests, which wait for a connection in their
+    threads, hold every thread: then all would wait for each other.
+    """
+    turns: asyncio.Semaphore = request.app.state.turns
+    async with turns:
+        yield
+
+
+def get_session(
+    database: Annotated[Database, Depends(get_database)],
+    _turn: Annotated[None, Depends(get_turn, scope="function")],
+) -> Iterator[Session]:
     with database.transaction() as session:
         yield session
 

@@ -1,5 +1,6 @@
 """Streams of events in a real server: readers that do not read, a database that goes away, and the end."""
 
+import asyncio
 import signal
 import socket
 import threading
@@ -134,6 +135,21 @@ def test_a_process_that_is_told_to_stop_ends_its_streams_and_another_one_resumes
     assert resumed.has("the last line")
     assert not resumed.has("xxx")
     assert resumed.has('"state": "failed"')
+
+
+def test_hundreds_who_ask_at_once_are_all_answered(registry: Registry, settings: Settings) -> None:
+    build_id = registry.queue()
+    port = free_port()
+
+    async def ask() -> list[int]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(limits=limits, timeout=WITHIN_S) as client:
+            url = f"http://127.0.0.1:{port}/builds/{build_id}"
+            answers = await asyncio.gather(*(client.get(url) for _ in range(200)))
+            return [answer.status_code for answer in answers]
+
+    with served(settings, port):
+        assert set(asyncio.run(ask())) == {200}
 
 
 def test_lines_arrive_although_the_connection_that_listens_is_lost(
