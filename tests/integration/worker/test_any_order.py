@@ -50,11 +50,14 @@ class Known:
     build: str | None = None
     active: bool = False
     verdict: Verdict | None = None
+    retry_of: str | None = None
 
 
 @dataclass
 class Expected:
     known: dict[str, Known] = field(default_factory=dict)
+    # Builds that have failed or were cancelled, with their prefixes.
+    ended: list[tuple[str, str]] = field(default_factory=list)
     # Prefixes of the bucket that no import has seen, and the times of their markers.
     unseen: dict[str, dict[Stage, datetime]] = field(default_factory=dict)
     history: dict[Stage, list[Entry]] = field(default_factory=lambda: {stage: [] for stage in Stage})
@@ -153,6 +156,25 @@ def test_any_order_of_everything_means_what_it_must(
             else:
                 registry.fail(registry.values("SELECT id FROM builds WHERE id = :id", id=known.build)[0])
             del self.expected.known[prefix]
+            self.expected.ended.append((str(known.build), prefix))
+
+        @rule(number=st.integers(0, 3))
+        def retry(self, number: int) -> None:
+            if not self.expected.ended:
+                return
+            build, prefix = self.expected.ended[number % len(self.expected.ended)]
+            answer = api.post(f"/builds/{build}/retry")
+            known = self.expected.known.get(prefix)
+            if known is None:
+                assert (answer.status_code, answer.json()["retry_of"]) == (202, build)
+                self.expected.known[prefix] = Known(answer.json()["id"], active=True, retry_of=build)
+            elif known.retry_of == build:
+                assert (answer.status_code, answer.json()["id"]) == (200, known.build)
+            else:
+                assert (answer.status_code, answer.json()["reason"]) == (
+                    409,
+                    "prefix_held" if known.active else "model_exists",
+                )
 
         @rule()
         def mirror_the_outbox(self) -> None:
