@@ -25,6 +25,8 @@ class Cleaner:
     code: pl.Expr | None = None
     description: pl.Expr | None = None
     reason: pl.Expr | None = None
+    # True for rows that the cleaner may change or drop. If there are none, nothing else is computed.
+    concerns: pl.Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
     changed: dict[str, int] = {}
     samples: dict[str, list[Change]] = {}
     for cleaner in cleaners:
+        if cleaner.concerns is not None and not kept.select(cleaner.concerns.any()).item():
+            continue
         if cleaner.reason is not None:
             judged = kept.with_columns(reason=cleaner.reason)
             gone = judged.filter(pl.col("reason").is_not_null())

@@ -80,7 +80,8 @@ _Repair = Callable[[str], tuple[str, str | None]]
 
 def _by_distinct_code(name: str, repair: _Repair) -> Cleaner:
     """Repair each distinct code once. Codes that are sound, which are nearly all, are not looked at."""
-    unsound = pl.when(~CODE.str.contains(_SOUND)).then(CODE)
+    is_unsound = ~CODE.str.contains(_SOUND)
+    unsound = pl.when(is_unsound).then(CODE)
     found: dict[str, tuple[str, str | None]] = {}
 
     def part(texts: pl.Series, index: int) -> pl.Series:
@@ -93,7 +94,7 @@ def _by_distinct_code(name: str, repair: _Repair) -> Cleaner:
 
     repaired = unsound.map_batches(lambda texts: part(texts, 0), return_dtype=pl.String)
     reason = unsound.map_batches(lambda texts: part(texts, 1), return_dtype=pl.String)
-    return Cleaner(name, code=pl.coalesce(repaired, CODE), reason=reason)
+    return Cleaner(name, code=pl.coalesce(repaired, CODE), reason=reason, concerns=is_unsound)
 
 
 def _form(code: str) -> tuple[str, str | None]:

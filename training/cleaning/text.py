@@ -50,6 +50,7 @@ UNICODE = Cleaner(
     description=DESCRIPTION.str.replace_all(_INVISIBLE, "")
     .str.replace_all(_CONTROLS, " ")
     .str.normalize("NFC"),
+    concerns=DESCRIPTION.str.contains(r"[^\x{20}-\x{7e}]"),
 )
 DROP_MISSING = Cleaner(
     "drop_missing",
