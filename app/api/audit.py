@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.common import examples
-from app.api.common.deps import CanAdminister, Db, Limit, PageCursor
+from app.api.common.deps import BetweenDep, CanAdminister, Db, Limit, PageCursor
 from app.api.common.errors import problems
 from app.api.common.shown import ShownActor, ShownAuditAction
 from app.api.common.strict import StrictRoute
@@ -73,6 +73,7 @@ def list_entries(
     _who: CanAdminister,
     db: Db,
     cursor: PageCursor,
+    between: BetweenDep,
     limit: Limit = 50,
     who: Annotated[Line | None, Query(description="Only changes by this name.")] = None,
     action: Annotated[AuditAction | None, Query(description="Only changes of this kind.")] = None,
@@ -84,7 +85,9 @@ def list_entries(
 
     An entry is stored in the same transaction as its change, and nobody can change it afterwards.
     """
-    page = audit.find(db, limit=limit, cursor=cursor, who=who, action=action, subject=subject)
+    page = audit.find(
+        db, limit=limit, cursor=cursor, who=who, action=action, subject=subject, between=between
+    )
     return AuditPage(
         items=[AuditEntryOut.of(entry) for entry in page.items], next=str(page.next) if page.next else None
     )

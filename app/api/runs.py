@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api.common import examples
-from app.api.common.deps import AnyCaller, CanAdminister, Db, Limit, PageCursor
+from app.api.common.deps import AnyCaller, BetweenDep, CanAdminister, Db, Limit, PageCursor
 from app.api.common.errors import problems
 from app.api.common.shown import ShownActor, ShownMessage, ShownRunKind, ShownRunState
 from app.api.common.strict import StrictRoute
@@ -149,6 +149,7 @@ RunId = Annotated[UUID, Path(description="The run's id.")]
 def list_runs(
     db: Db,
     cursor: PageCursor,
+    between: BetweenDep,
     limit: Limit = 50,
     kind: Annotated[RunKind | None, Query(description="Only runs of this kind.")] = None,
     state: Annotated[RunState | None, Query(description="Only runs in this state.")] = None,
@@ -157,7 +158,7 @@ def list_runs(
 
     If there are several filters, a run must match all.
     """
-    page = lifecycle.find(db, limit=limit, cursor=cursor, kind=kind, state=state)
+    page = lifecycle.find(db, limit=limit, cursor=cursor, kind=kind, state=state, between=between)
     return RunPage(
         items=[RunOut.brief(run) for run in page.items], next=str(page.next) if page.next else None
     )

@@ -13,8 +13,9 @@ from app.api.builds.following import Following
 from app.api.common import examples
 from app.api.common.errors import problems
 from app.api.common.strict import StrictRoute
-from app.registry.builds.following import Position
+from app.registry.builds.following import LOG, PROGRESS, Position
 from app.registry.errors import NotFound
+from app.words import EventType
 
 router = APIRouter(tags=["builds"], route_class=StrictRoute)
 
@@ -33,6 +34,18 @@ class EventStream(StreamingResponse):
             await super().stream_response(send)
 
 
+# One event of the stream, as OpenAPI 3.2 describes it.
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": [*EventType, LOG, PROGRESS]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string", "pattern": "^[0-9]+:[0-9]+$"},
+        "retry": {"type": "integer"},
+    },
+}
+
+
 async def get_following(request: Request) -> Following:
     following: Following = request.app.state.following
     return following
@@ -46,7 +59,7 @@ async def get_following(request: Request) -> Following:
     responses={
         200: {
             "description": "Server-sent events, until the build has ended",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": examples.EVENTS}},
+            "content": {"text/event-stream": {"itemSchema": _EVENT, "example": examples.EVENTS}},
         },
         204: {"description": "The build has ended, and nothing follows `Last-Event-ID`"},
         **problems(NotFound),

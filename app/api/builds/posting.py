@@ -1,9 +1,9 @@
 """What CI posts to ask for the model of a commit, and what it is answered."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from app.api.builds.answers import BuildOut
 from app.api.common import examples
@@ -26,13 +26,24 @@ from app.words import Scope, Stage
 
 router = APIRouter(tags=["builds"], route_class=StrictRoute)
 
+# Another stage gets an answer of the registry's own, which says why.
+PromoteTo = Annotated[
+    Stage,
+    WithJsonSchema({"type": "string", "enum": [stage for stage in Stage if stage.before is None]}),
+]
+
 
 class BuildCreate(BaseModel):
     """A commit that may need a model. Configurations and thresholds are TOML text, not paths."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.BUILD_CREATE]})
 
-    sha: Line = Field(max_length=100, description="All 40 hex digits of the commit.")
+    sha: Line = Field(
+        max_length=100,
+        description="All 40 hex digits of the commit.",
+        # Only for readers: what does not match gets an answer of the registry's own, which says why.
+        json_schema_extra={"pattern": "^[0-9a-f]{40}$"},
+    )
     branch: Line = Field(min_length=1, max_length=255, description="The branch that CI runs for.")
     search_config: Lines = Field(max_length=1 << 20, description="The commit's search-config.toml.")
     base_search_config: Lines | None = Field(
@@ -47,8 +58,10 @@ class BuildCreate(BaseModel):
         description="The commit's benchmark-thresholds.toml, which decides whether the model passes. Without "
         "it, the registry's own thresholds do.",
     )
-    promote_to: Stage | None = Field(
-        default=None, description="Promote the model to this stage once it is published."
+    promote_to: PromoteTo | None = Field(
+        default=None,
+        description="Promote the model to `development` once it is published. A new model was never in the "
+        "stage that the others need.",
     )
     force: StrictBool = Field(default=False, description="Build even if the version has not risen.")
     dry_run: StrictBool = Field(default=False, description="Only answer what would happen. Nothing is built.")

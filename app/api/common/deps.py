@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
@@ -111,22 +112,32 @@ CanOverride = Annotated[Caller, Depends(get_overrider)]
 CanAdminister = Annotated[Caller, Depends(get_administrator)]
 
 
-async def _search(
-    q: Annotated[
-        Line | None,
-        Query(
-            min_length=1,
-            max_length=200,
-            description="Only items that have this text in their prefix or branch, in any case.",
-        ),
-    ] = None,
+async def _between(
     since: Annotated[
         Moment | None,
         Query(description="Only items of this time or later (RFC 3339). Escape a `+` in it as `%2B`."),
     ] = None,
     until: Annotated[Moment | None, Query(description="Only items from before this time.")] = None,
 ) -> Search:
-    return Search(q, since, until)
+    return Search(since=since, until=until)
+
+
+BetweenDep = Annotated[Search, Depends(_between)]
+
+
+async def _search(
+    between: BetweenDep,
+    q: Annotated[
+        Line | None,
+        Query(
+            min_length=1,
+            max_length=200,
+            description="Only items that have this text in their prefix or branch. The case of the letters A "
+            "to Z does not matter.",
+        ),
+    ] = None,
+) -> Search:
+    return replace(between, text=q)
 
 
 SearchDep = Annotated[Search, Depends(_search)]

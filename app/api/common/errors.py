@@ -219,6 +219,8 @@ def document(app: FastAPI) -> None:
 
 def _complete(operation: dict[str, Any]) -> None:
     """Add what follows for an operation from what it has: the problems of bodies, and the optional token."""
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _as_it_comes(parameter)
     responses = operation["responses"]
     if "requestBody" in operation:
         of_bodies = _responses(OF_STATUS[status] for status in _OF_BODIES)
@@ -227,6 +229,19 @@ def _complete(operation: dict[str, Any]) -> None:
     if str(int(HTTPStatus.UNAUTHORIZED)) in responses:
         # Reading needs a token or not, as REGISTRY_ACCESS says. `{}` stands for no token.
         operation.setdefault("security", [{}, {"HTTPBearer": []}])
+
+
+def _as_it_comes(parameter: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter. One that may be left out is not a null: a URL or a header has none."""
+    schema = dict(parameter["schema"])
+    given = [each for each in schema.pop("anyOf", ()) if each != {"type": "null"}]
+    for each in given:
+        schema |= each
+    if parameter["in"] == "header" and schema.get("type") == "array":
+        # The lines of a header are one list, which a caller writes with commas.
+        schema |= {"type": "string"}
+        del schema["items"]
+    return schema
 
 
 def _methods(app: FastAPI) -> Callable[[str], set[str]]:

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db.tables import AuditEntry
-from app.registry.pages import Cursor, Page, paginate
+from app.registry.pages import EVERYTHING, Cursor, Page, Search, paginate
 from app.words import Actor, AuditAction
 
 # The id of the request that is being answered. It is None in the worker.
@@ -51,9 +51,10 @@ def find(
     who: str | None = None,
     action: AuditAction | None = None,
     subject: str | None = None,
+    between: Search = EVERYTHING,
 ) -> Page[AuditEntry]:
     """Entries, newest first. If there are several filters, an entry must match all of them."""
-    query = select(AuditEntry)
+    query = between.narrow(select(AuditEntry), AuditEntry.at)
     if who is not None:
         query = query.where(AuditEntry.who == who)
     if action is not None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.db.tables import ACTIVE_RUN, Run
 from app.queue import enqueue_run, has_run_job
@@ -20,7 +20,7 @@ from app.registry.access import audit
 from app.registry.builds.clock import now
 from app.registry.builds.lease import LeaseLost
 from app.registry.errors import NotFound, RunActive
-from app.registry.pages import Cursor, Page, paginate
+from app.registry.pages import EVERYTHING, Cursor, Page, Search, paginate
 from app.words import Actor, AuditAction, RunKind, RunState
 
 # How many workers in a row may take a run without getting it any further.
@@ -83,9 +83,11 @@ def find(
     cursor: Cursor | None = None,
     kind: RunKind | None = None,
     state: RunState | None = None,
+    between: Search = EVERYTHING,
 ) -> Page[Run]:
     """Runs, newest first."""
-    query = select(Run)
+    # How its worker goes on is not shown, and can be large.
+    query = between.narrow(select(Run).options(defer(Run.checkpoint, raiseload=True)), Run.created_at)
     if kind is not None:
         query = query.where(Run.kind == kind)
     if state is not None:

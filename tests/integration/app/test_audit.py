@@ -87,6 +87,7 @@ def test_entries_come_in_pages_newest_first(api: TestClient, changes: dict[tuple
     assert page["items"] + rest["items"] == whole
     assert rest["next"] is None
     assert [entry["id"] for entry in whole] == sorted((entry["id"] for entry in whole), reverse=True)
+    assert entries(api, since=whole[3]["at"], until=whole[0]["at"]) == whole[1:4]
 
 
 def test_the_id_of_a_request_is_answered_and_recorded(api: TestClient, registry: Registry) -> None:

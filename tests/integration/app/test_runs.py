@@ -67,6 +67,8 @@ def test_runs_are_listed_newest_first_and_by_kind_and_state(api: TestClient) -> 
     of_kind = api.get("/runs?kind=reconciliation").json()["items"]
     assert [run["id"] for run in of_kind] == [second["id"]]
     assert [run["id"] for run in api.get("/runs?state=stopped").json()["items"]] == [first["id"]]
+    between = {"since": second["created_at"], "until": third["created_at"]}
+    assert [run["id"] for run in api.get("/runs", params=between).json()["items"]] == [second["id"]]
 
 
 def test_the_list_has_the_counts_of_a_result_and_the_run_itself_has_what_it_names(
