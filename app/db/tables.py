@@ -146,7 +146,14 @@ class Build(Base):
             unique=True,
             postgresql_where=text("kind = 'train' AND state IN ('queued', 'running', 'succeeded')"),
         ),
-        Index("ix_builds_created", text("created_at DESC"), text("id DESC")),
+        # Beside the order of the list, what a search for a text looks at.
+        Index(
+            "ix_builds_listed",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_include=["prefix", "branch", "state"],
+        ),
+        Index("ix_builds_version_created", "version", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_prefix_created", "prefix", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_branch_created", "branch", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_state_created", "state", text("created_at DESC"), text("id DESC")),
@@ -314,7 +321,15 @@ class Model(Base):
             name="verdict_change_whole",
         ),
         UniqueConstraint("id", "version"),
-        Index("ix_models_published", text("published_at DESC"), text("id DESC")),
+        # Beside the order of the list, what a search for a text looks at.
+        Index(
+            "ix_models_listed",
+            text("published_at DESC"),
+            text("id DESC"),
+            postgresql_include=["prefix", "branch", "verdict"],
+        ),
+        Index("ix_models_verdict_published", "verdict", text("published_at DESC"), text("id DESC")),
+        Index("ix_models_origin_published", "origin", text("published_at DESC"), text("id DESC")),
         Index("ix_models_version_published", "version", text("published_at DESC"), text("id DESC")),
         Index("ix_models_branch_published", "branch", text("published_at DESC"), text("id DESC")),
     )
@@ -425,6 +440,7 @@ class AuditEntry(Base):
         Index("ix_audit_newest", text("at DESC"), text("id DESC")),
         Index("ix_audit_subject", "subject", text("at DESC"), text("id DESC")),
         Index("ix_audit_who", "who", text("at DESC"), text("id DESC")),
+        Index("ix_audit_action", "action", text("at DESC"), text("id DESC")),
     )
 
 

@@ -5,13 +5,13 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from app.db.tables import Build
+from app.db.tables import Build, BuildStep
 from app.registry.errors import NotFound
 from app.registry.pages import EVERYTHING, Cursor, Page, Search, paginate
 from app.words import BuildState
 
-# What an answer shows of a build, besides its row.
-SHOWN = (selectinload(Build.steps), selectinload(Build.launches))
+# What an answer shows of a build, besides its row. How a step's worker goes on is not shown.
+SHOWN = (selectinload(Build.steps).defer(BuildStep.checkpoint), selectinload(Build.launches))
 
 
 def get(session: Session, build_id: UUID) -> Build:
@@ -54,4 +54,12 @@ def find(
     if version is not None:
         query = query.where(Build.version == version)
     query = search.narrow(query, Build.created_at, Build.prefix, Build.branch)
-    return paginate(session, query, Build.created_at, Build.id, limit=limit, cursor=cursor)
+    return paginate(
+        session,
+        query,
+        Build.created_at,
+        Build.id,
+        limit=limit,
+        cursor=cursor,
+        by_text=search.text is not None,
+    )

@@ -92,4 +92,12 @@ def find(
     query = search.narrow(query, Model.published_at, Model.prefix, Model.branch)
     if stage is not None:
         query = query.where(exists().where(Promotion.model_id == Model.id, Promotion.stage == stage))
-    return paginate(session, query, Model.published_at, Model.id, limit=limit, cursor=cursor)
+    return paginate(
+        session,
+        query,
+        Model.published_at,
+        Model.id,
+        limit=limit,
+        cursor=cursor,
+        by_text=search.text is not None,
+    )

@@ -64,6 +64,9 @@ def test_models_are_listed_by_verdict_origin_time_and_text(api: TestClient, regi
     assert prefixes(api, q="%") == [b]
     assert prefixes(api, q=a[2:9]) == [a]
     assert prefixes(api, q="main", verdict="failed") == []
+    umlaut = registry.model("1.2.0", branch="Größe/ÄPFEL")
+    assert prefixes(api, q="gRÖSSE/") == []
+    assert prefixes(api, q="gRößE/Äpfel") == [umlaut]
     refused = api.get("/models", params={"since": "yesterday"})
     assert refused.status_code == 422
     assert "2026-11-23T10:12:44Z" in refused.text
@@ -150,3 +153,21 @@ def test_pages_have_no_gaps_or_doubles_while_models_are_added(
             insert(registry, number, 3600)
             number += 1
     assert seen == expected
+
+
+def test_pages_of_a_search_hold_every_item_once(api: TestClient, registry: Registry) -> None:
+    """Also together with other filters, and for items that are not next to each other in the whole list."""
+    wanted = []
+    for number in range(4):
+        wanted.append(registry.model(f"1.{number}.0", branch="Feature/x", stages=(DEVELOPMENT,)))
+        registry.model(f"2.{number}.0", branch="main", stages=(DEVELOPMENT,))
+        registry.model(f"3.{number}.0", branch="feature/not-promoted")
+    filters = {"q": "feature", "stage": "development", "limit": "1"}
+    found: list[str] = []
+    page = api.get("/models", params=filters).json()
+    while True:
+        found += [item["prefix"] for item in page["items"]]
+        if page["next"] is None:
+            break
+        page = api.get("/models", params=filters | {"cursor": page["next"]}).json()
+    assert found == wanted[::-1]
