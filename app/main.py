@@ -20,6 +20,7 @@ from app.api.problem_pages import router as problem_pages
 from app.api.stages.kept import KeptAnswers
 from app.db.session import Database
 from app.registry.access.callers import AccessPolicy
+from app.registry.models.kept_results import KeptResults
 from app.registry.models.thresholds import default_thresholds
 from app.settings import Settings
 from app.storage.bucket import Bucket
@@ -94,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.bucket = bucket
     app.state.default_thresholds = default_thresholds(settings)
     app.state.kept = KeptAnswers(database, settings.latest_max_age)
+    app.state.kept_results = KeptResults(bucket)
     app.state.following = Following(database)
     app.state.bucket_probe = BucketProbe(bucket.check)
     errors.install(app)

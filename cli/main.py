@@ -12,6 +12,7 @@ from cli.arguments import ArgumentError, model_prefix, optional, text
 from cli.cancel import cancel_build
 from cli.checkout import THRESHOLDS, Checkout, thresholds_in
 from cli.client import path
+from cli.compare import Comparison, show_comparison
 from cli.follow import build_id_of, follow_to_end
 from cli.output import show_latest, show_promotion, show_stages
 from cli.request import request_build
@@ -254,6 +255,29 @@ def promote(
         with client_of(url, token) as client:
             promotion = read(client.post(where, body), Promotion.of)
         show_promotion(console, promotion)
+
+
+@app.command(epilog=EXITS)
+def compare(
+    prefix: Annotated[str, typer.Argument(help="The model, such as 0.0.2-aff1242.")],
+    other: Annotated[str, typer.Argument(help="The model to compare it with.")],
+    benchmark: Annotated[str | None, typer.Option(help="Only this benchmark.")] = None,
+    limit: Annotated[int, typer.Option(min=0, max=200, help="So many descriptions in each list.")] = 5,
+    url: Url = None,
+    token: Token = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")] = False,
+) -> None:
+    """Show the figures of two models, and which descriptions the first one answers better and worse."""
+    with exit_statuses():
+        where = path("models", model_prefix(prefix), "compare", model_prefix(other, "The other prefix"))
+        with client_of(url, token) as client:
+            answer = client.get(where, benchmark=optional(benchmark, "--benchmark"), limit=str(limit))
+        found = read(answer, Comparison.of)
+        if as_json:
+            typer.echo(json.dumps(answer, indent=2))
+        else:
+            show_comparison(console, found)
 
 
 @app.command(epilog=EXITS)

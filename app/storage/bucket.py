@@ -204,12 +204,15 @@ class Bucket:
         with to.open("wb") as file:
             return self._read(key, file)
 
-    def open(self, found: ObjectInfo) -> IO[bytes]:
+    def open(self, found: ObjectInfo, *, patient: bool = True) -> IO[bytes]:
         """A seekable file over the object that `head` found. Only the bytes that are read are fetched.
+
+        Without patience, each fetch is one try of a few seconds.
 
         Reading raises CloudError, and PreconditionFailed if the object has changed.
         """
-        return io.BufferedReader(_Ranged(self._client, self.name, found), _RANGE)
+        client = self._client if patient else self._probe
+        return io.BufferedReader(_Ranged(client, self.name, found), _RANGE)
 
     def digest(self, key: str) -> FileDigest:
         """Read the whole object and compute its digest. Raises CloudNotFound."""

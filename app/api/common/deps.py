@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
 from app.api.common.admission import Admission
@@ -153,14 +154,17 @@ PageCursor = Annotated[Cursor | None, Depends(_cursor)]
 Limit = Annotated[int, Query(ge=1, le=200, description="At most this many items on a page.")]
 
 
+# Only for readers: what does not match gets an answer of the registry's own, which says why.
+_PREFIX_PATTERN: dict[str, JsonValue] = {"pattern": r"^[0-9A-Za-z.-]+-[0-9a-f]{7}$"}
+
+
 async def _prefix(
     prefix: Annotated[
         str,
         Path(
             description="The model's prefix: its version and the first 7 digits of its commit.",
             examples=["0.0.2-aff1242"],
-            # Only for readers: what does not match gets an answer of the registry's own, which says why.
-            json_schema_extra={"pattern": r"^[0-9A-Za-z.-]+-[0-9a-f]{7}$"},
+            json_schema_extra=_PREFIX_PATTERN,
         ),
     ],
 ) -> str:
@@ -168,3 +172,19 @@ async def _prefix(
 
 
 PrefixPath = Annotated[str, Depends(_prefix)]
+
+
+async def _other_prefix(
+    other: Annotated[
+        str,
+        Path(
+            description="The prefix of the model to compare with.",
+            examples=["0.0.1-11ce0f5"],
+            json_schema_extra=_PREFIX_PATTERN,
+        ),
+    ],
+) -> str:
+    return str(Prefix.parse(other))
+
+
+OtherPrefixPath = Annotated[str, Depends(_other_prefix)]

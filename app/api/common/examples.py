@@ -174,6 +174,53 @@ MODEL: dict[str, Any] = {
     "promotions": [PROMOTION],
 }
 
+_TROUSERS: dict[str, Any] = {"description": "mens cotton trousers", "codes": ["620342"]}
+
+BENCHMARKS: dict[str, Any] = {
+    "prefix": PREFIX,
+    "benchmarks": [
+        {
+            "name": "everyday",
+            "measurement": 2,
+            "figures": {"count": 200, "top_1": 0.62, "top_5": 0.83, "no_result": 0.05},
+            "chapters": [{"chapter": "62", "count": 14, "top_1": 0.5, "top_5": 0.857143, "no_result": 0.0}],
+            "wrong": 76,
+            "worst": [
+                _TROUSERS | {"place": None, "predictions": [{"code": "620343", "score": 0.912}]},
+            ],
+        }
+    ],
+    "problem": None,
+}
+
+COMPARISON: dict[str, Any] = {
+    "prefix": PREFIX,
+    "other": "0.0.1-11ce0f5",
+    "benchmarks": [
+        {
+            "benchmark": "everyday",
+            "other_benchmark": "everyday",
+            "comparable": True,
+            "figures": [{"figure": "top_1", "this": 0.62, "other": 0.585, "difference": 0.035}],
+            "compared": 200,
+            "better": {
+                "total": 1,
+                "first": [
+                    _TROUSERS
+                    | {
+                        "place": 1,
+                        "other_place": 3,
+                        "first": {"code": "620342", "score": 0.853},
+                        "other_first": {"code": "620343", "score": 0.412},
+                    }
+                ],
+            },
+            "worse": {"total": 0, "first": []},
+        }
+    ],
+    "problems": [],
+}
+
 LATEST: dict[str, Any] = {
     "prefix": PREFIX,
     "version": "0.0.2",

@@ -1,5 +1,5 @@
 """Models: what was published, and its files."""
 
-from app.api.models import reading, validation
+from app.api.models import benchmarks, reading, validation
 
-ROUTERS = (reading.router, validation.router)
+ROUTERS = (reading.router, validation.router, benchmarks.router)

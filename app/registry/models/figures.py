@@ -67,13 +67,13 @@ def of_result(result: ResultFile) -> tuple[str, dict[str, float]] | None:
     if result.form is Form.TEAMS_FIGURES:
         figures, name = _of_team(content), result.benchmark
     else:
-        figures, name = _numbers(content.get("metrics")), str(content.get("benchmark"))
+        figures, name = numbers(content.get("metrics")), str(content.get("benchmark"))
     return (name, figures) if figures else None
 
 
 def _of_team(content: dict[str, Any]) -> dict[str, float]:
     """The team's percentages as shares. An answer counts when there is any."""
-    found = _numbers(content)
+    found = numbers(content)
     shares = {"top_1": "result1Percent", "top_5": "inTop5Percent"}
     figures = {ours: found[theirs] / 100 for ours, theirs in shares.items() if theirs in found}
     if "answeredPercent" in found:
@@ -103,7 +103,8 @@ def number(value: object) -> float | None:
         return None
 
 
-def _numbers(content: object) -> dict[str, float]:
+def numbers(content: object) -> dict[str, float]:
+    """The finite numbers of an object by their names."""
     if not isinstance(content, dict):
         return {}
     found = {str(name): number(value) for name, value in content.items()}

@@ -45,6 +45,11 @@ class Answer:
         places = (place for place, found in enumerate(self.predictions, 1) if found.code in self.codes)
         return next(places, None)
 
+    @property
+    def place(self) -> int | None:
+        """As `rank`, and 1 for a refusal that is right."""
+        return self.rank if self.codes or self.predictions else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Results:

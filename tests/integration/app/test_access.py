@@ -107,7 +107,7 @@ def reads(registry: Registry) -> list[str]:
         " VALUES (:id, 'import', '{}', 'somebody', 'token')",
         id=build,
     )
-    places = {"id": build, "prefix": prefix, "stage": "development", "name": "model.zip"}
+    places = {"id": build, "prefix": prefix, "other": prefix, "stage": "development", "name": "model.zip"}
     found = [path.format(**places) for _, path in operations(writing=False)]
     assert len(found) >= 9
     return [path for path in found if path not in (*PUBLIC, *FOR_ADMINS)]

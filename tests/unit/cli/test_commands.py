@@ -725,3 +725,55 @@ def test_a_token_is_revoked_by_its_id_or_its_name(api: Api) -> None:
     assert dict(asked.url.params) == {"limit": "200", "state": "active", "name": "deploy"}
     api.answer("GET /tokens", {"items": [], "next": None})
     assert run("token", "revoke", "nobody").exit_code == 3
+
+
+COMPARED = {
+    "prefix": "0.0.2-aaaaaaa",
+    "other": "0.0.1-bbbbbbb",
+    "benchmarks": [
+        {
+            "benchmark": f"everyday{NASTY}",
+            "other_benchmark": "everyday",
+            "comparable": False,
+            "figures": [
+                {"figure": "top_1", "this": 0.62, "other": 0.585, "difference": 0.035},
+                {"figure": "count", "this": 200, "other": None, "difference": None},
+            ],
+            "compared": 200,
+            "better": {
+                "total": 7,
+                "first": [
+                    {"description": f"slacks{NASTY}", "codes": ["620342"], "place": 1, "other_place": None},
+                    {"description": "goods", "codes": [], "place": 1, "other_place": None},
+                ],
+            },
+            "worse": {"total": 0, "first": []},
+        }
+    ],
+    "problems": ["0.0.1-bbbbbbb has no answers."],
+}
+
+
+def test_two_models_are_compared_in_a_table_and_by_their_descriptions(api: Api) -> None:
+    api.answer("GET /models/0.0.2-aaaaaaa/compare/0.0.1-bbbbbbb", COMPARED)
+    done = CliRunner().invoke(
+        main.app,
+        ["compare", "0.0.2-aaaaaaa", "0.0.1-bbbbbbb", "--benchmark", "everyday"],
+        env={"COLUMNS": "200"},
+    )
+    assert done.exit_code == 0, done.output
+    assert dict(api.requests[-1].url.params) == {"benchmark": "everyday", "limit": "5"}
+    assert "62.0%" in done.output
+    assert "+3.5 points" in done.output
+    assert "of 200 descriptions, 0.0.2-aaaaaaa answers 7 better and 0 worse" in done.output
+    assert "better  – → 1  620342  slacks[/x]" in done.output
+    assert "better  – → 1  no answer  goods" in done.output
+    assert "cannot be compared" in done.output
+    assert "0.0.1-bbbbbbb has no answers." in done.output
+    assert "\x1b" not in done.output
+
+
+def test_a_comparison_of_what_is_not_a_prefix_is_not_asked_for(api: Api) -> None:
+    done = CliRunner().invoke(main.app, ["compare", "0.0.2-aaaaaaa", "production"])
+    assert done.exit_code == 2
+    assert api.requests == []
