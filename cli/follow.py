@@ -110,15 +110,15 @@ def show_model(client: RegistryClient, prefix: str, console: Console) -> None:
         return
     show_metrics(console, model.metrics)
     verdict = f". Verdict: {plain(model.verdict)} ({plain(model.verdict_reason)})"
-    console.print(Text.assemble("Published ", (plain(prefix), "bold"), verdict))
+    console.print(Text.assemble("Published ", (plain(prefix), "bold"), verdict), soft_wrap=True)
 
 
 def show_failure(client: RegistryClient, build: Build, console: Console, *, log_tail: bool = True) -> None:
     """Why a build failed and, unless its log was shown already, the end of its log."""
     failure = build.failure
     what = f"Build {plain(build.id)} of {plain(build.prefix)} failed in {plain(failure.get('step'))}"
-    console.print(Text.assemble((what, "red"), f" ({plain(failure.get('code'))})"))
-    console.print(Text(lines(failure.get("message", ""))))
+    console.print(Text.assemble((what, "red"), f" ({plain(failure.get('code'))})"), soft_wrap=True)
+    console.print(Text(lines(failure.get("message", ""))), soft_wrap=True)
     if log_tail:
         _show_end_of_log(client, build, console)
     if build.retry_with is not None:
@@ -143,6 +143,6 @@ def _show_end_of_log(client: RegistryClient, build: Build, console: Console) -> 
         console.print(Text(f"Its log cannot be shown. {plain(exc)}"))
         return
     where = f"The last lines of its log (GET /builds/{plain(build.id)}/log has all of it):"
-    console.print(Text(where, "dim"))
+    console.print(Text(where, "dim"), soft_wrap=True)
     for line in log[-_LOG_TAIL:]:
         console.print(Text(f"  {plain(line)}"), soft_wrap=True)

@@ -84,7 +84,7 @@ class Stack:
             ],
         )
         self._await_http("simcloud", f"http://127.0.0.1:{simcloud_port}/_simcloud/health")
-        self._say("simulated AWS", began)
+        self._say(f"simulated AWS at http://127.0.0.1:{simcloud_port}", began)
 
         began = time.monotonic()
         database = Database(database_url)

@@ -112,7 +112,7 @@ class Workbench:
         _log.info("build_id=%s step=%s %s", self.lease.build_id, self._step, line)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with self.transaction() as session:
-            log.append(session, self.lease, f"{stamp} [{self._step}] {line}\n")
+            log.append(session, self.lease, f"{stamp} [{self._step or 'build'}] {line}\n")
 
     def append_log(self, text: str, checkpoint: BaseModel) -> None:
         """Add text of the running job to the log, and store how far the job's log has been read."""
