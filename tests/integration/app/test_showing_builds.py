@@ -25,6 +25,8 @@ HIDDEN = {
     # The configuration is long, and is published with the model.
     StepName.TRAIN: {"log_bytes", "snapshots", "config"},
     StepName.BENCHMARK: {"log_bytes", "snapshots", "config"},
+    # It is published with the model, as check_result.json.
+    StepName.VALIDATE: {"report"},
 }
 
 
