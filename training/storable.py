@@ -39,7 +39,7 @@ def without_secrets(text: str) -> str:
 
 
 def storable(value: Any) -> Any:
-    """JSON without NaN, infinity and unprintable text. Numbers that are not finite are left out."""
+    """JSON without NaN, infinity and unprintable text. Numbers that are not finite are left out, or null."""
     match value:
         case str():
             return one_line(value, LONGEST_MESSAGE)
@@ -50,7 +50,7 @@ def storable(value: Any) -> Any:
         case list() | tuple():
             return [None if _is_infinite(item) else storable(item) for item in value]
         case _:
-            return value
+            return None if _is_infinite(value) else value
 
 
 def _is_infinite(value: object) -> bool:

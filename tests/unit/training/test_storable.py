@@ -44,6 +44,7 @@ def test_plain_text_is_not_changed() -> None:
 def test_numbers_that_are_not_finite_are_left_out() -> None:
     value = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf, "e": 0}}
     assert storable(value) == {"b": [None, 1.5], "c": {"e": 0}}
+    assert storable(math.nan) is None
 
 
 @pytest.mark.parametrize(
