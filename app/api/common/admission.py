@@ -84,11 +84,12 @@ class Admission:
         self._forgotten_at = time.monotonic()
 
     async def close(self) -> None:
+        """Let the threads end, so that they give their connections back, unless the database hangs."""
         running = [task for task in (self._asking, self._noting) if task is not None]
-        for task in running:
-            task.cancel()
         if running:
-            await asyncio.wait(running)
+            _, hanging = await asyncio.wait(running, timeout=_PATIENCE_S)
+            for task in hanging:
+                task.cancel()
 
     async def _find(self, secret: str) -> tuple[Caller | None, str | None]:
         """The caller that the token belongs to; or None, and why a token that exists does not count."""
