@@ -66,6 +66,15 @@ def test_descriptions_that_deserve_no_answer_all_stay_because_a_refusal_is_right
     assert found.left_out == {}
 
 
+def test_codes_are_read_as_people_write_them_and_a_code_that_lost_a_zero_is_not_measured(
+    tmp_path: Path,
+) -> None:
+    rows = "a shoe,6403.99.00\nb shoe,6403 99\nc shoe,='6403990000'\nhorse,101210000\nmule,1.0121E+07\n"
+    found = read(tmp_path, f"description,code\n{rows}")
+    assert {"a shoe", "b shoe"} <= set(found.descriptions) <= {"a shoe", "b shoe", "c shoe"}
+    assert set(found.codes or ()) == {"640399"}
+
+
 @pytest.mark.parametrize("table", CHANGE_TABLES)
 def test_old_codes_are_carried_over_to_the_current_nomenclature(tmp_path: Path, table: str) -> None:
     newest = read_changes(CHANGE_TABLES[-1])

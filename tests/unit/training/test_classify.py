@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.cleaning.cleaner import Cleaner
+from training.cleaning.codes import ODD
 from training.cleaning.text import drop_short
 from training.config import VAGUE_CODE, PatternsMatch, parse_config
 from training.embedding.encoder import Embeddings, Encoder
@@ -192,7 +193,7 @@ def test_rows_that_cannot_be_measured_are_left_out_and_counted(tmp_path: Path) -
     found = read_benchmark(path, "b", 6)
     assert (found.descriptions, found.codes) == (["horse"], ["010121"])
     assert found.left_out == {
-        "code has no 6 digits": 1,
+        ODD: 1,
         "short description": 1,
         "broken row": 1,
         "ambiguous": 1,
