@@ -144,6 +144,10 @@ def test_training_writes_a_model_a_result_and_progress(build: Path) -> None:
     assert trained["files"]["model.zip"]["size_bytes"] == model.stat().st_size
     assert {one["kind"] for one in trained["inputs"]} == {"transformer", "python_environment"}
     assert trained["counts"]["classes"] == 7
+    # The registry compares these with those of the model before.
+    assert trained["counts"]["pairs"] > 7
+    assert all(rows > 0 for rows in trained["counts"]["sources"].values())
+    assert len(trained["counts"]["sources"]) > 0
     assert trained["counts"]["dropped_rows"] == 1
     assert set(trained["metrics"]) == {"loss", "accuracy"}
     # Every value that was used, so that the registry can publish them.
