@@ -1,6 +1,7 @@
-# The registry's image, and an image of the simulated AWS.
+# The registry's images, and an image of the simulated AWS.
 #
-#   docker build -t tariff-registry .                              API, worker or migrations, by its command
+#   docker build -t tariff-registry .                              API or migrations, by its command
+#   docker build -t tariff-registry-worker --target worker .       the worker
 #   docker build -t tariff-registry-simcloud --target simcloud .   the simulated AWS with the training pipeline
 #
 # Both have the layout of a checkout in /srv/registry, because the migrations are found beside the code.
@@ -40,6 +41,15 @@ EXPOSE 5555
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=10 \
     CMD ["python", "-c", "import socket; socket.create_connection(('127.0.0.1', 5555), 2)"]
 CMD ["python", "-m", "local.simcloud", "--host", "0.0.0.0", "--port", "5555", "--ssh-port", "2222", "--state", "/state", "--repository", "/repository"]
+
+FROM service-dependencies AS worker-dependencies
+RUN pip install -c constraints.txt ".[service,worker]"
+
+FROM worker-dependencies AS worker
+COPY . .
+RUN pip install --no-deps -e .
+USER 10001
+CMD ["tariff-registry", "worker"]
 
 FROM service-dependencies AS service
 COPY . .

@@ -46,11 +46,11 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/.local: pyproject.toml constraints.txt $(VENV)/.torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,training,local]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,worker,training,local]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,training,local,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,worker,training,local,dev]'
 	@touch $@ $(VENV)/.local
 
 # Run this after a change of pyproject.toml, in an environment that has the versions to pin.

@@ -149,6 +149,15 @@ class Settings(BaseSettings):
         "This must be longer than the deadlines of all steps that use the instance together; they include "
         "a day in which the bucket cannot be reached",
     )
+    signing_key: SecretStr | None = Field(
+        default=None,
+        description="the private key that the worker signs models with: ECDSA on the curve P-256, in PEM",
+    )
+    signing_key_secret: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the Secrets Manager secret that holds this key, instead of `REGISTRY_SIGNING_KEY`",
+    )
     code_repository: str | None = Field(
         default=None,
         description="a git checkout on the worker's machine from which it sends the code; "
@@ -234,6 +243,9 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.lease < timedelta(seconds=1):
             msg = "REGISTRY_LEASE must be at least one second"
+            raise ValueError(msg)
+        if self.signing_key is not None and self.signing_key_secret is not None:
+            msg = "REGISTRY_SIGNING_KEY and REGISTRY_SIGNING_KEY_SECRET both name a key. Set one of them"
             raise ValueError(msg)
         if self.stalled_after <= self.heartbeat:
             msg = "REGISTRY_STALLED_AFTER must be longer than REGISTRY_HEARTBEAT, best three times as long"

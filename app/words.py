@@ -459,6 +459,13 @@ class FailureCode(StrEnum):
         "Post the build again.",
     )
 
+    # Signing
+    NO_SIGNING_KEY = (
+        "no_signing_key", False, Responsible.OPERATOR,
+        "The setting or the secret with the key that models are signed with does not hold such a key.",
+        "Correct REGISTRY_SIGNING_KEY or the secret that REGISTRY_SIGNING_KEY_SECRET names.",
+    )
+
     # The job on the instance
     KILLED = (
         "killed", False, Responsible.TRAINING,

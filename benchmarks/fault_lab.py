@@ -36,6 +36,7 @@ from app.db.session import Database
 from app.registry.builds import requests, retries
 from app.registry.builds.requests import BuildRequest
 from app.words import Actor, StepName
+from local import signing
 from local.fake_training import Control, Repository
 from local.postgres import EmbeddedPostgres
 from local.simcloud.ec2 import SimulatedInstance
@@ -101,6 +102,10 @@ class StepFault(Fault):
         return self.match in call.request and self.step in self.running()
 
 
+# All workers of a scene must have the same.
+_SIGNING_KEY = signing.new_key()
+
+
 def service_environment(cloud: SimCloud, database: Database, repository: Path) -> dict[str, str]:
     """What the service's processes need to know. Nothing of the caller's own AWS account is in it."""
     return {
@@ -111,6 +116,7 @@ def service_environment(cloud: SimCloud, database: Database, repository: Path) -
         "DATABASE_URL": database.conninfo,
         "REGISTRY_SSH_PORT": str(cloud.ssh_port),
         "REGISTRY_CODE_REPOSITORY": str(repository),
+        "REGISTRY_SIGNING_KEY": _SIGNING_KEY,
     }
 
 

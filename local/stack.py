@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from app.db import migrate
 from app.db.session import Database
-from local import guard
+from local import guard, signing
 from local.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +96,12 @@ class Stack:
         port = self._port if port_is_free(self._port) else free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._spawn("api", ["-m", "app", "api", "--port", str(port)])
-        self._spawn("worker", ["-m", "worker"])
+        # Only the worker signs, so only it gets the private key.
+        self._spawn(
+            "worker",
+            ["-m", "worker"],
+            {"REGISTRY_SIGNING_KEY": signing.kept_key(self.state / "signing-key.pem")},
+        )
         self._await_http("api", f"{self.url}/readyz")
         self._say(f"API at {self.url}, and a worker", began)
 
@@ -122,12 +127,12 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def _spawn(self, name: str, arguments: list[str]) -> None:
+    def _spawn(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> None:
         with self._log(name).open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env=self.environment,
+                env={**self.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -306,6 +306,11 @@ class Model(Base):
     verdict_changed_by: Mapped[str | None]
     verdict_changed_by_kind: Mapped[str | None]
     published_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    # The key of the signature that is among the artifacts, and when it was made. Null for an unsigned model.
+    signed_with: Mapped[str | None] = mapped_column(
+        ForeignKey("signing_keys.fingerprint", ondelete="RESTRICT")
+    )
+    signed_at: Mapped[datetime | None]
 
     artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise", order_by="Artifact.name")
     promotions: Mapped[list["Promotion"]] = relationship(
@@ -320,6 +325,7 @@ class Model(Base):
             "num_nonnulls(verdict_changed_at, verdict_changed_by, verdict_changed_by_kind) IN (0, 3)",
             name="verdict_change_whole",
         ),
+        CheckConstraint("num_nonnulls(signed_with, signed_at) IN (0, 2)", name="signed_whole"),
         UniqueConstraint("id", "version"),
         # Beside the order of the list, what a search for a text looks at.
         Index(
@@ -333,6 +339,20 @@ class Model(Base):
         Index("ix_models_version_published", "version", text("published_at DESC"), text("id DESC")),
         Index("ix_models_branch_published", "branch", text("published_at DESC"), text("id DESC")),
     )
+
+
+class SigningKey(Base):
+    """The public half of a key that models were signed with. The private half is never stored."""
+
+    __tablename__ = "signing_keys"
+
+    # The sha256 of the public key, by which a signature names its key.
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    # In PEM.
+    public_key: Mapped[str]
+    first_used_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (CheckConstraint("fingerprint ~ '^[0-9a-f]{64}$'", name="fingerprint"),)
 
 
 class Artifact(Base):

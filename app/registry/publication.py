@@ -10,7 +10,9 @@ from app.registry import mirror
 from app.registry.builds import events
 from app.registry.builds.lease import Lease, fence
 from app.registry.errors import GateRefused
+from app.registry.models import signatures
 from app.registry.models.catalogue import ArtifactRef
+from app.registry.models.signatures import PublicKey
 from app.registry.stages import promotions
 from app.registry.stages.promotions import PromotionRequest
 from app.storage.keys import CONTENT_TYPES, verdict_key
@@ -25,6 +27,8 @@ class Publication:
     metrics: dict[str, Any]
     verdict: Verdict
     verdict_reason: str
+    # Of the signature that is among the artifacts. None for an unsigned model.
+    signed_with: PublicKey | None = None
 
 
 def publish(session: Session, lease: Lease, publication: Publication) -> None:
@@ -54,6 +58,8 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
         for artifact in publication.artifacts
     )
     session.flush()
+    if publication.signed_with is not None:
+        signatures.record(session, model, publication.signed_with)
     if build.promote_to is not None:
         _promote(session, build, Stage(build.promote_to))
     if publication.verdict.has_marker:

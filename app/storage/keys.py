@@ -25,6 +25,7 @@ BENCHMARK_ZIP = "benchmark_results.zip"
 CHECK_RESULT = "check_result.json"
 PROVENANCE = "provenance.json"
 BUILD_LOG = "build.log.gz"
+SIGNATURE = "model.sig"
 
 CONTENT_TYPES = {
     MODEL_ZIP: "application/zip",
@@ -34,9 +35,10 @@ CONTENT_TYPES = {
     CHECK_RESULT: "application/json",
     PROVENANCE: "application/json",
     BUILD_LOG: "application/gzip",
+    SIGNATURE: "application/vnd.dev.sigstore.bundle.v0.3+json",
 }
 
-# What a build publishes.
+# What a build publishes. The signature is there only if a key is configured.
 PUBLISHED = tuple(CONTENT_TYPES)
 
 # The names of the empty objects that tell existing tools a fact about a prefix.

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app.db.session import Database
+from local import signing
 from local.simcloud.server import SimCloud
 from local.simcloud.settings import Settings as CloudSettings
 from local.stack import free_port
@@ -58,6 +59,7 @@ def running_service(
         "REGISTRY_STALLED_AFTER": "PT3S",
         "REGISTRY_UPKEEP_EVERY_S": "1",
         "REGISTRY_ORPHAN_GRACE": "PT0S",
+        "REGISTRY_SIGNING_KEY": signing.new_key(),
     }
     folder = tmp_path_factory.mktemp("service")
     service = Service(f"http://127.0.0.1:{port}", running_cloud, database, environment, folder)

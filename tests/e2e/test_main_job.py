@@ -48,6 +48,7 @@ def test_ci_builds_a_commit_and_the_deploy_job_deploys_it(service: Service, head
         "check_result.json",
         "provenance.json",
         "build.log.gz",
+        "model.sig",
     }
     files = {}
     for name, artifact in latest["artifacts"].items():

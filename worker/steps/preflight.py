@@ -15,6 +15,7 @@ from app.registry.takeovers import Ancestor
 from app.storage import keys
 from app.storage.bucket import Bucket
 from app.words import FailureCode, StepName
+from worker.documents.key import signing_key
 from worker.errors import StepFailed
 from worker.machine.git import LocalGit
 from worker.steps import takeover
@@ -38,6 +39,8 @@ class NeedsModel(Step[Needed]):
 
     def act(self, build: BuildView, work: Workbench) -> Needed:
         _refuse_foreign_objects(build, work)
+        # Read only to find out now if it is not there, and not once the model has been trained.
+        signing_key(work.settings, work.clouds.home)
         earlier: list[Ancestor] = []
         if build.retry_of is not None:
             with work.transaction() as session:

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +17,13 @@ from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
 from app.registry.models.catalogue import ArtifactRef
 from app.registry.models.report import Report
+from app.registry.models.signatures import PublicKey
 from app.registry.publication import Publication, publish
 from app.storage import keys
 from app.storage.bucket import digest_of
 from app.words import FailureCode, StepName, Verdict
+from worker.documents.key import signing_key
+from worker.documents.signature import sign
 from worker.errors import StepFailed
 from worker.retry import Patience
 from worker.steps.collect import Collect, CollectedFile, keep_unpublished
@@ -35,17 +38,26 @@ from worker.workbench import Workbench
 _LOG_BLOCK = 4 << 20
 
 
+class SignedWith(Output):
+    """The public half of the key that the model was signed with."""
+
+    fingerprint: str
+    public_key: str
+
+
 class Published(Output):
     artifacts: dict[str, FileRef]
     metrics: dict[str, Any]
     verdict: Verdict
     verdict_reason: str
+    signed_with: SignedWith | None = None
 
 
 class Frozen(Output):
     """The model's files. They are made once, and every worker that publishes copies exactly these bytes."""
 
     files: dict[str, CollectedFile]
+    signed_with: SignedWith | None = None
 
 
 class Publish(Step[Published]):
@@ -64,7 +76,8 @@ class Publish(Step[Published]):
 
     def act(self, build: BuildView, work: Workbench) -> Published:
         verdict = output_of(build, Validate)
-        files = self._freeze(build, work).files
+        frozen = self._freeze(build, work)
+        files = frozen.files
         for name, file in files.items():
             work.check()
             self._put(build, work, name, file)
@@ -75,6 +88,7 @@ class Publish(Step[Published]):
             metrics=output_of(build, Benchmark).metrics,
             verdict=verdict.verdict,
             verdict_reason=verdict.reason,
+            signed_with=frozen.signed_with,
         )
 
     def apply(self, session: Session, lease: Lease, output: Published) -> None:
@@ -83,10 +97,17 @@ class Publish(Step[Published]):
             ArtifactRef(name, keys.artifact_key(prefix, name), file.sha256, file.size_bytes)
             for name, file in output.artifacts.items()
         )
+        signed = output.signed_with
         publish(
             session,
             lease,
-            Publication(artifacts, output.metrics, output.verdict, output.verdict_reason),
+            Publication(
+                artifacts,
+                output.metrics,
+                output.verdict,
+                output.verdict_reason,
+                None if signed is None else PublicKey(signed.fingerprint, signed.public_key),
+            ),
         )
         super().apply(session, lease, output)
 
@@ -110,18 +131,25 @@ class Publish(Step[Published]):
             stored = steps.view(session, build.lease).checkpoints.get(self.name)
         if stored is not None:
             return Frozen.model_validate(stored)
+        # Without the key, nothing is made that would be made again.
+        key = signing_key(work.settings, work.clouds.home)
         files, report = dict(output_of(build, Collect).files), report_of(build, work)
-        made = {name: file.sha256 for name, file in files.items()}
+        made = _digests(files)
         for local in (
             self._write_config(build, work),
             *self._write_report(report, work),
             self._write_log(build, work),
             self._write_provenance(build, work, made),
         ):
-            content = digest_of(local)
-            key = keep_unpublished(build, work, local.name, local, content)
-            files[local.name] = CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
-        frozen = Frozen(files=files)
+            files[local.name] = _keep(build, work, local)
+        signed_with = None
+        if key is not None:
+            # Last, because it signs all the others. The markers are not signed: they change.
+            local = work.scratch / keys.SIGNATURE
+            sign(build.prefix, _digests(files), key, local)
+            files[local.name] = _keep(build, work, local)
+            signed_with = SignedWith(fingerprint=key.fingerprint, public_key=key.public_key)
+        frozen = Frozen(files=files, signed_with=signed_with)
         with work.transaction() as session:
             steps.checkpoint(session, build.lease, self.name, frozen.model_dump(mode="json"))
             # Of the same try as the file, so that the API and the file say the same.
@@ -190,3 +218,13 @@ class Publish(Step[Published]):
         if there is None or (there.sha256, there.size_bytes) != (file.sha256, file.size_bytes):
             code = FailureCode.PREFIX_TAKEN
             raise StepFailed(code, f"The bucket has another {key}. {code.advice}")
+
+
+def _keep(build: BuildView, work: Workbench, local: Path) -> CollectedFile:
+    content = digest_of(local)
+    key = keep_unpublished(build, work, local.name, local, content)
+    return CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
+
+
+def _digests(files: Mapping[str, CollectedFile]) -> dict[str, str]:
+    return {name: file.sha256 for name, file in files.items()}

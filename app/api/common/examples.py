@@ -1,5 +1,6 @@
 """One build and its model, as the API shows them: the examples of the OpenAPI document."""
 
+from hashlib import sha256
 from typing import Any
 
 from app.words import BuildKind, StepName
@@ -150,6 +151,46 @@ STAGES: dict[str, Any] = {
 }
 ROLLBACK_CREATE: dict[str, Any] = {"expected": PREFIX, "note": "it takes knives for spoons"}
 
+_PUBLIC_KEY = """-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEiHMkzX+7VR0VGd5f1dYhMsDHtUdz
+zejsGVoP2ImAN16JSzD4S9KdkfOhWET3ocB3tkIsqQSMAhxOq9n4k/tRJw==
+-----END PUBLIC KEY-----
+"""
+_FINGERPRINT = sha256(_PUBLIC_KEY.encode()).hexdigest()
+SIGNING_KEY: dict[str, Any] = {
+    "fingerprint": _FINGERPRINT,
+    "public_key": _PUBLIC_KEY,
+    "first_used_at": "2026-11-20T08:12:44.104532Z",
+}
+
+PROVENANCE: dict[str, Any] = {
+    "_type": "https://in-toto.io/Statement/v1",
+    "subject": [{"name": "model.zip", "digest": {"sha256": _DIGEST}}],
+    "predicateType": "https://slsa.dev/provenance/v1",
+    "predicate": {
+        "buildDefinition": {
+            "buildType": "urn:tariff-model-registry:build:v1",
+            "externalParameters": {"prefix": PREFIX, "sha": SHA, "branch": "feature/more-data"},
+            "resolvedDependencies": [
+                {
+                    "name": "raw_source_data.zip",
+                    "annotations": {"kind": "raw_data"},
+                    "uri": f"s3://tariff-models/inputs/sha256/{_DIGEST}",
+                    "digest": {"sha256": _DIGEST},
+                }
+            ],
+        },
+        "runDetails": {
+            "builder": {"id": "urn:tariff-model-registry:worker"},
+            "metadata": {
+                "invocationId": _BUILD_ID,
+                "startedOn": "2026-11-23T09:00:01.902144Z",
+                "finishedOn": "2026-11-23T10:00:41.120031Z",
+            },
+        },
+    },
+}
+
 MODEL: dict[str, Any] = {
     "prefix": PREFIX,
     "version": "0.0.2",
@@ -161,6 +202,7 @@ MODEL: dict[str, Any] = {
     "metrics": METRICS,
     "verdict": "passed",
     "verdict_reason": "no figure got too much worse, of 1 compared with 0.0.1-11ce0f5 in production",
+    "signature": {"key": _FINGERPRINT, "signed_at": "2026-11-23T10:01:09.551310Z"},
     "stages": ["development"],
     "artifacts": [
         {

@@ -46,6 +46,13 @@ class ArtifactOut(BaseModel):
     )
 
 
+class SignatureOut(BaseModel):
+    """The signature over the model's files. `model.sig` has it."""
+
+    key: str = Field(description="The fingerprint of the key; GET /signing-keys has its public half.")
+    signed_at: datetime
+
+
 class ModelOut(BaseModel):
     """The model of a prefix: a build published it, or an import found it in the bucket."""
 
@@ -67,6 +74,9 @@ class ModelOut(BaseModel):
         description="The verdict of the validation. `unknown` for a model that was imported without one."
     )
     verdict_reason: ShownMessage
+    signature: SignatureOut | None = Field(
+        description="Null for a model that is not signed. The signature is not verified by this call."
+    )
     stages: list[ShownStage] = Field(description="Every stage that the model was ever promoted to.")
     artifacts: list[ArtifactOut]
     promotions: list[PromotionOut]
@@ -85,6 +95,7 @@ class ModelOut(BaseModel):
             metrics=model.metrics,
             verdict=model.verdict,
             verdict_reason=model.verdict_reason,
+            signature=_signature(model),
             stages=sorted(been_in, key=_order),
             artifacts=[
                 ArtifactOut(
@@ -98,6 +109,12 @@ class ModelOut(BaseModel):
             ],
             promotions=[PromotionOut.of(promotion, model.prefix) for promotion in model.promotions],
         )
+
+
+def _signature(model: Model) -> SignatureOut | None:
+    if model.signed_with is None or model.signed_at is None:
+        return None
+    return SignatureOut(key=model.signed_with, signed_at=model.signed_at)
 
 
 class ModelPage(BaseModel):

@@ -99,7 +99,8 @@ def operations(*, writing: bool) -> list[tuple[str, str]]:
 
 def reads(registry: Registry) -> list[str]:
     """An address of every call that only reads, with something to read behind it."""
-    prefix = registry.model(stages=(Stage.DEVELOPMENT,))
+    prefix = registry.publish(registry.queue("1.0.0"), model_zip=8, provenance_json=8)
+    registry.promote(prefix, Stage.DEVELOPMENT)
     build = registry.values("SELECT id FROM builds")[0]
     # The run has the build's id, because both have a place of the same name.
     registry.execute(

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.db.session import Database
@@ -22,6 +23,7 @@ from app.registry.builds.steps import BuildView
 from app.settings import Settings
 from app.storage import keys
 from app.words import BuildKind, StepName
+from local import signing
 from local.simcloud.server import SimCloud
 from worker.clouds import Clouds
 from worker.flows import FLOWS
@@ -92,6 +94,15 @@ class Flow:
     @property
     def build_id(self) -> UUID:
         return self.lease.build_id
+
+
+SIGNING_KEY = signing.new_key()
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With a key, so that every model that a test publishes is signed."""
+    return settings.model_copy(update={"signing_key": SecretStr(SIGNING_KEY)})
 
 
 @pytest.fixture

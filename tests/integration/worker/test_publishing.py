@@ -233,7 +233,7 @@ def test_a_build_that_fails_while_it_publishes_leaves_nothing_under_its_prefix(
     trained.do_until(StepName.PUBLISH)
     prefix = prefix_of(trained)
     # The last file that is put meets a stranger's object.
-    last = keys.artifact_key(prefix, keys.PROVENANCE)
+    last = keys.artifact_key(prefix, keys.SIGNATURE)
     overwrite(trained.clouds.bucket, last, b"of somebody else")
     with trained.database.transaction() as session:
         release(session, trained.lease)
