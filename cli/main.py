@@ -9,14 +9,14 @@ import typer
 from cli import tokens
 from cli.answers import Build, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, text
-from cli.cancel import cancel_build
-from cli.checkout import THRESHOLDS, Checkout, thresholds_in
+from cli.builds.cancel import cancel_build
+from cli.builds.checkout import THRESHOLDS, Checkout, thresholds_in
+from cli.builds.follow import build_id_of, follow_to_end
+from cli.builds.request import request_build
+from cli.builds.retry import retry_build
 from cli.client import path
 from cli.compare import Comparison, show_comparison
-from cli.follow import build_id_of, follow_to_end
 from cli.output import show_latest, show_promotion, show_stages
-from cli.request import request_build
-from cli.retry import retry_build
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.answers import Run, read
+from cli.builds.follow import PATIENCE_S
 from cli.client import RegistryClient, path
-from cli.follow import PATIENCE_S
 from cli.output import lines, plain
 
 _POLL_S = 0.5

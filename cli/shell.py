@@ -13,11 +13,11 @@ from rich.text import Text
 
 from cli.answers import ApiError
 from cli.arguments import ArgumentError, registry_token, registry_url
-from cli.checkout import CheckoutError
+from cli.builds.checkout import CheckoutError
+from cli.builds.follow import LostContact
+from cli.builds.request import VersionNotRaised
 from cli.client import RegistryClient
-from cli.follow import LostContact
 from cli.output import lines
-from cli.request import VersionNotRaised
 
 EXITS = (
     "Exit status: 0 when it is done or nothing is needed, 1 when the build or the run failed, 2 when the "

@@ -22,10 +22,10 @@ from app.settings import Settings
 from app.storage import keys
 from app.storage.bucket import Bucket, digest_of
 from cli.answers import ApiError, Latest, read
-from cli.checkout import Checkout, CheckoutError
+from cli.builds.checkout import Checkout, CheckoutError
+from cli.builds.request import request_build
 from cli.client import RegistryClient
 from cli.output import show_latest
-from cli.request import request_build
 from local.demo import inputs
 from local.stack import ROOT, Stack, StackError, default_state
 

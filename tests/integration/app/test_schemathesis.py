@@ -92,7 +92,8 @@ def app(settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch)
     registry.bucket = Bucket.of(settings)
     registry.model("1.0.0", stages=tuple(Stage))
     registry.model("1.1.0", verdict=Verdict.FAILED, stages=(Stage.DEVELOPMENT,))
-    # The model of the document's examples, so that they find something.
+    # The models of the document's examples, so that they find something.
+    registry.publish(registry.queue("0.0.1", sha="11ce0f5".ljust(40, "0")))
     with registry.database.transaction() as session:
         answer = requests.request(session, posted_example())
     assert answer.build is not None

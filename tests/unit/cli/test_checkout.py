@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.checkout import Checkout, CheckoutError, config_at
+from cli.builds.checkout import Checkout, CheckoutError, config_at
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -63,7 +63,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
         RegistryClient, transport=httpx.MockTransport(made.handle), sleep=lambda _: None
     )
     monkeypatch.setattr("cli.shell.RegistryClient", client)
-    monkeypatch.setattr("cli.happenings._POLL_S", 0)
+    monkeypatch.setattr("cli.builds.happenings._POLL_S", 0)
     monkeypatch.setattr("cli.runs._POLL_S", 0)
     return made
 
@@ -440,7 +440,7 @@ def test_an_interrupted_command_does_not_look_like_a_failed_build(
         raise KeyboardInterrupt
 
     queued(api)
-    monkeypatch.setattr("cli.follow.Happenings", interrupted)
+    monkeypatch.setattr("cli.builds.follow.Happenings", interrupted)
     result = run("build")
     assert result.exit_code == 130
     assert "The build 7 goes on. Follow it with `tariff-registry follow 7`, or cancel it" in result.output

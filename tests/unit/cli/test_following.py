@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from cli.answers import Build
+from cli.builds.follow import Interrupted, LostContact, follow, follow_to_end
 from cli.client import RegistryClient
-from cli.follow import Interrupted, LostContact, follow, follow_to_end
 
 Answer = httpx.Response | Exception
 Scripted = Answer | Callable[[httpx.Request], httpx.Response]

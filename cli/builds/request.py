@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.answers import Requested, read
-from cli.checkout import Checkout
+from cli.builds.checkout import Checkout
+from cli.builds.follow import follow_to_end, show_model
 from cli.client import RegistryClient
-from cli.follow import follow_to_end, show_model
 from cli.output import plain
 from cli.words import Stage
 

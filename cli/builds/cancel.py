@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.answers import Build, read
+from cli.builds.follow import build_id_of, follow
 from cli.client import RegistryClient, path
-from cli.follow import build_id_of, follow
 from cli.output import plain
 
 

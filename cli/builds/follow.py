@@ -9,9 +9,9 @@ from rich.text import Text
 
 from cli.answers import ApiError, Build, Model, read
 from cli.arguments import ArgumentError, model_prefix, text
+from cli.builds.display import Display
+from cli.builds.happenings import Happenings
 from cli.client import RegistryClient, path
-from cli.display import Display
-from cli.happenings import Happenings
 from cli.output import lines, plain, show_metrics
 
 _LOG_TAIL = 30

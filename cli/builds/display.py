@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cli.answers import ApiError, read
 from cli.answers import Progress as JobProgress
-from cli.happenings import Happening
+from cli.builds.happenings import Happening
 from cli.output import lines, plain
 
 # A line of the log that is longer is shown in pieces.
