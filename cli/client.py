@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -81,6 +82,20 @@ class RegistryClient:
     def text(self, path: str, **params: str | int) -> str:
         return self._send("GET", path, repeatable=True, params=params).text
 
+    def download(self, path: str, to: Path) -> None:
+        """Fetch a file from where the registry says that it is. The token is not sent there."""
+        where = self._send("GET", path, repeatable=True, redirects=True).headers["Location"]
+        try:
+            with httpx.stream("GET", where, timeout=30) as response, to.open("wb") as file:
+                if not response.is_success:
+                    message = f"{to.name} cannot be fetched: {response.status_code} {response.reason_phrase}."
+                    raise ApiError(message, response.status_code)
+                for block in response.iter_bytes():
+                    file.write(block)
+        except httpx.HTTPError as exc:
+            message = f"{to.name} cannot be fetched ({str(exc) or type(exc).__name__}). Try again."
+            raise ApiError(message, passes=True) from exc
+
     def log(self, path: str, offset: int) -> LogPart:
         """What a build's log holds from this byte on, or the first part of it."""
         response = self._send("GET", path, repeatable=True, params={"offset": offset})
@@ -128,7 +143,10 @@ class RegistryClient:
             response = self._send("GET", path, repeatable=True, params={"offset": offset})
         return response.text
 
-    def _send(self, method: str, path: str, *, repeatable: bool, **arguments: Any) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, *, repeatable: bool, redirects: bool = False, **arguments: Any
+    ) -> httpx.Response:
+        """`redirects`: a redirect is the answer, and is not followed."""
         waited_s, attempt = 0.0, 0
         while True:
             retry_after_s, began = None, time.monotonic()
@@ -143,7 +161,7 @@ class RegistryClient:
                 raise ApiError(self._unreachable(exc)) from exc
             else:
                 self._answered = True
-                if response.is_success:
+                if response.is_success or (redirects and response.has_redirect_location):
                     return response
                 error = ApiError(
                     self._explain(response),

@@ -20,6 +20,7 @@ from cli.output import show_latest, show_promotion, show_stages
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
+from cli.verification.command import verify
 from cli.words import Stage
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(tokens.app, name="token")
+app.command(epilog=EXITS)(verify)
 
 BuildArgument = Annotated[
     str, typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build.")

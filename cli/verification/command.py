@@ -1,0 +1,109 @@
+"""The command: gets what it is given to verify, and says which files are wrong."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cli.answers import ApiError, read
+from cli.client import RegistryClient, path
+from cli.output import lines
+from cli.shell import Exit, Token, Url, client_of, console, exit_statuses, fail, say
+from cli.verification.checks import SIGNATURE, LibrariesMissing, check, need_libraries
+
+
+@contextmanager
+def _statuses() -> Iterator[None]:
+    with exit_statuses():
+        try:
+            yield
+        except LibrariesMissing as exc:
+            raise fail(Exit.USAGE, str(exc)) from exc
+
+
+def verify(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A prefix, or a folder with a model's downloaded files.")
+    ],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="The registry's public key, in PEM. Without it, the registry is asked for its keys.",
+        ),
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Verify a model: its signature, the digest of each file, and what its provenance says of them."""
+    with _statuses(), tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        need_libraries()
+        folder, recorded = Path(model), None
+        if not folder.is_dir():
+            with client_of(url, token) as client:
+                recorded = _download(client, model, folder := _made(work / "model"))
+        if key is None:
+            with client_of(url, token) as client:
+                key = _registry_key(client, folder, work)
+            say("The key comes from the registry. Give --key to rely on one that you got in another way.")
+        raise typer.Exit(_tell(console, model, folder, key, recorded))
+
+
+def _tell(
+    out: Console, model: str, folder: Path, key: Path, recorded: Mapping[str, str | None] | None
+) -> int:
+    findings = check(folder, key, recorded)
+    for finding in findings:
+        detail = f" ({finding.detail})" if finding.detail else ""
+        out.print(Text(lines(f"✗ {finding.name} {finding.fault}{detail}"), "red"), soft_wrap=True)
+    if findings:
+        return Exit.FAILED
+    out.print(Text(lines(f"✓ {model}: all files are those that were signed")), soft_wrap=True)
+    return 0
+
+
+def _download(client: RegistryClient, prefix: str, to: Path) -> dict[str, str | None]:
+    """Fetch every file of the model; returns the digests that the registry has recorded."""
+    recorded = read(client.get(path("models", prefix)), _digests)
+    for name in recorded:
+        # A file that is gone is told of as missing, if it was signed.
+        try:
+            client.download(path("models", prefix, "artifacts", name), to / Path(name).name)
+        except ApiError as exc:
+            if exc.passes or exc.status not in (403, 404):
+                raise
+    return recorded
+
+
+def _digests(model: Mapping[str, Any]) -> dict[str, str | None]:
+    return {str(file["name"]): file["sha256"] for file in model["artifacts"]}
+
+
+def _registry_key(client: RegistryClient, folder: Path, work: Path) -> Path:
+    """The registry's key that the signature names, or else its newest. Raises ApiError."""
+    keys = read(client.get(path("signing-keys")), _keys)
+    if not keys:
+        message = "The registry has never signed a model. Give the public key with --key."
+        raise ApiError(message)
+    signature = folder / SIGNATURE
+    text = signature.read_text(errors="replace") if signature.is_file() else ""
+    named = next((pem for fingerprint, pem in keys.items() if fingerprint in text), next(iter(keys.values())))
+    file = work / "registry.pub"
+    file.write_text(named)
+    return file
+
+
+def _keys(document: Mapping[str, Any]) -> dict[str, str]:
+    return {str(key["fingerprint"]): str(key["public_key"]) for key in document["items"]}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
