@@ -3,6 +3,7 @@
 See https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,10 @@ from sqlalchemy.orm import Session
 from app.db.tables import BuildStep
 from app.registry import inputs
 from app.registry.builds import listing
-from app.words import StepName
+from app.words import InputKind, StepName
+
+# How the origin of the code ends.
+_COMMIT = re.compile(r"@([0-9a-f]{40})$")
 
 
 def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict[str, Any]:
@@ -71,9 +75,15 @@ def _config_differs(session: Session, build_id: UUID) -> list[str]:
 
 
 def _dependency(item: inputs.InputRecord) -> dict[str, Any]:
+    """As a ResourceDescriptor. A commit is named by its own digest, as in-toto wants it."""
+    commit = _COMMIT.search(item.origin or "") if item.kind is InputKind.CODE else None
+    digest = {
+        **({"sha256": item.sha256} if item.sha256 else {}),
+        **({"gitCommit": commit[1]} if commit else {}),
+    }
     return {
         "name": item.name,
         "annotations": {"kind": item.kind},
         **({"uri": item.origin} if item.origin else {}),
-        **({"digest": {"sha256": item.sha256}} if item.sha256 else {}),
+        **({"digest": digest} if digest else {}),
     }

@@ -25,6 +25,7 @@ BENCHMARK_ZIP = "benchmark_results.zip"
 CHECK_RESULT = "check_result.json"
 PROVENANCE = "provenance.json"
 BUILD_LOG = "build.log.gz"
+SBOM = "sbom.cdx.json"
 SIGNATURE = "model.sig"
 
 CONTENT_TYPES = {
@@ -35,6 +36,7 @@ CONTENT_TYPES = {
     CHECK_RESULT: "application/json",
     PROVENANCE: "application/json",
     BUILD_LOG: "application/gzip",
+    SBOM: "application/vnd.cyclonedx+json",
     SIGNATURE: "application/vnd.dev.sigstore.bundle.v0.3+json",
 }
 

@@ -49,6 +49,7 @@ def test_ci_builds_a_commit_and_the_deploy_job_deploys_it(service: Service, head
         "provenance.json",
         "build.log.gz",
         "model.sig",
+        "sbom.cdx.json",
     }
     files = {}
     for name, artifact in latest["artifacts"].items():

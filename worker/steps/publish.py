@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.aws import PreconditionFailed
-from app.registry import provenance, takeovers
+from app.registry import inputs, provenance, takeovers
 from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
@@ -23,6 +23,7 @@ from app.storage import keys
 from app.storage.bucket import digest_of
 from app.words import FailureCode, StepName, Verdict
 from worker.documents.key import signing_key
+from worker.documents.sbom import Described, sbom
 from worker.documents.signature import sign
 from worker.errors import StepFailed
 from worker.retry import Patience
@@ -139,7 +140,7 @@ class Publish(Step[Published]):
             self._write_config(build, work),
             *self._write_report(report, work),
             self._write_log(build, work),
-            self._write_provenance(build, work, made),
+            *self._write_documents(build, work, made),
         ):
             files[local.name] = _keep(build, work, local)
         signed_with = None
@@ -158,21 +159,31 @@ class Publish(Step[Published]):
         return frozen
 
     def _write_config(self, build: BuildView, work: Workbench) -> Path:
-        local = work.scratch / keys.SEARCH_CONFIG
-        local.write_text(published_config(build), encoding="utf-8")
-        return local
+        return self._write(work, keys.SEARCH_CONFIG, published_config(build))
 
     def _write_report(self, report: Report | None, work: Workbench) -> Iterator[Path]:
         if report is not None:
-            local = work.scratch / keys.CHECK_RESULT
-            local.write_text(report.to_json(), encoding="utf-8")
-            yield local
+            yield self._write(work, keys.CHECK_RESULT, report.to_json())
 
-    def _write_provenance(self, build: BuildView, work: Workbench, made: dict[str, str]) -> Path:
-        local = work.scratch / keys.PROVENANCE
+    def _write_documents(self, build: BuildView, work: Workbench, made: dict[str, str]) -> Iterator[Path]:
+        """What the model consists of, and what it was made from."""
         with work.transaction() as session:
             statement = provenance.statement(session, build.id, made)
-        local.write_text(json.dumps(statement, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            used = tuple(inputs.of_build(session, build.id))
+        finished = statement["predicate"]["runDetails"]["metadata"].get("finishedOn")
+        described = Described(
+            build.prefix,
+            made[keys.MODEL_ZIP],
+            None if finished is None else datetime.fromisoformat(finished),
+            used,
+            output_of(build, Benchmark).metrics,
+        )
+        yield self._write(work, keys.SBOM, sbom(described))
+        yield self._write(work, keys.PROVENANCE, json.dumps(statement, indent=2, sort_keys=True) + "\n")
+
+    def _write(self, work: Workbench, name: str, content: str) -> Path:
+        local = work.scratch / name
+        local.write_text(content, encoding="utf-8")
         return local
 
     def _write_log(self, build: BuildView, work: Workbench) -> Path:
