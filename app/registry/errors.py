@@ -92,7 +92,7 @@ class RetryRefused(Conflict):
 class GateRefused(Conflict):
     """A promotion gate is closed. Send override with a note that says why."""
 
-    gate: Literal["stage_order", "verdict", "artifacts"]
+    gate: Literal["stage_order", "verdict", "artifacts", "signature"]
     required_stage: Stage | None = None
     artifacts: tuple[str, ...] | None = None
 

@@ -101,7 +101,8 @@ def promote(
 
     Refused while a gate is closed; the answer names the gate. Staging and production take a model that passed
     its validation and was in the stage before; development takes any verdict. The model's files must be in
-    the bucket as they were recorded, which S3 is asked for.
+    the bucket as they were recorded, which S3 is asked for. For production, the signature of a signed model
+    is verified too, and a model that was published since models are signed must have one.
     """
     who.need(Scope.promote(body.stage), *([Scope.OVERRIDE] if body.override else []))
     wanted = PromotionRequest(body.stage, body.note, body.override, body.expected)

@@ -13,11 +13,12 @@ class Findings:
     """What S3 said about the files of a model.
 
     `lacking` names the files that are gone or have other content. `unavailable` is the error with which S3
-    could not answer.
+    could not answer. `signature` is why the signature does not hold, if it was looked at.
     """
 
     lacking: tuple[str, ...] = ()
     unavailable: str | None = None
+    signature: str | None = None
 
     @property
     def whole(self) -> bool:

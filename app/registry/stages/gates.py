@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Model, Promotion
 from app.registry.errors import BucketUnavailable, GateRefused, RegistryError
+from app.registry.models import signatures
 from app.registry.models.catalogue import ArtifactRef
 from app.registry.models.wholeness import Findings
 from app.words import Stage, Verdict
@@ -28,7 +29,24 @@ def closed(session: Session, model: Model, stage: Stage, findings: Findings) -> 
             "only models that passed. Train a better one, or send override with a note that says why."
         )
         yield GateRefused(message, gate="verdict")
+    if stage is Stage.PRODUCTION:
+        yield from _signature(session, model, findings)
     yield from artifacts(model, findings)
+
+
+def _signature(session: Session, model: Model, findings: Findings) -> Iterator[RegistryError]:
+    if signatures.is_owed(session, model):
+        message = (
+            f"{model.prefix} is not signed, although models have been since before it was published. Look "
+            "whether each worker has the key, or send override with a note that says why."
+        )
+        yield GateRefused(message, gate="signature")
+    if findings.signature is not None:
+        message = (
+            f"The signature of {model.prefix} does not hold: {findings.signature}. Find out who has changed "
+            "it, or send override with a note that says why."
+        )
+        yield GateRefused(message, gate="signature")
 
 
 def artifacts(model: Model, findings: Findings) -> Iterator[RegistryError]:

@@ -11,7 +11,7 @@ from app.db.tables import Model, Promotion
 from app.registry import mirror
 from app.registry.access import audit
 from app.registry.errors import Invalid, RegistryError, StageChanged
-from app.registry.models import catalogue, wholeness
+from app.registry.models import catalogue, signatures, wholeness
 from app.registry.models.wholeness import WHOLE, Findings
 from app.registry.reasons import is_reason
 from app.registry.stages import gates, history
@@ -40,7 +40,7 @@ def promote(
     wanted: PromotionRequest,
     kind: Actor = Actor.TOKEN,
 ) -> tuple[Promotion, bool]:
-    """Ask S3 whether the model's files are there, then record the promotion, as `record` does.
+    """Ask S3 whether the model's files are there and signed, then record the promotion, as `record` does.
 
     Raises what `record` raises.
     """
@@ -51,7 +51,10 @@ def promote(
         if case.refusal is not None and not wanted.override:
             raise case.refusal
         files = gates.files(case.model)
+        key = signatures.key_of(session, case.model) if wanted.stage is Stage.PRODUCTION else None
     findings = wholeness.look(bucket, files)
+    if key is not None:
+        findings = signatures.look(bucket, files, key, findings)
     with database.transaction() as session:
         return record(session, who, prefix, wanted, kind, findings)
 

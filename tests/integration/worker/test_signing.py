@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -19,16 +20,18 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from app.main import create_app
 from app.registry.builds import listing
+from app.registry.models import bundles
 from app.settings import Settings
 from app.storage import keys
 from app.words import BuildState, StepName
 from local import signing
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
-from tests.integration.worker.conftest import OUTPUT, SIGNING_KEY, Flow
+from tests.integration.worker.conftest import OUTPUT, SIGNING_KEY, Flow, sha256
 from worker.clouds import Clouds
 from worker.documents.key import NoSigningKey, SigningKey, signing_key
 from worker.retry import Patience, reason_to_wait
@@ -220,3 +223,88 @@ def test_the_signature_names_every_file_and_no_marker(trained: Flow) -> None:
     published = {key.rpartition("/")[2] for key, _ in bucket.list(f"{prefix}/")}
     assert named == published - {keys.SIGNATURE} - keys.MARKERS
     assert named >= OUTPUT.keys()
+
+
+def to_production(api: TestClient, prefix: str, **more: object) -> tuple[int, dict[str, Any]]:
+    """The status and the content of the last answer."""
+    for stage in ("development", "staging"):
+        assert api.post(f"/models/{prefix}/promotions", json={"stage": stage}).status_code in (200, 201)
+    answer = api.post(f"/models/{prefix}/promotions", json={"stage": "production", **more})
+    return answer.status_code, answer.json()
+
+
+def test_a_signed_model_whose_signature_holds_gets_into_production(trained: Flow, settings: Settings) -> None:
+    prefix = finish(trained)
+    with TestClient(create_app(settings)) as api:
+        assert to_production(api, prefix)[0] == 201
+
+
+@pytest.mark.parametrize("how", ["digest changed in the database", "key changed in the database", "file"])
+def test_a_signature_that_does_not_hold_keeps_a_model_out_of_production(
+    trained: Flow, settings: Settings, how: str
+) -> None:
+    prefix = finish(trained)
+    bucket, key = trained.clouds.bucket, keys.artifact_key(prefix, keys.SIGNATURE)
+    with trained.database.transaction() as session:
+        if how.startswith("digest"):
+            # With a file that fits it, only the signature tells.
+            overwrite(bucket, keys.artifact_key(prefix, keys.MODEL_ZIP), b"other weights")
+            session.execute(
+                text("UPDATE artifacts SET sha256 = :is, size_bytes = 13 WHERE name = 'model.zip'"),
+                {"is": sha256(b"other weights")},
+            )
+        elif how.startswith("key"):
+            other = SigningKey.of(signing.new_key()).public_key
+            session.execute(text("UPDATE signing_keys SET public_key = :is"), {"is": other})
+        else:
+            overwrite(bucket, key, b"{}")
+    with TestClient(create_app(settings)) as api:
+        if how == "file":
+            refused = api.post(f"/models/{prefix}/promotions", json={"stage": "development"})
+            assert refused.json()["gate"] == "artifacts"
+            return
+        status, problem = to_production(api, prefix)
+        assert (status, problem["gate"]) == (409, "signature")
+        assert prefix in problem["detail"]
+        status, forced = to_production(api, prefix, override=True, note="we compared them by hand")
+        assert (status, forced["override"]) == (201, True)
+
+
+@pytest.mark.parametrize("since", ["before", "after"])
+def test_only_a_model_made_since_models_are_signed_owes_a_signature(
+    trained: Flow, settings: Settings, since: str
+) -> None:
+    trained.work.settings = settings.model_copy(update={"signing_key": None})
+    prefix = finish(trained)
+    with trained.database.transaction() as session:
+        key = SigningKey.of(SIGNING_KEY)
+        session.execute(
+            text("INSERT INTO signing_keys VALUES (:fingerprint, :pem, now() + CAST(:by AS interval))"),
+            {
+                "fingerprint": key.fingerprint,
+                "pem": key.public_key,
+                "by": "-1 hour" if since == "before" else "1 hour",
+            },
+        )
+    with TestClient(create_app(settings)) as api:
+        status, answer = to_production(api, prefix)
+    if since == "after":
+        assert status == 201
+    else:
+        assert (status, answer["gate"]) == (409, "signature")
+        assert "is not signed" in answer["detail"]
+
+
+def test_the_registry_reads_a_signature_as_the_standard_library_does(trained: Flow) -> None:
+    prefix = finish(trained)
+    bundle = trained.clouds.bucket.fetch(keys.artifact_key(prefix, keys.SIGNATURE), 1 << 20).content
+    public = SigningKey.of(SIGNING_KEY).public_key
+    signed = bundles.signed_files(bundle, public)
+    assert signed[keys.MODEL_ZIP] == sha256(OUTPUT[keys.MODEL_ZIP])
+    document = json.loads(bundle)
+    payload = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"]))
+    payload["predicate"]["resources"][0]["digest"] = "0" * 64
+    document["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(payload).encode()).decode()
+    for damaged in (json.dumps(document).encode(), b"", b"[]", b"{}", bundle[:-9], b"\xff"):
+        with pytest.raises(ValueError, match=r"it is not a bundle|has not made it"):
+            bundles.signed_files(damaged, public)
