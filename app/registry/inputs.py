@@ -1,24 +1,30 @@
 """Inputs: everything that a model is made from. One row for each content, and one for each use by a build."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.db.tables import BuildInput, Input
+from app.db.tables import BuildInput, Input, InputPart
 from app.registry.builds.lease import Lease, fence
 from app.registry.public import public_uri
-from app.words import InputKind
+from app.words import InputKind, known
+
+# One statement has at most 65,535 parameters.
+_PARTS_AT_ONCE = 5_000
+
+# What else is known of a use, by the names that docs/api.md lists.
+Details = Mapping[str, str | int | bool]
 
 
 @dataclass(frozen=True)
 class InputRecord:
     """A build's use of an input. One without a sha256 is identified by its origin.
 
-    `origin` is where it came from, as a URI.
+    `origin` is where it came from, as a URI. `details` is what else is known of this use.
     """
 
     kind: InputKind
@@ -26,6 +32,17 @@ class InputRecord:
     sha256: str | None = None
     size_bytes: int | None = None
     origin: str | None = None
+    details: Details = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file inside an archive. `lines` counts the lines of a table that is text, with its header."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    lines: int | None = None
 
 
 def record(session: Session, lease: Lease, used: Iterable[InputRecord]) -> None:
@@ -45,7 +62,7 @@ def record(session: Session, lease: Lease, used: Iterable[InputRecord]) -> None:
                 )
             )
         origin = None if item.origin is None else public_uri(item.origin)
-        values = {"sha256": item.sha256, "origin": origin}
+        values = {"sha256": item.sha256, "origin": origin, "details": dict(item.details) or None}
         session.execute(
             insert(BuildInput)
             .values(build_id=lease.build_id, kind=item.kind, name=item.name, **values)
@@ -63,6 +80,40 @@ def stored(session: Session, lease: Lease, sha256: str) -> None:
     )
 
 
+def has_parts(session: Session, sha256: str) -> bool:
+    """Whether somebody has looked at the files in this archive already."""
+    query = select(Input.parts_recorded_at).where(Input.sha256 == sha256)
+    return session.scalar(query) is not None
+
+
+def record_parts(
+    session: Session, lease: Lease, container: str, parts: Iterable[Part], problem: str | None = None
+) -> None:
+    """Record the files in an archive, or the problem for which they are not known. Raises LeaseLost.
+
+    They follow from the archive's content, so they are recorded once. Recording them again changes nothing.
+    """
+    fence(session, lease)
+    rows = [
+        {
+            "container": container,
+            "path": part.path,
+            "sha256": part.sha256,
+            "size_bytes": part.size_bytes,
+            "lines": part.lines,
+        }
+        for part in parts
+    ]
+    for start in range(0, len(rows), _PARTS_AT_ONCE):
+        few = rows[start : start + _PARTS_AT_ONCE]
+        session.execute(insert(InputPart).values(few).on_conflict_do_nothing())
+    session.execute(
+        update(Input)
+        .where(Input.sha256 == container, Input.parts_recorded_at.is_(None))
+        .values(parts_recorded_at=func.clock_timestamp(), parts_problem=problem)
+    )
+
+
 def of_build(session: Session, build_id: UUID) -> list[InputRecord]:
     """Every input that the build has used so far."""
     rows = session.execute(
@@ -72,6 +123,8 @@ def of_build(session: Session, build_id: UUID) -> list[InputRecord]:
         .order_by(BuildInput.kind, BuildInput.name)
     )
     return [
-        InputRecord(InputKind(row.kind), row.name, row.sha256, size_bytes, row.origin)
+        InputRecord(kind, row.name, row.sha256, size_bytes, row.origin, row.details or {})
         for row, size_bytes in rows
+        # A kind that only a newer release knows is left out, while both run side by side.
+        if (kind := known(InputKind, row.kind)) is not None
     ]

@@ -38,6 +38,15 @@ class FileDigest:
 
 
 @dataclass(frozen=True)
+class Downloaded:
+    """What was downloaded, and which object it was. Without versioning, the object has no version."""
+
+    content: FileDigest
+    etag: str
+    version: str | None
+
+
+@dataclass(frozen=True)
 class Listed:
     """An object as a listing shows it."""
 
@@ -199,7 +208,7 @@ class Bucket:
                 content = body.read(limit_bytes)
         return Fetched(content, found["ETag"], found["Metadata"].get("build-id"))
 
-    def download(self, key: str, to: Path) -> FileDigest:
+    def download(self, key: str, to: Path) -> Downloaded:
         """Raises CloudNotFound."""
         with to.open("wb") as file:
             return self._read(key, file)
@@ -216,7 +225,7 @@ class Bucket:
 
     def digest(self, key: str) -> FileDigest:
         """Read the whole object and compute its digest. Raises CloudNotFound."""
-        return self._read(key, None)
+        return self._read(key, None).content
 
     def digest_of(self, found: ObjectInfo, check: Callable[[], object]) -> str:
         """The sha256 of the object that `head` found, which is read for it.
@@ -233,16 +242,17 @@ class Bucket:
                     digest.update(block)
         return digest.hexdigest()
 
-    def _read(self, key: str, to: IO[bytes] | None) -> FileDigest:
+    def _read(self, key: str, to: IO[bytes] | None) -> Downloaded:
         digest, size = hashlib.sha256(), 0
         with translated():
-            body = self._client.get_object(Bucket=self.name, Key=key)["Body"]
+            found = self._client.get_object(Bucket=self.name, Key=key)
+            body = found["Body"]
             while block := body.read(_BLOCK):
                 digest.update(block)
                 size += len(block)
                 if to is not None:
                     to.write(block)
-        return FileDigest(digest.hexdigest(), size)
+        return Downloaded(FileDigest(digest.hexdigest(), size), found["ETag"], found.get("VersionId"))
 
     def put_once(
         self, key: str, source: Path, content: FileDigest, *, content_type: str, build_id: str = ""

@@ -154,17 +154,19 @@ def is_unadvertised(output: str) -> bool:
     return _UNADVERTISED in output
 
 
-def make_pack(repository: LocalGit, commit: str, scratch: Path) -> Path:
-    """One commit with its files, without its history, as a pack in the scratch folder. Raises GitFailed.
+# With one thread, the same git makes the same pack of the same objects again, so that it is kept once.
+PACK_OBJECTS = ("pack-objects", "--quiet", "--threads=1", "--stdout")
+
+
+def make_pack(repository: LocalGit, commit: str, pack: Path) -> None:
+    """Write one commit with its files, without its history, as a pack. Raises GitFailed.
 
     Works from shallow clones too. Nothing is written into the repository.
     """
-    beside = LocalGit(scratch / "code.git")
+    beside = LocalGit(pack.parent / "code.git")
     repository.run("init", "--quiet", "--bare", "--", str(beside.folder))
     common = Path(repository.run("rev-parse", "--path-format=absolute", "--git-common-dir"))
     # Borrowed objects: making the pack reads the repository, and copies nothing.
     (beside.folder / "objects" / "info" / "alternates").write_text(f"{common / 'objects'}\n")
     (beside.folder / "shallow").write_text(f"{commit}\n")
-    pack = scratch / "code.pack"
-    pack.write_bytes(beside.read("pack-objects", "--quiet", "--revs", "--stdout", stdin=f"{commit}\n"))
-    return pack
+    pack.write_bytes(beside.read(*PACK_OBJECTS, "--revs", stdin=f"{commit}\n"))

@@ -9,6 +9,8 @@ from app.registry import inputs
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
 from app.registry.public import public_text, public_uri
+from app.storage import keys
+from app.storage.bucket import digest_of
 from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
 from worker.machine import git
@@ -18,11 +20,15 @@ from worker.machine.remote import CommandFailed
 from worker.machine.workspace import Workspace
 from worker.steps.commit import differing_keys, found_commit, no_such_commit
 from worker.steps.connection import ValidateConnection, workspace
+from worker.steps.inputs import LIMIT_BYTES, keep_input
 from worker.steps.needed import Needed
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
 _GIT_S = 600
+
+# The name of the input that holds the commit with its files, without its history, as git packs them.
+PACK = "code.pack"
 
 # What a git command that was cut off has left: locks, which would stop the next one, and halves of packs.
 _TIDY = """\
@@ -63,10 +69,11 @@ class BringCode(Step[Code]):
             raise StepFailed(FailureCode.INVALID_IMAGE, message)
         clone = RemoteGit(space.remote, machine.clone)
         space.run(f"mkdir -p {shlex.quote(folder.path)}/inputs {shlex.quote(folder.output)}", timeout_s=60)
-        if work.settings.code_repository is None:
+        repository = work.settings.code_repository
+        if repository is None:
             commit, origin = _fetch(build, space, clone)
         else:
-            commit, origin = _bring(build, work, space, clone, Path(work.settings.code_repository))
+            commit, origin = _bring(build, work, space, clone, Path(repository))
         differs = None
         if not _compared(build):
             differs = differing_keys(build, work, clone, commit)
@@ -74,6 +81,9 @@ class BringCode(Step[Code]):
         with work.transaction() as session:
             code = InputRecord(InputKind.CODE, "training repository", origin=f"git+{origin}@{commit}")
             inputs.record(session, build.lease, [code])
+        if repository is None:
+            _fetch_pack(space, clone, commit, _pack(work))
+        _keep_code(build, work, commit, RemoteGit(space.remote, folder.repository))
         return Code(commit=commit, origin=origin, config_differs=differs)
 
 
@@ -128,9 +138,9 @@ def _bring(
     """
     local = LocalGit(repository)
     commit = found_commit(local, build.sha)
-    pack = git.make_pack(local, commit, work.scratch)
-    target = f"{space.path}/code.pack"
-    space.put_file(pack, target)
+    git.make_pack(local, commit, _pack(work))
+    target = f"{space.path}/{PACK}"
+    space.put_file(_pack(work), target)
     # Marked as where the history ends: git would miss the commit's parents otherwise.
     _change(
         space,
@@ -140,6 +150,49 @@ def _bring(
         f'{{ grep -qx {commit} "$shallow" 2>/dev/null || echo {commit} >>"$shallow"; }}',
     )
     return git.resolve(clone, commit), repository.resolve().as_uri()
+
+
+def _pack(work: Workbench) -> Path:
+    """Where the worker has the commit's pack meanwhile."""
+    return work.scratch / PACK
+
+
+def _fetch_pack(space: Workspace, clone: RemoteGit, commit: str, pack: Path) -> None:
+    """Have the instance make a pack of the commit that it has fetched, and fetch the pack from there.
+
+    Raises RemoteFault, RemoteLost, LeaseLost.
+    """
+    target = f"{space.path}/{PACK}"
+    listed = clone.command("rev-list", "--objects", "--no-walk", "--no-object-names", commit)
+    packed = clone.command(*git.PACK_OBJECTS)
+    # Two commands, because the exit status of a pipe is only that of its end.
+    script = f"{listed} >{shlex.quote(target)}.list && {packed} <{shlex.quote(target)}.list >"
+    space.run(f"timeout {_GIT_S} sh -c {shlex.quote(script + shlex.quote(target))}", timeout_s=_GIT_S + 60)
+    space.remote.get_file(target, pack, limit_bytes=LIMIT_BYTES)
+
+
+def _keep_code(build: BuildView, work: Workbench, commit: str, worktree: RemoteGit) -> None:
+    """Keep the commit with its files, because the git host may lose it: a branch is deleted or rewritten.
+
+    Raises StepFailed, CloudError, RemoteLost.
+    """
+    pack = _pack(work)
+    content = digest_of(pack)
+    used = InputRecord(
+        InputKind.CODE,
+        PACK,
+        content.sha256,
+        content.size_bytes,
+        f"s3://{work.clouds.bucket.name}/{keys.input_key(content.sha256)}",
+        {
+            "commit": commit,
+            "tree": worktree.run("rev-parse", "--verify", "HEAD^{tree}"),
+            "clean": not worktree.run("status", "--porcelain"),
+        },
+    )
+    work.check()
+    keep_input(build, work, used, pack, content, content_type="application/octet-stream")
+    pack.unlink()
 
 
 def _check_out(space: Workspace, clone: RemoteGit, folder: BuildFolder, commit: str) -> None:

@@ -15,16 +15,12 @@ from worker.machine.folders import Machine
 from worker.machine.remote import Remote, RemoteFault
 from worker.retry import Patience
 from worker.steps.connection import ValidateConnection, connect
-from worker.steps.inputs import keep_input
+from worker.steps.inputs import LIMIT_BYTES, keep_input
 from worker.steps.job import Benchmark, FileRef, JobInput, Train
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
 REQUIRED = (keys.MODEL_ZIP, keys.BENCHMARK_XML, keys.BENCHMARK_ZIP)
-
-
-# The most that S3 accepts in one request, and copies in one.
-_LIMIT_BYTES = 5 << 30
 
 
 class CollectedFile(FileRef):
@@ -92,7 +88,7 @@ class Collect(Step[Collected]):
         work.check()
         local = work.scratch / Path(path).name
         try:
-            remote.get_file(path, local, limit_bytes=_LIMIT_BYTES)
+            remote.get_file(path, local, limit_bytes=LIMIT_BYTES)
         except FileNotFoundError as exc:
             message = f"{path} is not on the instance, though training reported it."
             raise StepFailed(FailureCode.MISSING_OUTPUT, message) from exc

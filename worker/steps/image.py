@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # The start of a pattern, and the first numbers of a version at its end, if it fixes them: `Name 1.`
 _BEGUN = re.compile(r"(.*?)((?<![0-9A-Za-z.])(?:\d+\.){1,2}|)", re.DOTALL)
 
+# The tags by which .packer/ says what an image was made from. A copy in another account lacks them.
+_BASE = {"source-image": "base_image_id", "source-image-name": "base_image_name"}
+
 
 class Image(Output):
     image_id: str
@@ -71,7 +74,10 @@ class FindImage(Step[Image]):
             created=choice.image["CreationDate"],
         )
         origin = f"aws:{cloud.region}:{image.image_id}"
-        used = InputRecord(InputKind.MACHINE_IMAGE, image.name, origin=origin)
+        tags = {tag["Key"]: tag["Value"] for tag in choice.image.get("Tags", [])}
+        based_on = {name: tags[tag] for tag, name in _BASE.items() if tag in tags}
+        details = {"region": cloud.region, "image_id": image.image_id, "created": image.created, **based_on}
+        used = InputRecord(InputKind.MACHINE_IMAGE, image.name, origin=origin, details=details)
         with work.transaction() as session:
             inputs.record(session, build.lease, [used])
         return image

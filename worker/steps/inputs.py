@@ -1,22 +1,23 @@
 """Pins the input data by digest in the bucket, and copies it to the instance."""
 
 import shlex
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
 from app.aws import CloudNotFound
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
-from app.registry.inputs import InputRecord
+from app.registry.inputs import InputRecord, Part
 from app.storage import keys
-from app.storage.bucket import Bucket, FileDigest, KeyTaken, digest_of
+from app.storage.bucket import Bucket, Downloaded, FileDigest, KeyTaken, digest_of
 from app.words import FailureCode, InputKind, StepName
 from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.remote import Remote, RemoteFault
 from worker.steps.connection import ValidateConnection, workspace
 from worker.steps.needed import KeptFile, Needed
+from worker.steps.parts import UnknownParts, parts_of
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
@@ -25,6 +26,9 @@ KINDS = {
     keys.RAW_SOURCE_DATA: InputKind.RAW_DATA,
     keys.BENCHMARKING_DATA: InputKind.BENCHMARK_DATA,
 }
+
+# The most that S3 accepts in one request, and copies in one.
+LIMIT_BYTES = 5 << 30
 
 
 class Loaded(Output):
@@ -79,32 +83,60 @@ class LoadInputs(Step[Loaded]):
 def _pin(build: BuildView, work: Workbench, name: str, kept: KeptFile | None, local: Path) -> FileDigest:
     """Fetch an input and keep it under its digest, or fetch the one that is kept. Raises StepFailed."""
     bucket = work.clouds.bucket
-    content = None if kept is None else _download_kept(work, name, kept, local)
-    if content is None:
-        content = _download(bucket, name, local)
+    found = None if kept is None else _download_kept(work, name, kept, local)
+    if kept is not None and found is not None:
+        key = kept.key
+    else:
+        key, found = _download(bucket, name, local)
+    content = found.content
+    details: dict[str, str | int | bool] = {
+        "fetched_from": f"s3://{bucket.name}/{key}",
+        "fetched_at": datetime.now(UTC).isoformat(),
+        "etag": found.etag.strip('"'),
+    }
+    if found.version is not None:
+        details["object_version"] = found.version
     origin = f"s3://{bucket.name}/{keys.input_key(content.sha256)}"
-    used = InputRecord(KINDS[name], name, content.sha256, content.size_bytes, origin)
+    used = InputRecord(KINDS[name], name, content.sha256, content.size_bytes, origin, details)
     keep_input(build, work, used, local, content, content_type="application/zip")
+    _record_parts(build, work, name, content.sha256, local)
     return content
 
 
-def _download_kept(work: Workbench, name: str, kept: KeptFile, local: Path) -> FileDigest | None:
+def _record_parts(build: BuildView, work: Workbench, name: str, sha256: str, local: Path) -> None:
+    """Record the files in an archive, the first time that a build uses it. Raises LeaseLost."""
+    with work.transaction() as session:
+        if inputs.has_parts(session, sha256):
+            return
+    parts: list[Part] = []
+    problem = None
+    try:
+        parts = parts_of(local, work.check)
+    except UnknownParts as exc:
+        # The training reads the archive itself, and decides whether it can be used.
+        problem = str(exc)
+        work.log(f"The files in {name} are not recorded: {problem}")
+    with work.transaction() as session:
+        inputs.record_parts(session, build.lease, sha256, parts, problem)
+
+
+def _download_kept(work: Workbench, name: str, kept: KeptFile, local: Path) -> Downloaded | None:
     """The input of the build that is retried. None if the bucket does not hold it any more."""
     try:
-        content = work.clouds.bucket.download(kept.key, local)
+        found = work.clouds.bucket.download(kept.key, local)
     except CloudNotFound:
-        content = None
-    if content is None or content.sha256 != kept.sha256:
+        found = None
+    if found is None or found.content.sha256 != kept.sha256:
         work.note(f"{kept.key} is not in the bucket as it was put there. {name} is read from the root again.")
         return None
-    return content
+    return found
 
 
-def _download(bucket: Bucket, name: str, local: Path) -> FileDigest:
-    """The input by the first of its names that the bucket has. Raises StepFailed."""
+def _download(bucket: Bucket, name: str, local: Path) -> tuple[str, Downloaded]:
+    """The input by the first of its names that the bucket has, and this name. Raises StepFailed."""
     for key in keys.ROOT_NAMES[name]:
         try:
-            return bucket.download(key, local)
+            return key, bucket.download(key, local)
         except CloudNotFound:
             continue
     code = FailureCode.MISSING_INPUT

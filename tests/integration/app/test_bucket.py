@@ -42,7 +42,7 @@ def test_an_object_is_written_with_its_digest_and_owner(bucket: Bucket, file: Pa
     assert there is not None
     assert there.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (there.size_bytes, there.build_id) == (7000, "b1")
-    assert bucket.download(KEY, tmp_path / "copy") == digest_of(file)
+    assert bucket.download(KEY, tmp_path / "copy").content == digest_of(file)
     assert list(bucket.list("1.0.0-")) == [(KEY, 7000)]
 
 

@@ -1,5 +1,6 @@
 """Every step: that it works, that it can be repeated, and what a death after its side effects leaves."""
 
+import hashlib
 import io
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from app.aws import CloudError, CloudUnavailable, NoCapacity
-from app.db.tables import Input, Launch
+from app.db.tables import Input, InputPart, Launch
 from app.registry import inputs
 from app.registry.builds import ending, listing, steps
 from app.registry.builds.lease import LeaseLost, release, take
@@ -354,7 +355,8 @@ def test_the_code_is_the_commits_and_bringing_it_again_repairs_it(
     assert flow.do(StepName.BRING_CODE).commit == head
     assert (worktree / "training" / "config.py").read_text() != "broken"
     with flow.database.transaction() as session:
-        [code] = [item for item in inputs.of_build(session, flow.build_id) if item.kind == "code"]
+        recorded = {item.name: item for item in inputs.of_build(session, flow.build_id)}
+    code = recorded["training repository"]
     assert code.origin is not None
     assert code.origin.endswith(f"@{head}")
 
@@ -414,6 +416,66 @@ def test_inputs_are_pinned_by_content_and_stay_what_they_were(flow: Flow, cloud:
     assert {"raw_data", "benchmark_data", "config"} <= kinds
 
 
+def test_the_files_inside_the_raw_data_and_the_object_that_it_came_from_are_recorded(flow: Flow) -> None:
+    flow.do_until(StepName.LOAD_INPUTS)
+    there = flow.clouds.bucket.head(keys.RAW_SOURCE_DATA)
+    pinned = flow.act(StepName.LOAD_INPUTS).inputs[keys.RAW_SOURCE_DATA]
+    # Twice, as after a death.
+    flow.do(StepName.LOAD_INPUTS)
+    with zipfile.ZipFile(io.BytesIO(flow.clouds.bucket.fetch(keys.RAW_SOURCE_DATA, 1 << 30).content)) as raw:
+        files = {name: hashlib.sha256(raw.read(name)).hexdigest() for name in raw.namelist()}
+    with flow.database.transaction() as session:
+        recorded = session.scalars(select(InputPart).where(InputPart.container == pinned.sha256)).all()
+        assert {part.path: part.sha256 for part in recorded} == files
+        [data] = [item for item in inputs.of_build(session, flow.build_id) if item.kind == "raw_data"]
+    assert there is not None
+    assert data.details["etag"] == there.etag.strip('"')
+    assert data.details["fetched_from"] == f"s3://{flow.clouds.bucket.name}/{keys.RAW_SOURCE_DATA}"
+    assert "fetched_at" in data.details
+
+
+def test_the_build_goes_on_when_the_files_inside_an_archive_cannot_be_told(
+    flow: Flow, tmp_path: Path
+) -> None:
+    flow.do_until(StepName.LOAD_INPUTS)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.csv", bytes(100 << 20))
+    flow.clouds.bucket.write(
+        keys.RAW_SOURCE_DATA, bomb.read_bytes(), over=flow.clouds.bucket.head(keys.RAW_SOURCE_DATA)
+    )
+    pinned = flow.do(StepName.LOAD_INPUTS).inputs[keys.RAW_SOURCE_DATA]
+    with flow.database.transaction() as session:
+        recorded = session.get_one(Input, pinned.sha256)
+        assert recorded.parts_problem is not None
+        assert "claims to hold" in recorded.parts_problem
+
+
+@pytest.mark.parametrize("fetches", [False, True])
+def test_the_commit_is_kept_as_an_input_from_which_git_can_make_it_again(
+    flow: Flow, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fetches: bool
+) -> None:
+    flow.do_until(StepName.BRING_CODE)
+    if fetches:
+        changed = flow.settings.model_copy(update={"code_repository": None})
+        monkeypatch.setattr(flow.work, "settings", changed)
+    flow.do(StepName.BRING_CODE)
+    with flow.database.transaction() as session:
+        [pack] = [item for item in inputs.of_build(session, flow.build_id) if item.name == "code.pack"]
+    assert pack.sha256 is not None
+    local = tmp_path / "code.pack"
+    flow.clouds.bucket.download(keys.input_key(pack.sha256), local)
+    # A repository that has never seen the commit.
+    git = ["git", "-C", str(tmp_path / "again")]
+    subprocess.run(["git", "init", "--quiet", git[2]], check=True)
+    subprocess.run([*git, "index-pack", "--stdin"], input=local.read_bytes(), check=True, capture_output=True)
+    subprocess.run([*git, "read-tree", head], check=True)
+    subprocess.run([*git, "checkout-index", "--all"], check=True)
+    tree = subprocess.run([*git, "write-tree"], check=True, capture_output=True, text=True).stdout.strip()
+    assert pack.details == {"commit": head, "tree": tree, "clean": True}
+    assert (tmp_path / "again" / "training" / "config.py").is_file()
+
+
 def test_an_input_that_went_away_meanwhile_fails_the_step(flow: Flow) -> None:
     flow.do_until(StepName.LOAD_INPUTS)
     flow.clouds.bucket.delete(keys.RAW_SOURCE_DATA)
@@ -448,8 +510,8 @@ def test_an_input_is_on_record_before_the_bucket_has_it(flow: Flow, cloud: SimCl
     cloud.faults.add("s3", "PutObject", code="AccessDenied", status=403, times=1)
     with pytest.raises(CloudError):
         flow.act(StepName.LOAD_INPUTS)
-    [kept] = recorded_inputs(flow)
-    assert (kept.stored_at, list(flow.clouds.bucket.list("inputs/"))) == (None, [])
+    [kept] = [one for one in recorded_inputs(flow) if one.stored_at is None]
+    assert flow.clouds.bucket.head(keys.input_key(kept.sha256)) is None
     flow.do(StepName.LOAD_INPUTS)
     stored = {one.sha256 for one in recorded_inputs(flow) if one.stored_at is not None}
     assert {key.rpartition("/")[2] for key, _ in flow.clouds.bucket.list("inputs/")} == stored
