@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, builds, health, models, runs, stages, tokens
+from app.api import audit, builds, health, inputs, models, runs, stages, tokens
 from app.api.builds.following import Following
 from app.api.common import errors
 from app.api.common.admission import Admission
@@ -39,6 +39,7 @@ Lists come in pages: to get the next page, pass `next` as `cursor`.
 TAGS = [
     {"name": "builds", "description": "Attempts to produce the model of a prefix."},
     {"name": "models", "description": "The models that builds published, and what to deploy."},
+    {"name": "inputs", "description": "What models were made from, and which models an input went into."},
     {"name": "stages", "description": "What runs where, what ran there before, promotions and rollbacks."},
     {
         "name": "runs",
@@ -109,6 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *builds.ROUTERS,
         *models.ROUTERS,
         *stages.ROUTERS,
+        inputs.router,
         runs.router,
         tokens.router,
         audit.router,

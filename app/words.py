@@ -164,6 +164,41 @@ class InputKind(StrEnum):
     PYTHON_ENVIRONMENT = "python_environment"
 
 
+class LineageNode(StrEnum):
+    """What the graph of a model's lineage consists of."""
+
+    INPUT = "input"
+    BUILD = "build"
+    MODEL = "model"
+    PROMOTION = "promotion"
+
+
+class LineageEdge(StrEnum):
+    """How one node of a model's lineage leads to another one."""
+
+    USED_BY = "used_by"
+    RETRIED_BY = "retried_by"
+    TAKEN_OVER_BY = "taken_over_by"
+    MADE = "made"
+    BASELINE_OF = "baseline_of"
+    PROMOTED_BY = "promoted_by"
+
+
+class FileChange(StrEnum):
+    """How a file inside an archive differs from that of another model."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+class NotTraced(StrEnum):
+    """Why the registry cannot tell whether an input went into a model."""
+
+    IMPORTED = "imported"
+    FILES_NOT_RECORDED = "files_not_recorded"
+
+
 class Stage(StrEnum):
     """Where a model can run, in the order in which it gets there."""
 

@@ -37,6 +37,11 @@ class Cursor:
             raise Invalid(_unknown(text))
         return cursor
 
+    def check(self, kind: type[UUID] | type[int]) -> None:
+        """Raises Invalid for the cursor of a list whose rows have another kind of ids."""
+        if not isinstance(self.id, kind):
+            raise Invalid(_unknown(str(self)))
+
 
 def _unknown(text: str) -> str:
     return f"{text!r} is not a cursor of this registry. Pass the `next` of the previous page, unchanged."
@@ -108,8 +113,7 @@ def paginate(
     Raises Invalid for the cursor of another list.
     """
     if cursor is not None:
-        if not isinstance(cursor.id, id_.type.python_type):
-            raise Invalid(_unknown(str(cursor)))
+        cursor.check(id_.type.python_type)
         query = query.where(tuple_(at, id_) < (cursor.at, cursor.id))
     # One row more than was asked for shows whether there is a next page.
     newest, length = (at.desc(), id_.desc()), limit + 1

@@ -79,7 +79,8 @@ def _component(item: InputRecord) -> "Component":
         InputKind.TRANSFORMER: ComponentType.MACHINE_LEARNING_MODEL,
         InputKind.PYTHON_ENVIRONMENT: ComponentType.PLATFORM,
     }
-    where = ExternalReferenceType.VCS if item.kind is InputKind.CODE else ExternalReferenceType.DISTRIBUTION
+    is_repository = (item.origin or "").startswith("git+")
+    where = ExternalReferenceType.VCS if is_repository else ExternalReferenceType.DISTRIBUTION
     return Component(
         name=item.name,
         type=types.get(item.kind, ComponentType.DATA),

@@ -8,7 +8,7 @@ from app.words import BuildKind, StepName
 SHA = "aff1242c0ffee0ddba11c0de5eed5ca1ab1e0a7b"
 PREFIX = "0.0.2-aff1242"
 _BUILD_ID = "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42"
-_DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _SIZE = 48_210_334
 _CONFIG = 'name = "tariff-model"\nversion = "0.0.2"\ndigits = 6\n'
 
@@ -165,7 +165,7 @@ SIGNING_KEY: dict[str, Any] = {
 
 PROVENANCE: dict[str, Any] = {
     "_type": "https://in-toto.io/Statement/v1",
-    "subject": [{"name": "model.zip", "digest": {"sha256": _DIGEST}}],
+    "subject": [{"name": "model.zip", "digest": {"sha256": DIGEST}}],
     "predicateType": "https://slsa.dev/provenance/v1",
     "predicate": {
         "buildDefinition": {
@@ -175,8 +175,8 @@ PROVENANCE: dict[str, Any] = {
                 {
                     "name": "raw_source_data.zip",
                     "annotations": {"kind": "raw_data"},
-                    "uri": f"s3://tariff-models/inputs/sha256/{_DIGEST}",
-                    "digest": {"sha256": _DIGEST},
+                    "uri": f"s3://tariff-models/inputs/sha256/{DIGEST}",
+                    "digest": {"sha256": DIGEST},
                 }
             ],
         },
@@ -207,7 +207,7 @@ MODEL: dict[str, Any] = {
     "artifacts": [
         {
             "name": "model.zip",
-            "sha256": _DIGEST,
+            "sha256": DIGEST,
             "size": _SIZE,
             "content_type": "application/zip",
             "missing_since": None,
@@ -218,6 +218,89 @@ MODEL: dict[str, Any] = {
 
 _TROUSERS: dict[str, Any] = {"description": "mens cotton trousers", "codes": ["620342"]}
 
+LINEAGE: dict[str, Any] = {
+    "prefix": PREFIX,
+    "nodes": [
+        {
+            "id": f"model:{PREFIX}",
+            "type": "model",
+            "name": PREFIX,
+            "at": "2026-11-23T10:12:44.810233Z",
+            "kind": None,
+            "sha256": None,
+            "size": None,
+            "origin": None,
+            "details": {"origin": "built", "verdict": "passed", "sha": SHA, "branch": "feature/more-data"},
+        },
+        {
+            "id": f"build:{_BUILD_ID}",
+            "type": "build",
+            "name": PREFIX,
+            "at": "2026-11-23T09:00:01.733812Z",
+            "kind": None,
+            "sha256": None,
+            "size": None,
+            "origin": None,
+            "details": {
+                "state": "succeeded",
+                "sha": SHA,
+                "branch": "feature/more-data",
+                "forced": False,
+                "requested_by": "ci",
+            },
+        },
+        {
+            "id": "input:raw_data:raw_source_data.zip",
+            "type": "input",
+            "name": "raw_source_data.zip",
+            "at": "2026-11-20T08:30:12.004113Z",
+            "kind": "raw_data",
+            "sha256": DIGEST,
+            "size": _SIZE,
+            "origin": f"s3://tariff-models/inputs/sha256/{DIGEST}",
+            "details": {
+                "fetched_from": "s3://tariff-models/raw_source_data.zip",
+                "fetched_at": "2026-11-23T09:04:40.120034+00:00",
+                "etag": "9b2cf535f27731c974343645a3985328-6",
+                "stored": True,
+            },
+        },
+    ],
+    "edges": [
+        {"source": f"build:{_BUILD_ID}", "target": f"model:{PREFIX}", "type": "made"},
+        {
+            "source": "input:raw_data:raw_source_data.zip",
+            "target": f"build:{_BUILD_ID}",
+            "type": "used_by",
+        },
+    ],
+    "not_known": [],
+}
+INPUT_USERS: dict[str, Any] = {
+    "running": [{"stage": "production", "prefix": PREFIX, "since": "2026-11-23T11:02:10.550121Z"}],
+    "not_known": [],
+    "items": [
+        {
+            "prefix": PREFIX,
+            "version": "0.0.2",
+            "sha": SHA,
+            "branch": "feature/more-data",
+            "verdict": "passed",
+            "published_at": "2026-11-23T10:12:44.810233Z",
+            "runs_in": ["production"],
+            "uses": [
+                {
+                    "kind": "raw_data",
+                    "name": "raw_source_data.zip",
+                    "sha256": DIGEST,
+                    "path": "tradesets/2024.csv",
+                    "lines": 48_211,
+                }
+            ],
+        }
+    ],
+    "next": None,
+}
 BENCHMARKS: dict[str, Any] = {
     "prefix": PREFIX,
     "benchmarks": [
@@ -261,6 +344,25 @@ COMPARISON: dict[str, Any] = {
         }
     ],
     "problems": [],
+    "made_from": {
+        "commit": SHA,
+        "other_commit": "11ce0f5d0a7e4b1f9c3d6e8a2b5c7f0d1e4a6b90",
+        "config": [{"key": "learning_rate", "this": "0.0005", "other": "0.001"}],
+        "inputs": [
+            {"kind": "raw_data", "name": "raw_source_data.zip", "this": DIGEST, "other": DIGEST[::-1]}
+        ],
+        "files": [
+            {
+                "archive": "raw_source_data.zip",
+                "path": "tradesets/2024.csv",
+                "change": "changed",
+                "lines": 48_211,
+                "other_lines": 48_190,
+            }
+        ],
+        "files_total": 1,
+        "not_known": [],
+    },
 }
 
 LATEST: dict[str, Any] = {
@@ -274,7 +376,7 @@ LATEST: dict[str, Any] = {
         "model.zip": {
             "url": f"https://tariff-models.s3.eu-west-2.amazonaws.com/{PREFIX}/model.zip?X-Amz-Algorithm="
             "AWS4-HMAC-SHA256&X-Amz-Expires=3600&X-Amz-Signature=…",
-            "sha256": _DIGEST,
+            "sha256": DIGEST,
             "size": _SIZE,
         },
     },

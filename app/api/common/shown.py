@@ -17,6 +17,7 @@ from app.words import (
     AuditAction,
     BuildKind,
     BuildState,
+    InputKind,
     LaunchState,
     Market,
     Origin,
@@ -32,6 +33,7 @@ from app.words import (
 ShownActor = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Actor)})]
 ShownAuditAction = Annotated[str, WithJsonSchema({"type": "string", "enum": list(AuditAction)})]
 ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
+ShownInputKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(InputKind)})]
 ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
 ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]

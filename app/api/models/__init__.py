@@ -1,5 +1,5 @@
 """Models: what was published, and its files."""
 
-from app.api.models import benchmarks, provenance, reading, validation
+from app.api.models import benchmarks, lineage, provenance, reading, validation
 
-ROUTERS = (reading.router, validation.router, benchmarks.router, provenance.router)
+ROUTERS = (reading.router, validation.router, benchmarks.router, lineage.router, provenance.router)

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,10 +13,12 @@ from uuid import UUID
 from sqlalchemy import Engine, event, text
 
 from app.db.session import Database
+from app.registry import inputs
 from app.registry.builds import ending, listing, requests, steps
-from app.registry.builds.lease import Lease, take
+from app.registry.builds.lease import Lease, release, take
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import Failure
+from app.registry.inputs import InputRecord, Part
 from app.registry.models.catalogue import ArtifactRef
 from app.registry.publication import Publication, publish
 from app.registry.stages import promotions
@@ -72,6 +74,15 @@ class Registry:
             taken = take(session, build_id, owner, lease)
         assert taken is not None
         return taken
+
+    def use(self, build_id: UUID, *used: InputRecord, parts: Iterable[Part] | None = None) -> None:
+        """Record inputs of a queued build, and the files in the first of them."""
+        lease = self.take(build_id)
+        with self.database.transaction() as session:
+            inputs.record(session, lease, used)
+            if parts is not None and used[0].sha256 is not None:
+                inputs.record_parts(session, lease, used[0].sha256, parts)
+            release(session, lease)
 
     def publish(self, build_id: UUID, verdict: Verdict = Verdict.PASSED, **sizes: int) -> str:
         """The build's model, with one artifact unless named otherwise; returns its prefix."""

@@ -13,9 +13,10 @@ from sqlalchemy import text
 from app import aws
 from app.db.session import Database
 from app.main import create_app
+from app.registry.inputs import InputRecord
 from app.settings import Settings, Token
 from app.storage.bucket import Bucket
-from app.words import Access, Stage
+from app.words import Access, InputKind, Stage
 from tests.integration.app.registry import Registry
 from tests.integration.app.snapshot import document
 
@@ -99,7 +100,10 @@ def operations(*, writing: bool) -> list[tuple[str, str]]:
 
 def reads(registry: Registry) -> list[str]:
     """An address of every call that only reads, with something to read behind it."""
-    prefix = registry.publish(registry.queue("1.0.0"), model_zip=8, provenance_json=8)
+    raw = InputRecord(InputKind.RAW_DATA, "raw_source_data.zip", "a" * 64, 10)
+    build_id = registry.queue("1.0.0")
+    registry.use(build_id, raw)
+    prefix = registry.publish(build_id, model_zip=8, provenance_json=8)
     registry.promote(prefix, Stage.DEVELOPMENT)
     build = registry.values("SELECT id FROM builds")[0]
     # The run has the build's id, because both have a place of the same name.
@@ -109,7 +113,10 @@ def reads(registry: Registry) -> list[str]:
         id=build,
     )
     places = {"id": build, "prefix": prefix, "other": prefix, "stage": "development", "name": "model.zip"}
-    found = [path.format(**places) for _, path in operations(writing=False)]
+    places["sha256"] = str(raw.sha256)
+    # What the query must have.
+    queries = {"/inputs": f"?name={raw.name}"}
+    found = [path.format(**places) + queries.get(path, "") for _, path in operations(writing=False)]
     assert len(found) >= 9
     return [path for path in found if path not in (*PUBLIC, *FOR_ADMINS)]
 

@@ -25,7 +25,7 @@ from app.registry.builds.lease import Lease, LeaseLost, release, renew, state_of
 from app.registry.builds.state import InvalidTransition, switch
 from app.registry.builds.steps import Failure
 from app.registry.errors import NotFound
-from app.registry.inputs import InputRecord
+from app.registry.inputs import InputRecord, Part
 from app.registry.models import catalogue
 from app.registry.models.catalogue import ArtifactRef
 from app.registry.publication import publish
@@ -52,6 +52,7 @@ WRITES: dict[str, Callable[[Session, Lease], object]] = {
     "record": lambda s, lease: inputs.record(s, lease, [INPUT]),
     "publish": lambda s, lease: publish(s, lease, publication("1.0.0-abcdef1")),
     "rewind": lambda s, lease: steps.rewind(s, lease, StepName.LAUNCH_INSTANCE, "its instance is gone"),
+    "record_parts": lambda s, lease: inputs.record_parts(s, lease, "a" * 64, [Part("a.csv", "b" * 64, 1)]),
     "stored": lambda s, lease: inputs.stored(s, lease, "a" * 64),
     "request": lambda s, lease: launches.request(s, lease, PLACE, "g5.xlarge"),
     "launched": lambda s, lease: launches.launched(s, lease, 1, "i-1"),
@@ -65,8 +66,8 @@ WRITES: dict[str, Callable[[Session, Lease], object]] = {
 def everything(registry: Registry) -> list[object]:
     """Every row that a worker can write."""
     tables = (
-        "builds build_steps build_events build_log_chunks inputs build_inputs launches models artifacts"
-        " outbox procrastinate_jobs"
+        "builds build_steps build_events build_log_chunks inputs input_parts build_inputs launches models"
+        " artifacts outbox procrastinate_jobs"
     )
     return [
         row

@@ -23,9 +23,10 @@ from app.api.common import examples
 from app.main import create_app
 from app.registry.builds import requests
 from app.registry.builds.requests import BuildRequest
+from app.registry.inputs import InputRecord
 from app.settings import Settings, Token
 from app.storage.bucket import Bucket
-from app.words import Access, Scope, Stage, Verdict
+from app.words import Access, InputKind, Scope, Stage, Verdict
 from tests.integration.app.registry import Registry
 from tests.integration.app.snapshot import document
 
@@ -97,6 +98,7 @@ def app(settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch)
     with registry.database.transaction() as session:
         answer = requests.request(session, posted_example())
     assert answer.build is not None
+    registry.use(answer.build.id, InputRecord(InputKind.RAW_DATA, "raw_source_data.zip", examples.DIGEST, 10))
     registry.publish(answer.build.id)
     for stage in Stage:
         registry.promote(examples.PREFIX, stage)

@@ -20,6 +20,7 @@ PATHS = {
     "prefix": "1.0.0-abcdef1",
     "other": "1.0.0-abcdef2",
     "name": "model.zip",
+    "sha256": "a" * 64,
     "stage": "development",
 }
 BODIES: dict[str, dict[str, Any]] = {

@@ -50,7 +50,7 @@ def test_the_published_documents_satisfy_their_schemas(trained: Flow) -> None:
     assert {part["bom-ref"] for part in bill["components"]} == {f"{item.kind}:{item.name}" for item in used}
     named = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert {one["name"] for one in named} == {item.name for item in used}
-    [code] = [one for one in named if one["annotations"]["kind"] == InputKind.CODE]
+    [code] = [one for one in named if one["name"] == "training repository"]
     with trained.database.transaction():
         assert code["digest"]["gitCommit"] == trained.view().sha
     for one in named:
