@@ -80,7 +80,7 @@ _SHOWN: dict[str, frozenset[str]] = {
     StepName.COLLECT: frozenset({"files"}),
     StepName.TERMINATE_INSTANCE: frozenset({"instance_ids"}),
     StepName.VALIDATE: frozenset({"verdict", "reason", "against"}),
-    StepName.PUBLISH: frozenset({"artifacts", "metrics", "verdict", "verdict_reason"}),
+    StepName.PUBLISH: frozenset({"artifacts", "metrics", "verdict", "verdict_reason", "signed_with"}),
 }
 
 

@@ -72,7 +72,14 @@ def test_headers_that_are_too_large_are_refused(
 def test_head_answers_like_get_without_the_body(api: TestClient, registry: Registry) -> None:
     prefix = registry.model(stages=(Stage.DEVELOPMENT,))
     build = registry.values("SELECT id FROM builds")[0]
-    places = {"id": build, "prefix": prefix, "stage": "development", "name": "model.zip"}
+    places = {
+        "id": build,
+        "prefix": prefix,
+        "other": prefix,
+        "stage": "development",
+        "name": "model.zip",
+        "sha256": "0" * 64,
+    }
     paths = [path.format(**places) for path, methods in document()["paths"].items() if "get" in methods]
     for path in (*paths, "/", "/docs", "/openapi.json", "/models/1.0.0-0000000", "/builds?limit=0"):
         got = api.get(path, follow_redirects=False)

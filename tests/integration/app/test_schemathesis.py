@@ -5,6 +5,7 @@ and sequences of requests that use the ids of earlier answers. Each answer is co
 """
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from app.registry.builds import requests
 from app.registry.builds.requests import BuildRequest
 from app.registry.inputs import InputRecord
 from app.settings import Settings, Token
+from app.storage import keys
 from app.storage.bucket import Bucket
 from app.words import Access, InputKind, Scope, Stage, Verdict
 from tests.integration.app.registry import Registry
@@ -83,6 +85,22 @@ def posted_example() -> BuildRequest:
     return BuildRequest(create["sha"], create["branch"], create["search_config"])
 
 
+def add_provenance(registry: Registry, prefix: str) -> None:
+    content = json.dumps(examples.PROVENANCE).encode()
+    key = keys.artifact_key(prefix, keys.PROVENANCE)
+    registry.execute(
+        "INSERT INTO artifacts (model_id, name, key, sha256, size_bytes, content_type)"
+        " SELECT id, :name, :key, :sha256, :size, 'application/json' FROM models WHERE prefix = :prefix",
+        name=keys.PROVENANCE,
+        key=key,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        prefix=prefix,
+    )
+    assert registry.bucket is not None
+    registry.bucket.write(key, content, over=None)
+
+
 @pytest.fixture
 def app(settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     """The API over a registry that has something of everything, where every call needs a token."""
@@ -100,6 +118,7 @@ def app(settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch)
     assert answer.build is not None
     registry.use(answer.build.id, InputRecord(InputKind.RAW_DATA, "raw_source_data.zip", examples.DIGEST, 10))
     registry.publish(answer.build.id)
+    add_provenance(registry, examples.PREFIX)
     for stage in Stage:
         registry.promote(examples.PREFIX, stage)
     registry.queue("2.0.0")
