@@ -175,14 +175,15 @@ def results(places: dict[str, int]) -> bytes:
 
 def collected(flow: Flow, places: dict[str, int]) -> None:
     """The build's results are in the bucket."""
-    content = results(places)
-    sha256 = hashlib.sha256(content).hexdigest()
-    key = keys.unpublished_key(flow.build_id, sha256)
-    flow.clouds.bucket.write(key, content, over=None)
-    file = CollectedFile(sha256=sha256, size_bytes=len(content), key=key)
+    files: dict[str, CollectedFile] = {}
+    for name, content in {keys.BENCHMARK_ZIP: results(places), keys.MODEL_ZIP: b"a model"}.items():
+        sha256 = hashlib.sha256(content).hexdigest()
+        key = keys.unpublished_key(flow.build_id, sha256)
+        flow.clouds.bucket.write(key, content, over=None)
+        files[name] = CollectedFile(sha256=sha256, size_bytes=len(content), key=key)
     with flow.database.transaction() as session:
         steps.start(session, flow.lease, StepName.COLLECT)
-        output = Collected(files={keys.BENCHMARK_ZIP: file})
+        output = Collected(files=files)
         steps.finish(session, flow.lease, StepName.COLLECT, output.model_dump(mode="json"))
 
 
