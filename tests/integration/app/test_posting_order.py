@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from app.db.session import Database
 from app.registry.builds import requests
 from app.registry.builds.requests import BuildRequest
 from app.registry.errors import ConfigDiffers, InvalidConfig, PrefixCollision
 from tests.integration.app.registry import Registry, config_of
+from tests.machines import run_machine
 
 # The first two share their first 7 digits.
 SHAS = ["abcdef1" + "0" * 33, "abcdef1" + "1" * 33, "1234567" + "0" * 33]
@@ -148,7 +148,7 @@ def test_any_order_of_posts_means_what_it_must(registry: Registry) -> None:
             for build in builds:
                 assert jobs.count(build) == first.count(build) == 1
 
-    run_state_machine_as_test(Posts, settings=settings(max_examples=30, stateful_step_count=20))
+    run_machine(Posts, examples=30, steps=20)
 
 
 def posts_of_a_process(address: str) -> list[tuple[str, str]]:

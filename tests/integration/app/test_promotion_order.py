@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import text
 
 from app.db.session import Database
@@ -19,6 +18,7 @@ from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.words import Stage, Verdict
 from tests.integration.app.registry import Registry
+from tests.machines import run_machine
 
 STAGES = list(Stage)
 _PREFIXES = st.integers(0, 3)
@@ -162,4 +162,4 @@ def test_any_order_of_promotions_means_what_it_must(registry: Registry, settings
             # What was imported has its marker already.
             assert expected - self.imported <= asked <= expected
 
-    run_state_machine_as_test(Promotions, settings=hypothesis(max_examples=12, stateful_step_count=15))
+    run_machine(Promotions, examples=12, steps=15)

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import psycopg
 from fastapi.testclient import TestClient
-from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from app.db.session import Database
 from app.words import Stage, Verdict
 from tests.databases import empty
 from tests.integration.app.registry import Registry, config_of, sha_of
 from tests.integration.worker.old_bucket import put_model
+from tests.machines import run_machine
 from worker import mirror
 from worker.clouds import Clouds
 from worker.runs.carrying import RunCarrier
@@ -319,4 +319,4 @@ def test_any_order_of_everything_means_what_it_must(
             mirror.drain(database, bucket)
             assert {one.key for one in bucket.listed()} == self.expected.keys
 
-    run_state_machine_as_test(Everything, settings=hypothesis(max_examples=15, stateful_step_count=25))
+    run_machine(Everything, examples=15, steps=25)
