@@ -3,22 +3,24 @@
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from app.db.session import Database
+
+# Alembic is imported where it is used, because it would take a tenth of the time that the API needs to start.
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 # Alembic keeps its state in globals, so only one thread may use it. Other processes wait for a database lock.
 _alembic = threading.Lock()
 
 
-def alembic_config(database: Database) -> Config:
+def alembic_config(database: Database) -> "Config":
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config(ROOT / "alembic.ini")
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["database"] = database
@@ -27,11 +29,15 @@ def alembic_config(database: Database) -> Config:
 
 def upgrade(database: Database, revision: str = "head") -> None:
     """Upgrade the schema to a revision. Concurrent upgrades wait for each other."""
+    from alembic import command  # noqa: PLC0415
+
     with _alembic:
         command.upgrade(alembic_config(database), revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
+    from alembic import command  # noqa: PLC0415
+
     with _alembic:
         command.downgrade(alembic_config(database), revision)
 
@@ -44,6 +50,8 @@ def head() -> str | None:
 @lru_cache(maxsize=1)
 def _revisions() -> tuple[str | None, frozenset[str]]:
     """The newest revision, and all revisions. They do not change while the process runs."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     scripts = ScriptDirectory(str(ROOT / "migrations"))
     return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
 
@@ -62,4 +70,6 @@ def compare(at: str | None) -> Literal["same", "behind", "ahead"]:
 
 def current(connection: Connection) -> str | None:
     """The schema's revision; None for an empty database."""
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+
     return MigrationContext.configure(connection).get_current_revision()
