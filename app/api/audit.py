@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.common import examples
-from app.api.common.deps import BetweenDep, CanAdminister, Db, Limit, PageCursor
+from app.api.common.deps import BetweenDep, CanAdminister, Db, Limit, NextCursor, PageCursor
 from app.api.common.errors import problems
 from app.api.common.shown import ShownActor, ShownAuditAction
 from app.api.common.strict import StrictRoute
@@ -59,7 +59,7 @@ class AuditPage(BaseModel):
     )
 
     items: list[AuditEntryOut]
-    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
+    next: NextCursor
 
 
 @router.get(
@@ -88,6 +88,4 @@ def list_entries(
     page = audit.find(
         db, limit=limit, cursor=cursor, who=who, action=action, subject=subject, between=between
     )
-    return AuditPage(
-        items=[AuditEntryOut.of(entry) for entry in page.items], next=str(page.next) if page.next else None
-    )
+    return AuditPage(items=[AuditEntryOut.of(entry) for entry in page.items], next=page.next_cursor)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.common import bounded, examples
-from app.api.common.deps import Db, Limit, PageCursor
+from app.api.common.deps import Db, Limit, NextCursor, PageCursor
 from app.api.common.errors import problems
 from app.api.common.shown import ShownInputKind, ShownStage, ShownVerdict
 from app.api.common.strict import StrictRoute
@@ -99,7 +99,7 @@ class UsersOut(BaseModel):
         description="Every stage whose model may have been made from the input, because nobody recorded it."
     )
     items: list[UserOut]
-    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
+    next: NextCursor
 
     @classmethod
     def of(cls, found: Users) -> Self:
@@ -107,7 +107,7 @@ class UsersOut(BaseModel):
             running=[RunningOut.of(one) for one in found.running],
             not_known=[NotKnownOut.of_not_known(one) for one in found.not_known],
             items=[UserOut.of(one) for one in found.page.items],
-            next=str(found.page.next) if found.page.next else None,
+            next=found.page.next_cursor,
         )
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api.common import examples
-from app.api.common.deps import AnyCaller, BetweenDep, CanAdminister, Db, Limit, PageCursor
+from app.api.common.deps import AnyCaller, BetweenDep, CanAdminister, Db, Limit, NextCursor, PageCursor
 from app.api.common.errors import problems
 from app.api.common.shown import ShownActor, ShownMessage, ShownRunKind, ShownRunState
 from app.api.common.strict import StrictRoute
@@ -83,7 +83,7 @@ class RunPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.RUN], "next": None}]})
 
     items: list[RunOut]
-    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
+    next: NextCursor
 
 
 class ReconciliationCreate(BaseModel):
@@ -159,9 +159,7 @@ def list_runs(
     If there are several filters, a run must match all.
     """
     page = lifecycle.find(db, limit=limit, cursor=cursor, kind=kind, state=state, between=between)
-    return RunPage(
-        items=[RunOut.brief(run) for run in page.items], next=str(page.next) if page.next else None
-    )
+    return RunPage(items=[RunOut.brief(run) for run in page.items], next=page.next_cursor)
 
 
 @router.get(

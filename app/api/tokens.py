@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.common import examples
-from app.api.common.deps import AdmissionDep, CanAdminister, DatabaseDep, Db, Limit, PageCursor
+from app.api.common.deps import AdmissionDep, CanAdminister, DatabaseDep, Db, Limit, NextCursor, PageCursor
 from app.api.common.errors import problems
 from app.api.common.shown import ShownActor, ShownTokenState
 from app.api.common.strict import StrictRoute
@@ -107,7 +107,7 @@ class TokenPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.TOKEN], "next": None}]})
 
     items: list[TokenOut]
-    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
+    next: NextCursor
 
 
 @router.post(
@@ -150,9 +150,7 @@ def list_tokens(
     """
     page = tokens.find(db, limit=limit, cursor=cursor, name=name, state=state)
     at = tokens.now(db)
-    return TokenPage(
-        items=[TokenOut.of(token, at) for token in page.items], next=str(page.next) if page.next else None
-    )
+    return TokenPage(items=[TokenOut.of(token, at) for token in page.items], next=page.next_cursor)
 
 
 @router.delete(

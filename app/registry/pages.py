@@ -94,6 +94,11 @@ class Page(Generic[Item]):
     items: list[Item]
     next: Cursor | None
 
+    @property
+    def next_cursor(self) -> str | None:
+        """The cursor of the next page as answers show it."""
+        return None if self.next is None else str(self.next)
+
 
 def paginate(
     session: Session,

@@ -4,11 +4,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from app.api.builds.answers import BuildOut
 from app.api.common import examples
-from app.api.common.deps import Db, Limit, PageCursor, SearchDep
+from app.api.common.deps import Db, Limit, NextCursor, PageCursor, SearchDep
 from app.api.common.errors import problems
 from app.api.common.strict import StrictRoute
 from app.api.common.text import Line
@@ -29,7 +29,7 @@ class BuildPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.BUILD], "next": None}]})
 
     items: list[BuildOut]
-    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
+    next: NextCursor
 
 
 @router.get(
@@ -60,9 +60,7 @@ def list_builds(
         version=version,
         search=search,
     )
-    return BuildPage(
-        items=[BuildOut.of(build) for build in page.items], next=str(page.next) if page.next else None
-    )
+    return BuildPage(items=[BuildOut.of(build) for build in page.items], next=page.next_cursor)
 
 
 BuildId = Annotated[UUID, Path(description="The build's id.")]

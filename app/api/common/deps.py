@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 from sqlalchemy.orm import Session
 
 from app.api.common.admission import Admission
@@ -151,6 +151,8 @@ async def _cursor(
 
 
 PageCursor = Annotated[Cursor | None, Depends(_cursor)]
+# In the answer, what the next request sends as its cursor.
+NextCursor = Annotated[str | None, Field(description="The `cursor` of the next page. Null on the last page.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="At most this many items on a page.")]
 
 

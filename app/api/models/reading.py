@@ -9,7 +9,16 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.common import examples
-from app.api.common.deps import BucketDep, Db, Limit, PageCursor, PrefixPath, SearchDep, SettingsDep
+from app.api.common.deps import (
+    BucketDep,
+    Db,
+    Limit,
+    NextCursor,
+    PageCursor,
+    PrefixPath,
+    SearchDep,
+    SettingsDep,
+)
 from app.api.common.errors import problems
 from app.api.common.shown import ShownMessage, ShownOrigin, ShownStage, ShownVerdict
 from app.api.common.strict import StrictRoute
@@ -123,7 +132,7 @@ class ModelPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.MODEL], "next": None}]})
 
     items: list[ModelOut]
-    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
+    next: NextCursor
 
 
 @router.get(
@@ -158,9 +167,7 @@ def list_models(
         origin=origin,
         search=search,
     )
-    return ModelPage(
-        items=[ModelOut.of(model) for model in page.items], next=str(page.next) if page.next else None
-    )
+    return ModelPage(items=[ModelOut.of(model) for model in page.items], next=page.next_cursor)
 
 
 @router.get(

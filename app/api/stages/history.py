@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api.common import examples
-from app.api.common.deps import AnyCaller, BucketDep, DatabaseDep, Db, Limit, PageCursor
+from app.api.common.deps import AnyCaller, BucketDep, DatabaseDep, Db, Limit, NextCursor, PageCursor
 from app.api.common.errors import problems
 from app.api.common.shown import ShownStage, ShownVerdict
 from app.api.common.strict import StrictRoute
@@ -86,7 +86,7 @@ class HistoryPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [examples.PERIOD], "next": None}]})
 
     items: list[PeriodOut]
-    next: str | None = Field(description="The `cursor` of the next page. Null on the last page.")
+    next: NextCursor
 
 
 class RollbackCreate(BaseModel):
@@ -161,7 +161,7 @@ def list_history(
     page = history.history(db, stage, limit=limit, cursor=cursor, at=at)
     return HistoryPage(
         items=[PeriodOut.of_period(period) for period in page.items],
-        next=str(page.next) if page.next else None,
+        next=page.next_cursor,
     )
 
 

@@ -11,7 +11,7 @@ from app.registry.models.catalogue import ArtifactRef
 from app.registry.models.figures import MEASUREMENT, measurement_of
 from app.registry.models.kept_results import Archive, KeptResults
 from app.registry.models.predictions import Answer, Results
-from app.registry.models.thresholds import same_benchmark
+from app.registry.models.thresholds import counterpart, same_benchmark
 from app.storage.keys import BENCHMARK_ZIP
 
 _FIVE = 5
@@ -101,10 +101,10 @@ def _merged(metrics: Mapping[str, object], read: Mapping[str, Results]) -> Itera
     """The recorded figures with the answers. A benchmark of the archive alone has its own figures."""
     taken = set()
     for name in metrics:
-        here = name if name in read else next((one for one in sorted(read) if same_benchmark(one, name)), "")
+        here = counterpart(name, read)
         taken.add(here)
         found = figures.numbers(metrics[name])
-        answers = read[here].answers if here in read else ()
+        answers = () if here is None else read[here].answers
         if found or answers:
             yield _measured(name, found, answers)
     for name, results in read.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.registry.models.figures import measurement_of
 from app.registry.models.predictions import Results
-from app.registry.models.thresholds import same_benchmark
+from app.registry.models.thresholds import counterpart
 
 # How many descriptions of each kind are listed, and of how many benchmarks. All of them are counted.
 MOST_LISTED = 50
@@ -80,9 +80,7 @@ def changes(new: Mapping[str, Places], old: Mapping[str, Places]) -> list[Change
     """What changed in each benchmark that both models have, and that was measured in the same way."""
     found = []
     for name in sorted(old):
-        alike = [other for other in sorted(new) if same_benchmark(other, name)]
-        alike = [other for other in sorted(new) if same_benchmark(other, name)]
-        here = name if name in new else next(iter(alike), None)
+        here = counterpart(name, new)
         if here is not None and new[here].measurement == old[name].measurement:
             found.append(_of_benchmark(here, new[here].of, old[name].of))
     return found[:MOST_BENCHMARKS]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.registry.errors import NotFound
 from app.registry.models.benchmarks import Known, Measured
 from app.registry.models.predictions import Answer
-from app.registry.models.thresholds import same_benchmark
+from app.registry.models.thresholds import counterpart, same_benchmark
 
 # Stands for the place of a right code that is not among the answers: worse than every place.
 _NOWHERE = 1_000
@@ -79,8 +79,7 @@ def _pairs(this: Known, other: Known) -> Iterator[tuple[Measured | None, Measure
     """The benchmarks that belong together. An imported model may know one by the team's name."""
     open_ = dict(other.benchmarks)
     for name, mine in sorted(this.benchmarks.items()):
-        alike = [one for one in sorted(open_) if same_benchmark(one, name)]
-        theirs = name if name in open_ else next(iter(alike), None)
+        theirs = counterpart(name, open_)
         yield mine, None if theirs is None else open_.pop(theirs)
     for _, theirs_alone in sorted(open_.items()):
         yield None, theirs_alone

@@ -4,7 +4,7 @@ docs/validation.md describes both forms.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
@@ -100,6 +100,13 @@ class Rules:
 def same_benchmark(one: str, other: str) -> bool:
     """Whether two names mean the same benchmark. The team calls good-goods-descriptions good_goods."""
     return one == other or name_in_existing_tools(one) == name_in_existing_tools(other)
+
+
+def counterpart(benchmark: str, among: Collection[str]) -> str | None:
+    """The name among these that means this benchmark: itself, or else the first that means the same."""
+    if benchmark in among:
+        return benchmark
+    return next((name for name in sorted(among) if same_benchmark(name, benchmark)), None)
 
 
 def default_rules(tolerance: float) -> Rules:

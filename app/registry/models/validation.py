@@ -17,7 +17,7 @@ from app.registry.models.thresholds import (
     Limits,
     Rules,
     Threshold,
-    same_benchmark,
+    counterpart,
 )
 from app.words import Breach, Direction, Verdict
 
@@ -293,8 +293,7 @@ def _sources(counts: Mapping[str, object]) -> dict[str, int]:
 
 def _counterpart(metrics: Mapping[str, object], benchmark: str) -> str | None:
     """The benchmark of the same name, or else of the same name in existing tools, if it has any figure."""
-    names = [benchmark, *sorted(name for name in metrics if same_benchmark(name, benchmark))]
-    return next((name for name in names if _has_figures(metrics, name)), None)
+    return counterpart(benchmark, [name for name in metrics if _has_figures(metrics, name)])
 
 
 def _has_figures(metrics: Mapping[str, object], benchmark: str) -> bool:
