@@ -30,8 +30,8 @@ from botocore.exceptions import (
 )
 from botocore.loaders import JSONFileLoader
 
+from app.failures import FailureCode
 from app.settings import Settings
-from app.words import FailureCode
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

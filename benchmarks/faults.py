@@ -36,9 +36,10 @@ from enum import StrEnum
 from rich.console import Console
 from rich.table import Table
 
+from app.failures import FailureCode
 from app.registry.builds import cancellation
 from app.storage import keys
-from app.words import Actor, BuildKind, FailureCode, StepName
+from app.words import Actor, BuildKind, StepName
 from benchmarks.fault_lab import VERSIONS, Hold, Lab, NotReached, Scene, StepFault, hold_of
 
 # Until the step is reached, and from then until the build has ended.

@@ -1,6 +1,6 @@
 """The errors with which a step may end."""
 
-from app.words import FailureCode
+from app.failures import FailureCode
 
 
 class StepFailed(Exception):

@@ -17,7 +17,7 @@ from app.aws import (
     PreconditionFailed,
     QuotaExceeded,
 )
-from app.words import FailureCode
+from app.failures import FailureCode
 from worker.errors import StepFailed
 from worker.machine.remote import CommandFailed, RemoteFault, RemoteLost, RemoteRefused
 

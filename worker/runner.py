@@ -13,11 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.aws import CloudError
 from app.db.session import Database, is_temporary
+from app.failures import FailureCode
 from app.registry.builds import ending, steps
 from app.registry.builds.lease import Lease, LeaseLost, note_error, release, state_of, take
 from app.registry.builds.steps import BuildView, Failure
 from app.settings import Settings
-from app.words import BuildState, FailureCode, StepName
+from app.words import BuildState, StepName
 from worker.clouds import Clouds
 from worker.errors import Busy, HandOver, StepFailed
 from worker.flows import FLOWS

@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.db.session import Database
+from app.failures import FailureCode
 from app.registry.builds import log, steps
 from app.registry.builds.lease import Lease, LeaseLost
 from app.settings import Settings
-from app.words import FailureCode, StepName
+from app.words import StepName
 from worker.clouds import Clouds
 from worker.errors import HandOver, StepFailed
 from worker.heartbeat import Heartbeat

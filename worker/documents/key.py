@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from pydantic import SecretStr
 
 from app.aws import CloudNotFound, translated
+from app.failures import FailureCode
 from app.settings import Settings, SettingsError
-from app.words import FailureCode
 from worker.clouds import Cloud
 
 _MAKE_ONE = "Make one with: openssl ecparam -name prime256v1 -genkey -noout"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.words import FailureCode
+from app.failures import FailureCode
 from worker.machine.remote import CommandFailed, Remote, RemoteFault
 from worker.machine.workspace import Workspace
 

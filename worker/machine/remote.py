@@ -18,7 +18,7 @@ from typing import Self
 
 import paramiko
 
-from app.words import FailureCode
+from app.failures import FailureCode
 
 _CONNECT_S = 15
 # Keepalive alone does not notice a dead peer. The kernel's timeout for unacknowledged data does.

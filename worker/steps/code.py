@@ -5,13 +5,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
+from app.failures import FailureCode
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
 from app.registry.public import public_text, public_uri
 from app.storage import keys
 from app.storage.bucket import digest_of
-from app.words import FailureCode, InputKind, StepName
+from app.words import InputKind, StepName
 from worker.errors import StepFailed
 from worker.machine import git
 from worker.machine.folders import BuildFolder, Machine

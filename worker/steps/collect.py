@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
+from app.failures import FailureCode
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
 from app.storage import keys
 from app.storage.bucket import FileDigest, digest_of
-from app.words import FailureCode, InputKind, StepName
+from app.words import InputKind, StepName
 from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.remote import Remote, RemoteFault

@@ -1,8 +1,8 @@
 """The build's commit, and whether its own search-config.toml is the one that was posted."""
 
+from app.failures import FailureCode
 from app.registry.builds.steps import BuildView
 from app.storage import keys
-from app.words import FailureCode
 from training.config import differences
 from worker.errors import StepFailed
 from worker.machine import git

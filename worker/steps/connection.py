@@ -5,8 +5,9 @@ import shlex
 from datetime import timedelta
 from typing import ClassVar
 
+from app.failures import FailureCode
 from app.registry.builds.steps import BuildView
-from app.words import FailureCode, StepName
+from app.words import StepName
 from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.remote import CommandFailed, Endpoint, Remote, RemoteFault, RemoteLost

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 from semver import Version
 
 from app.aws import translated
+from app.failures import FailureCode
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
-from app.words import FailureCode, InputKind, StepName
+from app.words import InputKind, StepName
 from worker.clouds import Cloud
 from worker.errors import StepFailed
 from worker.steps.step import Output, Step

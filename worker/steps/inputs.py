@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from app.aws import CloudNotFound
+from app.failures import FailureCode
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord, Part
 from app.storage import keys
 from app.storage.bucket import Bucket, Downloaded, FileDigest, KeyTaken, digest_of
-from app.words import FailureCode, InputKind, StepName
+from app.words import InputKind, StepName
 from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.remote import Remote, RemoteFault

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 from sqlalchemy.orm import Session
 
 from app.aws import CloudError, CloudNotFound, CloudUnavailable, translated
+from app.failures import FailureCode
 from app.registry import launches
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
 from app.registry.launches import Place, TooManyLaunches
-from app.words import FailureCode, StepName
+from app.words import StepName
 from worker import ec2
 from worker.clouds import Cloud
 from worker.errors import StepFailed

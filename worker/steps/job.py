@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from app.failures import FailureCode
 from app.registry import inputs
 from app.registry.builds import steps
 from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord
 from app.registry.public import public_uri
 from app.storage import keys
-from app.words import FailureCode, InputKind, StepName, known
+from app.words import InputKind, StepName, known
 from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.job import Follower, Job, JobDied, JobSilent

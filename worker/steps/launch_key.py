@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import paramiko
 
 from app.aws import CloudNotFound, translated
-from app.words import FailureCode
+from app.failures import FailureCode
 from worker.clouds import Cloud
 from worker.errors import StepFailed
 from worker.machine.remote import load_key

@@ -4,8 +4,9 @@ from datetime import timedelta
 from typing import ClassVar
 
 from app.aws import translated
+from app.failures import FailureCode
 from app.registry.builds.steps import BuildView
-from app.words import FailureCode, StepName
+from app.words import StepName
 from worker.errors import StepFailed
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench

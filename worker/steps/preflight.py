@@ -8,13 +8,14 @@ from typing import ClassVar
 
 from sqlalchemy.orm import Session
 
+from app.failures import FailureCode
 from app.registry import takeovers
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
 from app.registry.takeovers import Ancestor
 from app.storage import keys
 from app.storage.bucket import Bucket
-from app.words import FailureCode, StepName
+from app.words import StepName
 from worker.documents.key import signing_key
 from worker.errors import StepFailed
 from worker.machine.git import LocalGit

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.aws import PreconditionFailed
+from app.failures import FailureCode
 from app.registry import inputs, provenance, takeovers
 from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease
@@ -21,7 +22,7 @@ from app.registry.models.signatures import PublicKey
 from app.registry.publication import Publication, publish
 from app.storage import keys
 from app.storage.bucket import digest_of
-from app.words import FailureCode, StepName, Verdict
+from app.words import StepName, Verdict
 from worker.documents.key import signing_key
 from worker.documents.sbom import Described, sbom
 from worker.documents.signature import sign

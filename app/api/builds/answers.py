@@ -20,10 +20,11 @@ from app.api.common.shown import (
     step_output,
 )
 from app.db.tables import Build, Launch
+from app.failures import FailureCode
 from app.registry.builds import retries
 from app.registry.builds import steps as build_steps
 from app.registry.builds.steps import StepView
-from app.words import FailureCode, StepName, known
+from app.words import StepName, known
 
 
 class StepOut(BaseModel):

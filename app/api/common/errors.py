@@ -17,7 +17,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app.api.common import bounded, examples
+from app.api.common import bounded
+from app.api.common.problem_examples import PROBLEMS
 from app.aws import CloudError
 from app.registry import errors
 from app.registry.errors import RegistryError
@@ -168,7 +169,7 @@ def _responses(kinds: Iterable[ProblemKind]) -> dict[int | str, dict[str, Any]]:
 
 def example_of(kind: ProblemKind) -> dict[str, object]:
     """An answer of this kind, as the documentation shows it."""
-    return _content(kind, *examples.PROBLEMS[kind.type])
+    return _content(kind, *PROBLEMS[kind.type])
 
 
 def _content(kind: ProblemKind, detail: str, facts: dict[str, Any]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from app.words import BuildKind, StepName
 
 SHA = "aff1242c0ffee0ddba11c0de5eed5ca1ab1e0a7b"
 PREFIX = "0.0.2-aff1242"
-_BUILD_ID = "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42"
+BUILD_ID = "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42"
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _SIZE = 48_210_334
 _CONFIG = 'name = "tariff-model"\nversion = "0.0.2"\ndigits = 6\n'
@@ -43,7 +43,7 @@ def _step(name: StepName) -> dict[str, Any]:
 
 
 BUILD: dict[str, Any] = {
-    "id": _BUILD_ID,
+    "id": BUILD_ID,
     "prefix": PREFIX,
     "version": "0.0.2",
     "sha": SHA,
@@ -183,7 +183,7 @@ PROVENANCE: dict[str, Any] = {
         "runDetails": {
             "builder": {"id": "urn:tariff-model-registry:worker"},
             "metadata": {
-                "invocationId": _BUILD_ID,
+                "invocationId": BUILD_ID,
                 "startedOn": "2026-11-23T09:00:01.902144Z",
                 "finishedOn": "2026-11-23T10:00:41.120031Z",
             },
@@ -197,7 +197,7 @@ MODEL: dict[str, Any] = {
     "sha": SHA,
     "branch": "feature/more-data",
     "origin": "built",
-    "build": _BUILD_ID,
+    "build": BUILD_ID,
     "published_at": "2026-11-23T10:01:09.550021Z",
     "metrics": METRICS,
     "verdict": "passed",
@@ -233,7 +233,7 @@ LINEAGE: dict[str, Any] = {
             "details": {"origin": "built", "verdict": "passed", "sha": SHA, "branch": "feature/more-data"},
         },
         {
-            "id": f"build:{_BUILD_ID}",
+            "id": f"build:{BUILD_ID}",
             "type": "build",
             "name": PREFIX,
             "at": "2026-11-23T09:00:01.733812Z",
@@ -267,10 +267,10 @@ LINEAGE: dict[str, Any] = {
         },
     ],
     "edges": [
-        {"source": f"build:{_BUILD_ID}", "target": f"model:{PREFIX}", "type": "made"},
+        {"source": f"build:{BUILD_ID}", "target": f"model:{PREFIX}", "type": "made"},
         {
             "source": "input:raw_data:raw_source_data.zip",
-            "target": f"build:{_BUILD_ID}",
+            "target": f"build:{BUILD_ID}",
             "type": "used_by",
         },
     ],
@@ -484,10 +484,10 @@ TOKEN: dict[str, Any] = {
 }
 TOKEN_CREATED: dict[str, Any] = TOKEN | {"last_used_at": None, "token": "tmr_1aG7bQ…"}
 
-_RUN_ID = "0d9b6a52-7a0e-4b5c-9f55-0b8f0c6f6c11"
+RUN_ID = "0d9b6a52-7a0e-4b5c-9f55-0b8f0c6f6c11"
 
 RUN: dict[str, Any] = {
-    "id": _RUN_ID,
+    "id": RUN_ID,
     "kind": "reconciliation",
     "state": "succeeded",
     "options": {"apply": True, "model_zip": False},
@@ -538,132 +538,3 @@ EVENTS = (
     "id: 57:43\n\n"
     'event: log\ndata: {"at": "2026-11-23T09:00:02.30+00:00", "text": "[find_image] done\\n"}\nid: 57:61\n\n'
 )
-
-# An example of each type of problem: its detail, and its facts.
-PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "not-found": (
-        f"There is no model {PREFIX}. GET /models lists the models; "
-        f"GET /builds?prefix={PREFIX} lists the builds of this prefix.",
-        {},
-    ),
-    "nothing-promoted": (
-        "No model was ever promoted to production. Promote one with POST /models/{prefix}/promotions.",
-        {},
-    ),
-    "conflict": (f"The builds of {PREFIX} keep starting and ending. Send the request again.", {}),
-    "prefix-collision": (
-        f"{PREFIX} is the commit {SHA}. Yours, aff1242{'0b' * 16}b, shares its version and first 7 digits. "
-        "Raise the version in search-config.toml.",
-        {"prefix": PREFIX, "build": _BUILD_ID},
-    ),
-    "config-differs": (
-        f"{PREFIX} has a build with other values of digits. Raise the version in search-config.toml, "
-        "or send the configuration that it was built with.",
-        {
-            "prefix": PREFIX,
-            "build": _BUILD_ID,
-            "keys": ["digits"],
-            "differences": [{"key": "digits", "there": "6", "sent": "8"}],
-        },
-    ),
-    "build-ended": (
-        f"Build {_BUILD_ID} has succeeded already, so it cannot be cancelled. Nothing was changed.",
-        {"build": _BUILD_ID, "state": "succeeded"},
-    ),
-    "retry-refused": (
-        f"Build {_BUILD_ID} of {PREFIX} cannot be retried: it is running. Wait for its end, or cancel it "
-        "first.",
-        {"build": _BUILD_ID, "prefix": PREFIX, "reason": "active"},
-    ),
-    "gate-refused": (
-        f"{PREFIX} was never in staging, and production takes only models that were. "
-        "Promote it to staging first, or send override with a note that says why.",
-        {"gate": "stage_order", "required_stage": "staging"},
-    ),
-    "run-active": (
-        f"Another import is under way, and there is one at a time. Follow it with GET /runs/{_RUN_ID}, "
-        f"or stop it with POST /runs/{_RUN_ID}/stop.",
-        {"run": _RUN_ID},
-    ),
-    "stage-changed": (
-        f"production runs 0.0.1-11ce0f5, and the request expects {PREFIX}. If an earlier try of the same "
-        "request has done this, nothing is left to do. Otherwise look at GET /stages and decide again.",
-        {"expected": PREFIX, "running": "0.0.1-11ce0f5"},
-    ),
-    "nothing-to-roll-back-to": (
-        f"No other model ran in production before {PREFIX}. Promote another model with "
-        "POST /models/{prefix}/promotions.",
-        {},
-    ),
-    "artifacts-missing": (
-        f"The bucket lacks files of {PREFIX}: model.zip. Restore them and have POST /mirror/reconcile look "
-        "at them, or roll the stage back.",
-        {"prefix": PREFIX, "artifacts": ["model.zip"]},
-    ),
-    "bucket-unavailable": (
-        f"S3 cannot say whether the files of {PREFIX} are there: ServiceUnavailable: Please reduce your "
-        "request rate. Send the request again, or send override with a note that says why.",
-        {},
-    ),
-    "token-name-taken": (
-        "There is an active token with the name 'deploy'. Choose another name, or revoke that token first.",
-        {"name": "deploy"},
-    ),
-    "invalid-request": (
-        "query.limit: Input should be less than or equal to 200",
-        {"problems": [{"where": "query.limit", "message": "Input should be less than or equal to 200"}]},
-    ),
-    "invalid-search-config": (
-        "search_config cannot be used: line 3: digits: must be one of 6 or 8; it is 7",
-        {
-            "field": "search_config",
-            "problems": [{"key": "digits", "line": 3, "message": "must be one of 6 or 8; it is 7"}],
-        },
-    ),
-    "invalid-thresholds": (
-        "thresholds cannot be used: line 6: thresholds[0].direction: is 'up', but must be one of "
-        "'increase_is_good' or 'increase_is_bad'",
-        {
-            "problems": [
-                {
-                    "key": "thresholds[0].direction",
-                    "line": 6,
-                    "message": "is 'up', but must be one of 'increase_is_good' or 'increase_is_bad'",
-                }
-            ],
-        },
-    ),
-    "unauthorized": (
-        "Send `Authorization: Bearer <token>` with a token that this registry knows: one that an "
-        "administrator has created with POST /tokens, or one of REGISTRY_API_TOKENS.",
-        {},
-    ),
-    "forbidden": (
-        "The token 'ci' lacks the scope promote:production. Use a token that has it. An administrator "
-        "creates one with POST /tokens, or adds the scope to the token's entry in REGISTRY_API_TOKENS.",
-        {"required_scope": "promote:production"},
-    ),
-    "cloud-error": (
-        "NoCredentialsError: Unable to locate credentials. Give the process an IAM role or AWS_* variables.",
-        {},
-    ),
-    "database-unavailable": (
-        "The database did not answer. Send the request again; repeating it does no harm.",
-        {},
-    ),
-    "bad-request": ("Invalid HTTP request received. Send HTTP/1.1.", {}),
-    "path-not-found": ("The API has no path /model. GET /docs lists what it has.", {}),
-    "method-not-allowed": ("/builds takes only GET, HEAD, POST. See GET /docs.", {}),
-    "request-timeout": ("The body did not arrive in time. Send the request again.", {}),
-    "body-too-large": ("The body is larger than 4,194,304 bytes. Send less.", {}),
-    "unsupported-media-type": (
-        "The body came with the content type 'application/x-www-form-urlencoded'. Send JSON, with the header "
-        "`Content-Type: application/json`.",
-        {},
-    ),
-    "headers-too-large": ("The headers and the URL together are larger than 32,768 bytes. Send less.", {}),
-    "internal-error": (
-        "This is a defect of the registry; its log has the details. Nothing was changed.",
-        {},
-    ),
-}

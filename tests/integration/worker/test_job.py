@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import select
 
 from app.db.tables import BuildStep
+from app.failures import FailureCode
 from app.registry.builds.lease import LeaseLost
-from app.words import FailureCode, StepName
+from app.words import StepName
 from local.simcloud.server import SimCloud
 from local.simcloud.settings import Settings as CloudSettings
 from tests.conftest import ROOT

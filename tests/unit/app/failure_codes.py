@@ -5,7 +5,7 @@ python -m tests.unit.app.failure_codes
 
 from pathlib import Path
 
-from app.words import FailureCode
+from app.failures import FailureCode
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "failure-codes.md"
 
@@ -22,7 +22,7 @@ it is retried or posted again. A training at another commit may report a code th
 
 
 def page() -> str:
-    """The page that the codes in app/words.py make."""
+    """The page that the codes in app/failures.py make."""
     rows = []
     for code in FailureCode:
         retry = "yes" if code.retry_helps else "no"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.api.common import examples
 from app.api.common.errors import KINDS, Problem, ProblemKind, all_kinds, kind_of, problems
+from app.api.common.problem_examples import PROBLEMS
 from app.registry.errors import GateRefused, NotFound, RegistryError
 from app.words import Stage
 
@@ -51,7 +51,7 @@ def test_every_error_can_be_documented_with_a_whole_example(error: type[Exceptio
     ]
     read = Problem.model_validate(example)
     assert (read.type, read.title, read.status) == (f"/problems/{kind.type}", kind.title, kind.status)
-    assert read.detail == examples.PROBLEMS[kind.type][0]
+    assert read.detail == PROBLEMS[kind.type][0]
 
 
 def test_an_error_without_a_message_of_its_own_says_what_its_class_says() -> None:

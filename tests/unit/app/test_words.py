@@ -1,6 +1,7 @@
 """The closed sets of words, and what is made from them."""
 
-from app.words import BuildKind, BuildState, FailureCode, StepName, known
+from app.failures import FailureCode
+from app.words import BuildKind, BuildState, StepName, known
 from tests.unit.app.failure_codes import PAGE, page
 from training.errors import FailureCode as TrainingFailureCode
 

@@ -1,0 +1,32 @@
+"""The tables. Rules that must always hold are constraints here and not only checks in the code."""
+
+from app.db.tables.access import AuditEntry, Token
+from app.db.tables.base import ACTIVE_BUILD, ACTIVE_RUN, HOLDS_PREFIX, Base
+from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
+from app.db.tables.inputs import BuildInput, Input, InputPart
+from app.db.tables.mirror import Outbox
+from app.db.tables.models import Artifact, Model, Promotion, SigningKey
+from app.db.tables.runs import Run
+
+__all__ = [
+    "ACTIVE_BUILD",
+    "ACTIVE_RUN",
+    "HOLDS_PREFIX",
+    "Artifact",
+    "AuditEntry",
+    "Base",
+    "Build",
+    "BuildEvent",
+    "BuildInput",
+    "BuildLogChunk",
+    "BuildStep",
+    "Input",
+    "InputPart",
+    "Launch",
+    "Model",
+    "Outbox",
+    "Promotion",
+    "Run",
+    "SigningKey",
+    "Token",
+]
