@@ -249,6 +249,36 @@ class Origin(StrEnum):
     IMPORTED = "imported"
 
 
+class ModelState(StrEnum):
+    """How far garbage collection has got with a model.
+
+    A marked model can be restored. One whose objects are being deleted, or are gone, cannot.
+    """
+
+    KEPT = "kept"
+    MARKED = "marked"
+    SWEEPING = "sweeping"
+    COLLECTED = "collected"
+
+    @property
+    def next(self) -> frozenset["ModelState"]:
+        """The states that may follow this one. A trigger of the database refuses every other change."""
+        return _NEXT_MODEL_STATES[self]
+
+    @property
+    def gone(self) -> bool:
+        """Whether its objects are gone, or are being deleted, so that nothing brings the model back."""
+        return self in (ModelState.SWEEPING, ModelState.COLLECTED)
+
+
+_NEXT_MODEL_STATES: dict[ModelState, frozenset[ModelState]] = {
+    ModelState.KEPT: frozenset({ModelState.MARKED}),
+    ModelState.MARKED: frozenset({ModelState.KEPT, ModelState.SWEEPING}),
+    ModelState.SWEEPING: frozenset({ModelState.COLLECTED}),
+    ModelState.COLLECTED: frozenset(),
+}
+
+
 class RunKind(StrEnum):
     """A long piece of work that a person or the schedule asks for."""
 
@@ -313,6 +343,10 @@ class AuditAction(StrEnum):
     TOKEN_CREATED = "token_created"  # noqa: S105 - the word, not a secret
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
     VERDICT_CHANGED = "verdict_changed"
+    MODEL_MARKED = "model_marked"
+    MODEL_RESTORED = "model_restored"
+    MODEL_SWEPT = "model_swept"
+    MODEL_COLLECTED = "model_collected"
 
 
 class Access(StrEnum):

@@ -6,10 +6,11 @@ A class's docstring is its default message, and its fields are the facts. These 
 
 import inspect
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from app.words import BuildState, RetryRefusal, Scope, Stage
+from app.words import BuildState, ModelState, RetryRefusal, Scope, Stage
 from training.config import ConfigProblem, Difference
 
 
@@ -115,6 +116,45 @@ class ArtifactsMissing(RegistryError):
 
     prefix: str
     artifacts: tuple[str, ...]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NotKept(RegistryError):
+    """Garbage collection has the model. GET /models/{prefix} shows how far it has got.
+
+    `since` is when it was marked. `reason` is why: a code, with the words in the message.
+    """
+
+    prefix: str
+    state: ModelState
+    since: datetime
+    reason: str
+
+
+class ModelMarked(NotKept):
+    """Garbage collection will delete the model. POST /models/{prefix}/restore keeps it."""
+
+
+class ModelCollected(NotKept):
+    """Garbage collection has deleted the model's files, or is deleting them. They cannot be restored."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PrefixCollected(Conflict):
+    """The model of this prefix was collected, and its prefix is not used again. Raise the version."""
+
+    prefix: str
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class CollectionRefused(Conflict):
+    """The model cannot be collected. GET /models/{prefix} shows what it is used for.
+
+    `rule` is the rule of the database that refused it.
+    """
+
+    prefix: str
+    rule: str
 
 
 class BucketUnavailable(RegistryError):

@@ -41,6 +41,8 @@ class ProblemKind:
 UNAVAILABLE = ProblemKind(
     HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable", "The database is not available", 5
 )
+CONFLICT = ProblemKind(HTTPStatus.CONFLICT, "conflict", "The request contradicts what is recorded")
+MARKED = ProblemKind(HTTPStatus.GONE, "model-marked", "The model is marked for garbage collection")
 INTERNAL = ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Unexpected error")
 
 # The exceptions that an endpoint may raise. A class that is not listed is answered like its base class.
@@ -49,7 +51,7 @@ KINDS: dict[type[Exception], ProblemKind] = {
     errors.NothingPromoted: ProblemKind(
         HTTPStatus.NOT_FOUND, "nothing-promoted", "No model was promoted to this stage"
     ),
-    errors.Conflict: ProblemKind(HTTPStatus.CONFLICT, "conflict", "The request contradicts what is recorded"),
+    errors.Conflict: CONFLICT,
     errors.PrefixCollision: ProblemKind(
         HTTPStatus.CONFLICT, "prefix-collision", "Another commit has this prefix"
     ),
@@ -64,6 +66,14 @@ KINDS: dict[type[Exception], ProblemKind] = {
     errors.NothingToRollBackTo: ProblemKind(
         HTTPStatus.CONFLICT, "nothing-to-roll-back-to", "The stage has no such earlier model"
     ),
+    errors.NotKept: MARKED,
+    errors.ModelMarked: MARKED,
+    errors.ModelCollected: ProblemKind(HTTPStatus.GONE, "model-collected", "The model was collected"),
+    errors.PrefixCollected: ProblemKind(
+        HTTPStatus.CONFLICT, "prefix-collected", "The model of this prefix was collected"
+    ),
+    # No endpoint marks models. The worker does, and its run says what was refused.
+    errors.CollectionRefused: CONFLICT,
     errors.ArtifactsMissing: ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE, "artifacts-missing", "Files of the model are missing", 60
     ),

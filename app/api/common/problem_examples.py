@@ -4,6 +4,8 @@ from typing import Any
 
 from app.api.common.examples import BUILD_ID, PREFIX, RUN_ID, SHA
 
+_NOT_KEPT = {"prefix": PREFIX, "since": "2026-11-19T02:00:00Z", "reason": "branch_gone"}
+
 # An example of each type of problem: its detail, and its facts.
 PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "not-found": (
@@ -59,6 +61,22 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         f"No other model ran in production before {PREFIX}. Promote another model with "
         "POST /models/{prefix}/promotions.",
         {},
+    ),
+    "model-marked": (
+        f"{PREFIX} is marked for garbage collection: no branch has its commit (marked at "
+        f"2026-11-19T02:00:00Z). POST /models/{PREFIX}/restore keeps it, until its files are deleted.",
+        _NOT_KEPT | {"state": "marked"},
+    ),
+    "model-collected": (
+        f"{PREFIX} was collected: no branch has its commit (marked at 2026-11-19T02:00:00Z). Its files are "
+        "deleted and cannot be restored. Its record, lineage and provenance stay: "
+        f"GET /models/{PREFIX}.",
+        _NOT_KEPT | {"state": "collected"},
+    ),
+    "prefix-collected": (
+        f"The model {PREFIX} was collected, and a prefix is never used again. Raise the version in "
+        "search-config.toml.",
+        {"prefix": PREFIX},
     ),
     "artifacts-missing": (
         f"The bucket lacks files of {PREFIX}: model.zip. Restore them and have POST /mirror/reconcile look "

@@ -1,7 +1,7 @@
 """The tables. Rules that must always hold are constraints here and not only checks in the code."""
 
 from app.db.tables.access import AuditEntry, Token
-from app.db.tables.base import ACTIVE_BUILD, ACTIVE_RUN, HOLDS_PREFIX, Base
+from app.db.tables.base import ACTIVE_BUILD, ACTIVE_RUN, BEING_COLLECTED, HOLDS_PREFIX, Base
 from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
 from app.db.tables.inputs import BuildInput, Input, InputPart
 from app.db.tables.mirror import Outbox
@@ -11,6 +11,7 @@ from app.db.tables.runs import Run
 __all__ = [
     "ACTIVE_BUILD",
     "ACTIVE_RUN",
+    "BEING_COLLECTED",
     "HOLDS_PREFIX",
     "Artifact",
     "AuditEntry",

@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase
 from app.db.storable import StorableJson, StorableText
 from app.words import (
     BuildState,
+    ModelState,
     RunState,
 )
 
@@ -29,6 +30,10 @@ def one_of(column: str, words: Iterable[StrEnum]) -> str:
 HOLDS_PREFIX = text("builds.kind = 'train' AND builds.state IN ('queued', 'running', 'succeeded')")
 ACTIVE_BUILD = text(one_of("builds.state", (state for state in BuildState if state.active)))
 ACTIVE_RUN = text(one_of("runs.state", (state for state in RunState if state.active)))
+# The models that garbage collection is at work on. Those that it has collected stay for ever and are many.
+BEING_COLLECTED = text(
+    one_of("models.state", (state for state in ModelState if state.next and state is not ModelState.KEPT))
+)
 
 
 class Base(DeclarativeBase):

@@ -17,9 +17,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from app.db.storable import StorableJson
 from app.db.tables.base import Base, one_of
 from app.words import (
     Actor,
+    ModelState,
     Origin,
     Stage,
     Verdict,
@@ -30,6 +32,7 @@ class Model(Base):
     """The model of a prefix: a succeeded build published it, or an import found it in the bucket.
 
     Of an imported model, the build and the branch are not known, and the sha may have only 7 digits.
+    A row is never deleted, and its prefix never changes. That of a collected model is a tombstone.
     """
 
     __tablename__ = "models"
@@ -56,6 +59,25 @@ class Model(Base):
         ForeignKey("signing_keys.fingerprint", ondelete="RESTRICT")
     )
     signed_at: Mapped[datetime | None]
+    # What garbage collection has done with the model. Only app/registry/collection/marks.py assigns it, and a
+    # trigger refuses what must not happen: see migration 0026.
+    state: Mapped[str] = mapped_column(server_default=ModelState.KEPT.value)
+    marked_at: Mapped[datetime | None]
+    # A code and a text: why the model may go.
+    mark_reason: Mapped[dict[str, Any] | None] = mapped_column(StorableJson(none_as_null=True))
+    marked_by_run: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id", ondelete="RESTRICT"))
+    collected_at: Mapped[datetime | None]
+    # A person's decision that the model must be kept.
+    pinned_at: Mapped[datetime | None]
+    pinned_by: Mapped[str | None]
+    pinned_by_kind: Mapped[str | None]
+    pin_note: Mapped[str | None]
+    # The word of a person with `admin` that the model may be collected although it was in staging or
+    # production. It covers only promotions that are older than it.
+    released_at: Mapped[datetime | None]
+    released_by: Mapped[str | None]
+    released_by_kind: Mapped[str | None]
+    release_note: Mapped[str | None]
 
     artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise", order_by="Artifact.name")
     promotions: Mapped[list["Promotion"]] = relationship(
@@ -71,6 +93,21 @@ class Model(Base):
             name="verdict_change_whole",
         ),
         CheckConstraint("num_nonnulls(signed_with, signed_at) IN (0, 2)", name="signed_whole"),
+        CheckConstraint(one_of("state", ModelState), name="state"),
+        CheckConstraint(
+            "num_nonnulls(marked_at, mark_reason) = CASE WHEN state = 'kept' THEN 0 ELSE 2 END",
+            name="marked_whole",
+        ),
+        CheckConstraint("marked_by_run IS NULL OR marked_at IS NOT NULL", name="marked_by_run"),
+        CheckConstraint("(state = 'collected') = (collected_at IS NOT NULL)", name="collected"),
+        CheckConstraint(
+            "num_nonnulls(pinned_at, pinned_by, pinned_by_kind, pin_note) IN (0, 4)", name="pinned_whole"
+        ),
+        CheckConstraint("state = 'kept' OR pinned_at IS NULL", name="pinned_kept"),
+        CheckConstraint(
+            "num_nonnulls(released_at, released_by, released_by_kind, release_note) IN (0, 4)",
+            name="released_whole",
+        ),
         UniqueConstraint("id", "version"),
         # Beside the order of the list, what a search for a text looks at.
         Index(
@@ -83,6 +120,13 @@ class Model(Base):
         Index("ix_models_origin_published", "origin", text("published_at DESC"), text("id DESC")),
         Index("ix_models_version_published", "version", text("published_at DESC"), text("id DESC")),
         Index("ix_models_branch_published", "branch", text("published_at DESC"), text("id DESC")),
+        Index("ix_models_state_published", "state", text("published_at DESC"), text("id DESC")),
+        Index(
+            "ix_models_being_collected",
+            "marked_at",
+            "id",
+            postgresql_where=text("state IN ('marked', 'sweeping')"),
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """Looks up and lists published models and their artifacts."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session, selectinload
@@ -39,10 +40,19 @@ def get_with_artifacts(session: Session, prefix: str, *, as_it_stays: bool = Fal
     return _one(session, prefix, query.with_for_update(read=True) if as_it_stays else query)
 
 
-def get_locked(session: Session, prefix: str) -> Model:
-    """The model, for a change of its row. Others can read it and refer to it meanwhile. Raises NotFound."""
+def get_locked(session: Session, which: str | UUID) -> Model:
+    """The model of a prefix or id, for a change of its row. Others can read it and refer to it meanwhile.
+
+    Raises NotFound.
+    """
     query = select(Model).with_for_update(key_share=True).execution_options(populate_existing=True)
-    return _one(session, prefix, query)
+    if isinstance(which, str):
+        return _one(session, which, query)
+    model = session.scalar(query.where(Model.id == which))
+    if model is None:
+        message = f"There is no model with the id {which}."
+        raise NotFound(message)
+    return model
 
 
 def _one(session: Session, prefix: str, query: Select[Model]) -> Model:

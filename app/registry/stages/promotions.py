@@ -11,7 +11,7 @@ from app.db.tables import Model, Promotion
 from app.registry import mirror
 from app.registry.access import audit
 from app.registry.errors import Invalid, RegistryError, StageChanged
-from app.registry.models import catalogue, signatures, wholeness
+from app.registry.models import catalogue, signatures, states, wholeness
 from app.registry.models.wholeness import WHOLE, Findings
 from app.registry.reasons import is_reason
 from app.registry.stages import gates, history
@@ -71,7 +71,8 @@ def record(
 
     `findings` is what S3 said about the model's files. If the stage already runs the model, nothing changes.
     The record's `override` says whether the promotion went through a closed gate.
-    Raises StageChanged, NotFound, Invalid (an override without a reason), GateRefused and BucketUnavailable.
+    Raises StageChanged, NotFound, ModelMarked, ModelCollected, Invalid (an override without a reason),
+    GateRefused and BucketUnavailable.
     """
     history.lock(session, wanted.stage)
     case = _judge(session, prefix, wanted, findings, as_it_stays=True)
@@ -144,9 +145,10 @@ class _Case:
 def _judge(
     session: Session, prefix: str, wanted: PromotionRequest, findings: Findings, *, as_it_stays: bool = False
 ) -> _Case:
-    """Raises StageChanged, Invalid and NotFound, which no override helps against.
+    """Raises what no override helps against: StageChanged, Invalid, NotFound, ModelMarked and ModelCollected.
 
-    `as_it_stays` holds the model's verdict until the transaction's end, so that what is decided stays true.
+    `as_it_stays` holds the model's verdict and state until the transaction's end, so that what is decided
+    stays true.
     """
     newest = session.scalar(history.newest_promotion(wanted.stage).options(joinedload(Promotion.model)))
     if wanted.expected is not None:
@@ -155,6 +157,7 @@ def _judge(
         message = "An override opens a closed gate. Say why in `note`."
         raise Invalid(message)
     model = catalogue.get_with_artifacts(session, prefix, as_it_stays=as_it_stays)
+    states.refuse_unless_kept(model)
     refusals = gates.closed(session, model, wanted.stage, findings)
     return _Case(model, newest, next(refusals, None))
 

@@ -2,6 +2,7 @@
 
 import random
 
+import psycopg
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from app.db.session import Database
 from app.registry.models import catalogue
 from app.registry.pages import Cursor
 from app.words import Stage, Verdict
+from tests.databases import empty
 from tests.integration.app.registry import Registry, listening
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
@@ -131,8 +133,8 @@ def insert(registry: Registry, number: int, second: int) -> None:
 def test_pages_have_no_gaps_or_doubles_while_models_are_added(
     registry: Registry, seconds: list[int], limit: int, seed: int
 ) -> None:
-    registry.execute("DELETE FROM models")
-    registry.execute("DELETE FROM builds")
+    with psycopg.connect(registry.database.conninfo) as connection:
+        empty(connection)
     for number, second in enumerate(seconds):
         insert(registry, number, second)
     expected = registry.values("SELECT prefix FROM models ORDER BY published_at DESC, id DESC")

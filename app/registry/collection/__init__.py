@@ -1,0 +1,1 @@
+"""Garbage collection: which models may go, and what has become of those that went."""

@@ -1,0 +1,268 @@
+"""The state of a model, on a real Postgres: what the database refuses, and who wins when two things meet."""
+
+import threading
+from collections.abc import Callable
+from itertools import product
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.registry.collection import marks
+from app.registry.collection.marks import MarkReason
+from app.registry.errors import CollectionRefused, Conflict, ModelCollected, RegistryError
+from app.registry.stages import promotions
+from app.registry.stages.promotions import PromotionRequest
+from app.words import Actor, ModelState, Stage
+from tests.integration.app.registry import Registry
+
+DEVELOPMENT, STAGING, PRODUCTION = Stage
+KEPT, MARKED, SWEEPING, COLLECTED = ModelState
+GONE = MarkReason("branch_gone", "the branch feature/x is gone")
+WAITING = (
+    "SELECT count(*) > 0 FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+def id_of(registry: Registry, prefix: str) -> UUID:
+    return UUID(str(registry.value("SELECT id FROM models WHERE prefix = :p", p=prefix)))
+
+
+def state_of(registry: Registry, prefix: str) -> str:
+    return str(registry.value("SELECT state FROM models WHERE prefix = :p", p=prefix))
+
+
+def mark(registry: Registry, prefix: str) -> None:
+    with registry.database.transaction() as session:
+        marks.mark(session, id_of(registry, prefix), GONE, None)
+
+
+def sweep(registry: Registry, prefix: str) -> None:
+    with registry.database.transaction() as session:
+        marks.begin_sweep(session, id_of(registry, prefix))
+
+
+def restore(registry: Registry, prefix: str) -> None:
+    with registry.database.transaction() as session:
+        marks.restore(session, prefix, "someone", Actor.TOKEN)
+
+
+def release(registry: Registry, prefix: str) -> None:
+    registry.execute(
+        "UPDATE models SET released_at = clock_timestamp(), released_by = 'x', released_by_kind = 'token',"
+        " release_note = 'it was replaced' WHERE prefix = :p",
+        p=prefix,
+    )
+
+
+def superseded(registry: Registry, *stages: Stage) -> str:
+    """A model that was in the stages, where another one runs now."""
+    prefix = registry.model("1.0.0", stages=stages)
+    registry.model("1.1.0", stages=stages)
+    return prefix
+
+
+def rule_of(change: Callable[[], None]) -> str:
+    """The rule by which the database refuses the change."""
+    with pytest.raises((CollectionRefused, IntegrityError)) as refused:
+        change()
+    if isinstance(refused.value, CollectionRefused):
+        return refused.value.rule
+    assert isinstance(refused.value, IntegrityError)
+    assert isinstance(refused.value.orig, psycopg.Error)
+    return str(refused.value.orig.diag.constraint_name)
+
+
+def test_the_database_allows_exactly_the_changes_of_the_state_that_the_words_name(registry: Registry) -> None:
+    prefix = registry.model()
+    with registry.database.engine.connect() as connection:
+        for before, after in product(ModelState, ModelState):
+            values = """
+                UPDATE models SET state = :state,
+                    marked_at = CASE WHEN :state <> 'kept' THEN now() END,
+                    mark_reason = CASE WHEN :state <> 'kept' THEN '{"code": "a", "text": "b"}'::jsonb END,
+                    collected_at = CASE WHEN :state = 'collected' THEN now() END
+                 WHERE prefix = :prefix
+            """
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(text(values), {"state": before, "prefix": prefix})
+            connection.execute(text("SET LOCAL session_replication_role = origin"))
+            allowed = after == before or after in before.next
+            try:
+                connection.execute(text(values), {"state": after, "prefix": prefix})
+                assert allowed, f"{before} to {after}"
+            except IntegrityError:
+                assert not allowed, f"{before} to {after}"
+            connection.rollback()
+
+
+def test_a_model_that_runs_in_a_stage_is_never_marked(registry: Registry) -> None:
+    prefix = registry.model(stages=(DEVELOPMENT,))
+    assert rule_of(lambda: mark(registry, prefix)) == "models_running"
+    registry.promote(prefix, STAGING)
+    registry.model("1.1.0", stages=(DEVELOPMENT,))
+    release(registry, prefix)
+    assert rule_of(lambda: mark(registry, prefix)) == "models_running"
+    assert state_of(registry, prefix) == KEPT
+
+
+def test_what_was_in_staging_or_production_needs_a_release_after_its_last_promotion(
+    registry: Registry,
+) -> None:
+    only_development = superseded(registry, DEVELOPMENT)
+    mark(registry, only_development)
+    assert state_of(registry, only_development) == MARKED
+
+    prefix = superseded(registry, DEVELOPMENT, STAGING, PRODUCTION)
+    assert rule_of(lambda: mark(registry, prefix)) == "models_released"
+    # Whatever the program is that writes to the database.
+    raw = "UPDATE models SET state = 'marked', marked_at = now(), mark_reason = '{}' WHERE prefix = :p"
+    assert rule_of(lambda: registry.execute(raw, p=prefix)) == "models_released"
+    release(registry, prefix)
+    mark(registry, prefix)
+    # The release is looked at again when its objects are about to be deleted.
+    registry.execute(
+        "UPDATE models SET released_at = NULL, released_by = NULL, released_by_kind = NULL,"
+        " release_note = NULL WHERE prefix = :p",
+        p=prefix,
+    )
+    assert rule_of(lambda: sweep(registry, prefix)) == "models_released"
+
+    # A release says nothing about promotions that came after it.
+    restore(registry, prefix)
+    release(registry, prefix)
+    registry.promote(prefix, STAGING)
+    registry.model("1.2.0", stages=(DEVELOPMENT, STAGING))
+    assert rule_of(lambda: mark(registry, prefix)) == "models_released"
+
+
+def test_a_pinned_model_is_not_marked(registry: Registry) -> None:
+    prefix = registry.model()
+    registry.execute(
+        "UPDATE models SET pinned_at = now(), pinned_by = 'x', pinned_by_kind = 'token', pin_note = 'mine'"
+    )
+    assert rule_of(lambda: mark(registry, prefix)) == "pinned"
+    raw = "UPDATE models SET state = 'marked', marked_at = now(), mark_reason = '{}'"
+    assert rule_of(lambda: registry.execute(raw)) == "ck_models_pinned_kept"
+
+
+@pytest.mark.parametrize("state", [MARKED, SWEEPING, COLLECTED])
+def test_the_database_refuses_to_promote_a_model_that_is_not_kept(
+    registry: Registry, state: ModelState
+) -> None:
+    prefix = registry.model()
+    mark(registry, prefix)
+    if state is not MARKED:
+        sweep(registry, prefix)
+    if state is COLLECTED:
+        with registry.database.transaction() as session:
+            marks.collected(session, id_of(registry, prefix))
+    assert state_of(registry, prefix) == state
+    raw = (
+        "INSERT INTO promotions (model_id, version, stage, promoted_by)"
+        " SELECT id, version, 'development', 'x' FROM models"
+    )
+    assert rule_of(lambda: registry.execute(raw)) == "promotions_of_kept_models"
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM models", "TRUNCATE models CASCADE"])
+def test_a_model_keeps_its_row_for_ever(registry: Registry, change: str) -> None:
+    registry.model()
+    registry.execute("ALTER TABLE promotions DISABLE TRIGGER promotions_append_only")
+    assert rule_of(lambda: registry.execute(change)) == "models_stay"
+    assert rule_of(lambda: registry.execute("UPDATE models SET prefix = '9.9.9-abcdef1'")) == "models_prefix"
+
+
+def test_each_change_of_the_state_can_be_repeated_and_leaves_one_entry_in_the_audit_trail(
+    registry: Registry,
+) -> None:
+    prefix = registry.model()
+    of = id_of(registry, prefix)
+    for _ in range(2):
+        mark(registry, prefix)
+    since = registry.value("SELECT marked_at FROM models")
+    for _ in range(2):
+        restore(registry, prefix)
+    assert registry.value("SELECT marked_at IS NULL AND mark_reason IS NULL FROM models")
+    with pytest.raises(Conflict, match="not marked"):
+        sweep(registry, prefix)
+    mark(registry, prefix)
+    assert registry.value("SELECT marked_at FROM models") > since
+    for _ in range(2):
+        sweep(registry, prefix)
+    for change in (mark, restore):
+        with pytest.raises(ModelCollected, match="the branch feature/x is gone"):
+            change(registry, prefix)
+    for _ in range(2):
+        with registry.database.transaction() as session:
+            assert marks.collected(session, of).collected_at is not None
+    with pytest.raises(ModelCollected):
+        sweep(registry, prefix)
+    actions = registry.values("SELECT action FROM audit WHERE subject = :p ORDER BY id", p=prefix)
+    assert actions == ["model_marked", "model_restored", "model_marked", "model_swept", "model_collected"]
+    entry = registry.values("SELECT after FROM audit WHERE action = 'model_marked' ORDER BY id")[0]
+    assert entry == {"state": "marked", "reason": {"code": GONE.code, "text": GONE.text}, "run": None}
+
+
+# What meets at the same moment: the first one has not committed when the second one begins.
+
+
+def meanwhile(registry: Registry, first: Callable[[Session], object], second: Callable[[], None]) -> str:
+    """Do the second while the first has not committed. Returns why the second was refused, or "done"."""
+    ended: list[str] = []
+
+    def run() -> None:
+        try:
+            second()
+            ended.append("done")
+        except RegistryError as exc:
+            ended.append(getattr(exc, "rule", type(exc).__name__))
+
+    thread = threading.Thread(target=run)
+    with registry.database.transaction() as session:
+        first(session)
+        thread.start()
+        registry.await_value(WAITING)
+    thread.join(60)
+    return ended[0]
+
+
+@pytest.mark.parametrize("stage", [DEVELOPMENT, STAGING])
+def test_a_mark_waits_for_a_promotion_and_is_then_refused(registry: Registry, stage: Stage) -> None:
+    prefix = superseded(registry, DEVELOPMENT)
+
+    def promote(session: Session) -> None:
+        promotions.record(session, "x", prefix, PromotionRequest(stage))
+
+    assert meanwhile(registry, promote, lambda: mark(registry, prefix)) == "models_running"
+    assert state_of(registry, prefix) == KEPT
+
+
+def test_a_promotion_waits_for_a_mark_and_is_then_refused(registry: Registry) -> None:
+    prefix = superseded(registry, DEVELOPMENT)
+    of = id_of(registry, prefix)
+
+    def promote() -> None:
+        registry.promote(prefix, STAGING)
+
+    assert meanwhile(registry, lambda session: marks.mark(session, of, GONE, None), promote) == "ModelMarked"
+    assert registry.count("promotions", "stage = 'staging'") == 0
+
+
+def test_a_restore_and_a_sweep_cannot_both_happen(registry: Registry) -> None:
+    one, two = superseded(registry, DEVELOPMENT), registry.model()
+    for prefix in (one, two):
+        mark(registry, prefix)
+    of = id_of(registry, one)
+    late = meanwhile(registry, lambda session: marks.begin_sweep(session, of), lambda: restore(registry, one))
+    assert (late, state_of(registry, one)) == ("ModelCollected", SWEEPING)
+
+    def restoring(session: Session) -> None:
+        marks.restore(session, two, "someone", Actor.TOKEN)
+
+    assert meanwhile(registry, restoring, lambda: sweep(registry, two)) == "Conflict"
+    assert state_of(registry, two) == KEPT
