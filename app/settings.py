@@ -206,6 +206,59 @@ class Settings(BaseSettings):
         default=time(3, 0),
         description="when, each night in UTC, the bucket is compared with the database",
     )
+    git_remote: SecretStr | None = Field(
+        default=None,
+        description="the address of the git repository whose branches decide which models garbage "
+        "collection may delete; if this is not set, the origin of `REGISTRY_CODE_REPOSITORY`",
+    )
+    gc_main_branch: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the main branch; if this is not set, the one that the remote's HEAD names",
+    )
+    gc_bot_branches: CommaSeparated = Field(
+        default=("dependabot/*", "renovate/*"),
+        description="branches that keep no model, as patterns in which `*` also stands for slashes",
+    )
+    gc_branches_every_min: int = Field(
+        default=5, ge=1, le=59, description="how many minutes pass between two looks at the branches"
+    )
+    gc_branches_max_age: timedelta = Field(
+        default=timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        description="what is known of the branches counts for this long; then nothing may be deleted until "
+        "the git repository has been read again",
+    )
+    gc_minimum_age: timedelta = Field(
+        default=timedelta(days=14),
+        ge=timedelta(0),
+        description="garbage collection keeps models that were published more recently than this",
+    )
+    gc_keep_newest_passed: int = Field(
+        default=10,
+        ge=0,
+        le=10_000,
+        description="garbage collection keeps so many of the newest models that passed their validation",
+    )
+    gc_keep_branches: CommaSeparated = Field(
+        default=(),
+        description="branches whose models are always kept, as patterns such as `release/*`",
+    )
+    gc_keep_versions: CommaSeparated = Field(
+        default=(), description="versions whose models are always kept, as patterns such as `1.0.*`"
+    )
+    gc_retire_after: timedelta | None = Field(
+        default=None,
+        ge=timedelta(days=1),
+        description="models that reached staging or production may go this long after other models have "
+        "taken their place there, if an administrator has released them; if this is not set, they never go",
+    )
+    gc_rollback_targets: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="of each stage, so many of the last models stay whatever `REGISTRY_GC_RETIRE_AFTER` says",
+    )
     thresholds_file: Path | None = Field(
         default=None,
         description="a file of thresholds for builds that are posted without one; the API reads it at its "

@@ -321,6 +321,48 @@ class LeftOut(StrEnum):
     VERSION_DIFFERS = "version_differs"
 
 
+class PlanVerdict(StrEnum):
+    """Whether garbage collection may delete a model, or must keep it."""
+
+    DOOMED = "doomed"
+    KEPT = "kept"
+
+
+class KeepReason(StrEnum):
+    """Why garbage collection keeps a model."""
+
+    REACHED_STAGING = "reached_staging"
+    REACHED_PRODUCTION = "reached_production"
+    RUNS_IN_A_STAGE = "runs_in_a_stage"
+    ROLLBACK_TARGET = "rollback_target"
+    SUPERSEDED_RECENTLY = "superseded_recently"
+    NOT_RELEASED = "not_released"
+    LATEST_IN_DEVELOPMENT = "latest_in_development"
+    BRANCH_EXISTS = "branch_exists"
+    FORMER_MAIN_BRANCH = "former_main_branch"
+    BRANCH_NOT_RECORDED = "branch_not_recorded"
+    COMMIT_ON_BRANCH = "commit_on_branch"
+    COMMIT_UNKNOWN = "commit_unknown"
+    BRANCHES_UNKNOWN = "branches_unknown"
+    ACTIVE_BUILD = "active_build"
+    ACTIVE_REPRODUCTION = "active_reproduction"
+    RETRY_WINDOW = "retry_window"
+    VALIDATION_BASELINE = "validation_baseline"
+    PINNED = "pinned"
+    TOO_YOUNG = "too_young"
+    NEWEST_PASSED = "newest_passed"
+    BRANCH_RULE = "branch_rule"
+    VERSION_RULE = "version_rule"
+
+
+class CollectReason(StrEnum):
+    """Why garbage collection may delete a model."""
+
+    BRANCH_GONE = "branch_gone"
+    COMMIT_ON_NO_BRANCH = "commit_on_no_branch"
+    RETIRED = "retired"
+
+
 class Actor(StrEnum):
     """What kind of actor did something. Its name, beside the kind, is free text."""
 
