@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, builds, health, inputs, models, runs, stages, tokens
+from app.api import audit, builds, health, inputs, models, publishers, runs, stages, tokens
 from app.api.builds.following import Following
 from app.api.common import errors
 from app.api.common.admission import Admission
@@ -19,6 +19,7 @@ from app.api.probe import BucketProbe
 from app.api.problem_pages import router as problem_pages
 from app.api.stages.kept import KeptAnswers
 from app.db.session import Database
+from app.identity import Issuer
 from app.registry.access.callers import AccessPolicy
 from app.registry.models.kept_results import KeptResults
 from app.registry.models.thresholds import default_thresholds
@@ -46,7 +47,11 @@ TAGS = [
         "description": "Imports, reconciliations and collections: long pieces of work that can be "
         "followed and stopped.",
     },
-    {"name": "tokens", "description": "Who may call: tokens with scopes, for people and programs."},
+    {
+        "name": "tokens",
+        "description": "Who may call: tokens with scopes, for people and programs, and CI workflows that "
+        "sign in without a secret.",
+    },
     {"name": "audit", "description": "Who changed what, and when."},
     {"name": "health", "description": "For load balancers and monitors."},
 ]
@@ -93,6 +98,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = database
     app.state.turns = asyncio.Semaphore(_TRANSACTIONS)
     app.state.admission = Admission(AccessPolicy(settings.access, settings.api_tokens), database)
+    app.state.issuer = (
+        None if settings.github_audience is None else Issuer(settings.github_issuer, settings.github_audience)
+    )
     app.state.bucket = bucket
     app.state.default_thresholds = default_thresholds(settings)
     app.state.kept = KeptAnswers(database, settings.latest_max_age)
@@ -113,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         inputs.router,
         runs.router,
         tokens.router,
+        *publishers.ROUTERS,
         audit.router,
         health.router,
     ):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -121,6 +122,19 @@ class Settings(BaseSettings):
         default=(),
         description="tokens to start with: `name=sha256` or `name=sha256:scope+scope`, comma-separated; "
         "without scopes a token may do everything but `admin`",
+    )
+
+    github_issuer: str = Field(
+        default="https://token.actions.githubusercontent.com",
+        pattern=r"^https?://\S+$",
+        description="who issues the identity tokens of CI workflows; on GitHub Enterprise Server it is "
+        "`https://HOST/_services/token`",
+    )
+    github_audience: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the audience (`aud`) that CI workflows ask GitHub for to sign in here, such as this "
+        "registry's address; without it, none can sign in",
     )
 
     image_name_pattern: str = Field(
@@ -299,6 +313,10 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.signing_key is not None and self.signing_key_secret is not None:
             msg = "REGISTRY_SIGNING_KEY and REGISTRY_SIGNING_KEY_SECRET both name a key. Set one of them"
+            raise ValueError(msg)
+        issuer = urlsplit(self.github_issuer)
+        if issuer.scheme == "http" and issuer.hostname not in ("127.0.0.1", "::1", "localhost"):
+            msg = "REGISTRY_GITHUB_ISSUER must begin with https://: its keys decide who may sign in"
             raise ValueError(msg)
         if self.stalled_after <= self.heartbeat:
             msg = "REGISTRY_STALLED_AFTER must be longer than REGISTRY_HEARTBEAT, best three times as long"

@@ -389,6 +389,9 @@ class AuditAction(StrEnum):
     MODEL_RESTORED = "model_restored"
     MODEL_SWEPT = "model_swept"
     MODEL_COLLECTED = "model_collected"
+    PUBLISHER_TRUSTED = "publisher_trusted"
+    PUBLISHER_REMOVED = "publisher_removed"
+    SIGNED_IN = "signed_in"
 
 
 class Access(StrEnum):

@@ -55,14 +55,20 @@ class RegistryClient:
         url: str,
         token: str | None = None,
         *,
+        identity: httpx.Auth | None = None,
         patience_s: float = 60.0,
         note: Callable[[str], object] = lambda _: None,
         sleep: Callable[[float], object] = time.sleep,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`note` is told, once for each call, that it is tried again and why."""
+        """`note` is told, once for each call, that it is tried again and why.
+
+        `identity` signs in where there is no token.
+        """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=30, transport=transport)
+        self._http = httpx.Client(
+            base_url=url, headers=headers, auth=identity, timeout=30, transport=transport
+        )
         self.patience_s = patience_s
         self._note = note
         self._sleep = sleep

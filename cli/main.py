@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import tokens
+from cli import publishers, tokens
 from cli.answers import Build, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, text
 from cli.builds.cancel import cancel_build
@@ -31,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(tokens.app, name="token")
+app.add_typer(publishers.app, name="publisher")
 app.command(epilog=EXITS)(verify)
 
 BuildArgument = Annotated[

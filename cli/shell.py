@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.answers import ApiError
-from cli.arguments import ArgumentError, registry_token, registry_url
+from cli.arguments import ArgumentError, optional, registry_token, registry_url
 from cli.builds.checkout import CheckoutError
 from cli.builds.follow import LostContact
 from cli.builds.request import VersionNotRaised
 from cli.client import RegistryClient
+from cli.identity import GithubIdentity
 from cli.output import lines
 
 EXITS = (
@@ -90,4 +91,9 @@ def exit_statuses() -> Iterator[None]:
 
 
 def client_of(url: str | None, token: str | None) -> RegistryClient:
-    return RegistryClient(registry_url(url), registry_token(token), note=say)
+    where, given = registry_url(url), registry_token(token)
+    identity = None
+    if given is None:
+        audience = optional(None, "the audience", "REGISTRY_AUDIENCE")
+        identity = GithubIdentity.of_environment(where, audience)
+    return RegistryClient(where, given, identity=identity, note=say)

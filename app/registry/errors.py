@@ -202,6 +202,18 @@ class Unauthorized(RegistryError):
     """This call needs a token that the registry knows."""
 
 
+class IdentityRefused(Unauthorized):
+    """The identity token of this workflow is not accepted."""
+
+
+class IdentityUnavailable(RegistryError):
+    """The issuer of the identity tokens does not answer. Send the request again."""
+
+
+class SignInOff(Conflict):
+    """No workflow can sign in here: the operator has not set REGISTRY_GITHUB_AUDIENCE."""
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class Forbidden(RegistryError):
     """The caller may not do this."""

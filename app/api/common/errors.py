@@ -94,6 +94,13 @@ KINDS: dict[type[Exception], ProblemKind] = {
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-thresholds", "The thresholds are not valid"
     ),
     errors.Unauthorized: ProblemKind(HTTPStatus.UNAUTHORIZED, "unauthorized", "This call needs a token"),
+    errors.IdentityRefused: ProblemKind(
+        HTTPStatus.UNAUTHORIZED, "identity-refused", "The identity token is not accepted"
+    ),
+    errors.IdentityUnavailable: ProblemKind(
+        HTTPStatus.SERVICE_UNAVAILABLE, "identity-unavailable", "The keys of the issuer cannot be fetched", 10
+    ),
+    errors.SignInOff: ProblemKind(HTTPStatus.CONFLICT, "sign-in-off", "No workflow can sign in here"),
     errors.Forbidden: ProblemKind(HTTPStatus.FORBIDDEN, "forbidden", "The caller may not do this"),
     OperationalError: UNAVAILABLE,
     PoolTimeout: UNAVAILABLE,

@@ -484,6 +484,29 @@ TOKEN: dict[str, Any] = {
 }
 TOKEN_CREATED: dict[str, Any] = TOKEN | {"last_used_at": None, "token": "tmr_1aG7bQ…"}
 
+GITHUB_SIGN_IN: dict[str, Any] = {"token": "eyJhbGciOiJSUzI1NiIsImtpZCI6…"}
+SIGNED_IN: dict[str, Any] = {
+    "token": "tmr_9xKe2P…",
+    "name": "customs/tariff-models:model.yml:9182736455.1",
+    "scopes": ["read", "build"],
+    "expires_at": "2026-11-23T09:15:00Z",
+}
+PUBLISHER_CREATE: dict[str, Any] = {
+    "name": "models of pull requests",
+    "repository_id": 728_113_940,
+    "repository_owner_id": 9_919,
+    "workflow": "model.yml",
+    "ref": "refs/pull/*/merge",
+    "scopes": ["read", "build"],
+}
+PUBLISHER: dict[str, Any] = PUBLISHER_CREATE | {
+    "id": "0e2f8f5e-6f0a-4f5e-8a43-2d4b8a1c9d10",
+    "environment": None,
+    "created_at": "2026-11-23T08:40:11.027311Z",
+    "created_by": "root",
+    "created_by_kind": "token",
+}
+
 RUN_ID = "0d9b6a52-7a0e-4b5c-9f55-0b8f0c6f6c11"
 
 RUN: dict[str, Any] = {

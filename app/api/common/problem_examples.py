@@ -121,6 +121,20 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         "administrator has created with POST /tokens, or one of REGISTRY_API_TOKENS.",
         {},
     ),
+    "identity-refused": (
+        "The identity token is not accepted: it is not meant for this registry alone: its aud must be "
+        "'https://registry.example.org'.",
+        {},
+    ),
+    "identity-unavailable": (
+        "Nobody can sign in at the moment, because https://token.actions.githubusercontent.com/.well-known/"
+        "openid-configuration cannot be fetched: timed out. Send the request again.",
+        {},
+    ),
+    "sign-in-off": (
+        "No workflow can sign in here: the operator has not set REGISTRY_GITHUB_AUDIENCE.",
+        {},
+    ),
     "forbidden": (
         "The token 'ci' lacks the scope promote:production. Use a token that has it. An administrator "
         "creates one with POST /tokens, or adds the scope to the token's entry in REGISTRY_API_TOKENS.",

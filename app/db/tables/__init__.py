@@ -1,6 +1,6 @@
 """The tables. Rules that must always hold are constraints here and not only checks in the code."""
 
-from app.db.tables.access import AuditEntry, Token
+from app.db.tables.access import AuditEntry, Token, TrustedPublisher, UsedIdentityToken
 from app.db.tables.base import ACTIVE_BUILD, ACTIVE_RUN, BEING_COLLECTED, HOLDS_PREFIX, Base
 from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
 from app.db.tables.inputs import BuildInput, Input, InputPart
@@ -30,4 +30,6 @@ __all__ = [
     "Run",
     "SigningKey",
     "Token",
+    "TrustedPublisher",
+    "UsedIdentityToken",
 ]

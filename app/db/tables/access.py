@@ -88,3 +88,43 @@ class Token(Base):
         Index("ix_tokens_created", text("created_at DESC"), text("id DESC")),
         Index("ix_tokens_name_created", "name", text("created_at DESC"), text("id DESC")),
     )
+
+
+class TrustedPublisher(Base):
+    """A CI workflow that may sign in with its identity, and what it may do then."""
+
+    __tablename__ = "trusted_publishers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    name: Mapped[str]
+    repository_id: Mapped[int] = mapped_column(BigInteger)
+    repository_owner_id: Mapped[int] = mapped_column(BigInteger)
+    # The name of its file in .github/workflows.
+    workflow: Mapped[str]
+    # A pattern in which `*` stands for anything.
+    ref: Mapped[str | None]
+    environment: Mapped[str | None]
+    # Without a constraint, so that a newer release can add scopes while an older one runs beside it.
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(StorableText()))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    created_by: Mapped[str]
+    created_by_kind: Mapped[str]
+
+    __table_args__ = (
+        CheckConstraint("ref IS NOT NULL OR environment IS NOT NULL", name="limited"),
+        CheckConstraint("cardinality(scopes) > 0 AND NOT 'admin' = ANY (scopes)", name="scopes"),
+        CheckConstraint(one_of("created_by_kind", Actor), name="created_by_kind"),
+        Index("ix_trusted_publishers_repository", "repository_id", "repository_owner_id"),
+        Index("ix_trusted_publishers_created", text("created_at DESC"), text("id DESC")),
+    )
+
+
+class UsedIdentityToken(Base):
+    """The id of an identity token that somebody has signed in with. No token is accepted twice."""
+
+    __tablename__ = "used_identity_tokens"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_used_identity_tokens_expires", "expires_at"),)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, not_, or_,
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.db.tables import Token
+from app.db.tables import Token, TrustedPublisher
 from app.registry.access import audit
 from app.registry.access.callers import Caller, digest_of
 from app.registry.errors import Forbidden, NotFound, TokenNameTaken
@@ -105,6 +105,30 @@ def create(
         raise TokenNameTaken(message, name=wanted.name)
     facts = {"name": token.name, "scopes": scopes, "expires_at": token.expires_at.isoformat()}
     audit.record(session, who.name, who.kind, AuditAction.TOKEN_CREATED, str(token.id), after=facts)
+    return token, secret
+
+
+def issue(
+    session: Session, *, name: str, scopes: Collection[Scope], lifetime: timedelta, rules: Collection[str]
+) -> tuple[Token, str]:
+    """A short-lived token for a CI workflow that these rules trust, and its secret, which is not stored.
+
+    Its name is not reserved: each job of a workflow gets tokens of the same name.
+    """
+    secret = new_secret()
+    token = Token(
+        name=name,
+        kind=Actor.CI_WORKFLOW,
+        digest=digest_of(secret),
+        starts_with=secret[:_SHOWN],
+        scopes=[scope for scope in Scope if scope in scopes],
+        created_by=f"trusted publisher {', '.join(sorted(rules))}",
+        created_by_kind=Actor.SYSTEM,
+        expires_at=now(session) + lifetime,
+        holds_name=False,
+    )
+    session.add(token)
+    session.flush()
     return token, secret
 
 
@@ -217,7 +241,8 @@ def note_use(session: Session, ids: Collection[UUID]) -> None:
 
 
 def may_somebody_write(connection: Connection) -> bool:
-    """Whether there is an active token that may do more than read."""
-    only_reads = Token.scopes.contained_by([Scope.READ])
-    found: bool = connection.execute(select(exists().where(_active(), not_(only_reads)))).scalar_one()
+    """Whether there is an active token that may do more than read, or a workflow that can get one."""
+    tokens = exists().where(_active(), not_(Token.scopes.contained_by([Scope.READ])))
+    workflows = exists().where(not_(TrustedPublisher.scopes.contained_by([Scope.READ])))
+    found: bool = connection.execute(select(or_(tokens, workflows))).scalar_one()
     return found

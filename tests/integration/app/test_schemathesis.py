@@ -134,8 +134,9 @@ def check(findings: Findings) -> None:
     labels = [
         f"{method.upper()} {path}" for path, methods in document()["paths"].items() for method in methods
     ]
-    # Only what has succeeded was really tried.
-    assert [label for label in labels if min(findings.statuses[label]) >= 400] == []
+    # Only what has succeeded was really tried. Nobody but an issuer can make the body of this one.
+    refused = [label for label in labels if min(findings.statuses[label]) >= 400]
+    assert refused == ["POST /auth/github"]
 
 
 def test_every_answer_is_as_the_document_says(app: FastAPI) -> None:

@@ -23,14 +23,14 @@ class Script:
         self.waits: list[float] = []
         self.notes: list[str] = []
 
-    def client(self, **more: float) -> RegistryClient:
+    def client(self, patience_s: float = 60.0) -> RegistryClient:
         return RegistryClient(
             "https://registry.example.org/api",
             "s3cret",
             note=self.notes.append,
             sleep=self.waits.append,
             transport=httpx.MockTransport(self._answer),
-            **more,
+            patience_s=patience_s,
         )
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
