@@ -307,6 +307,7 @@ class MirrorDifference(StrEnum):
     MARKER_NOT_EMPTY = "marker_not_empty"
     ARTIFACT_MISSING = "artifact_missing"
     ARTIFACT_DIFFERS = "artifact_differs"
+    LEFTOVER = "leftover"
     STRAY_OBJECT = "stray_object"
     UNKNOWN_PREFIX = "unknown_prefix"
 

@@ -29,7 +29,7 @@ from app.db.tables import ACTIVE_BUILD, Artifact, Build, Model, Outbox, Promotio
 from app.queue import enqueue_outbox
 from app.storage import keys
 from app.storage.keys import Place
-from app.words import BuildKind, Stage, Verdict, known
+from app.words import BuildKind, ModelState, Stage, Verdict, known
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class CopyOf:
 
 @dataclass(frozen=True)
 class Nothing:
-    """The key should hold no object."""
+    """The key should hold no object. `collected`: it belonged to a model that was collected."""
+
+    collected: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,14 @@ class RecordedModel:
     prefix: str
     build_id: UUID | None
     verdict: str
+    state: str
     stages: frozenset[str]
     artifacts: Mapping[str, RecordedArtifact]
 
     def names(self) -> Iterator[str]:
         """The names that hold an object in the model's prefix: its artifacts, then its markers."""
+        if self.state in (ModelState.SWEEPING, ModelState.COLLECTED):
+            return
         yield from self.artifacts
         markers = [self.verdict, *(stage for stage in Stage if stage in self.stages)]
         yield from (name for name in markers if isinstance(of_model(self, name), Exactly))
@@ -126,6 +131,8 @@ def should_hold_each(session: Session, asked: Sequence[str]) -> list[Wanted]:
 
 def of_model(model: RecordedModel, name: str) -> Wanted:
     """What the bucket should hold for a name in the model's prefix."""
+    if model.state in (ModelState.SWEEPING, ModelState.COLLECTED):
+        return _of_gone(model, name)
     if (stage := known(Stage, name)) is not None:
         return Exactly(b"") if stage in model.stages else Nothing()
     verdict = known(Verdict, name)
@@ -140,9 +147,21 @@ def of_model(model: RecordedModel, name: str) -> Wanted:
     return CopyOf(source, artifact.sha256, artifact.size_bytes)
 
 
+def _of_gone(model: RecordedModel, name: str) -> Wanted:
+    """For a model that was collected, or whose objects are being deleted."""
+    if model.state == ModelState.SWEEPING:
+        # The markers go last, so nobody else may delete one.
+        return NotOurs(f"garbage collection is deleting {model.prefix}")
+    if name in model.artifacts or name in keys.MARKERS:
+        return Nothing(collected=True)
+    return NotOurs(f"it was not an artifact of {model.prefix}, which was collected")
+
+
 def recorded(session: Session, which: ColumnElement[bool]) -> list[RecordedModel]:
     """The models that the condition selects, as the bucket mirrors them. These are three statements."""
-    models = session.execute(select(Model.id, Model.prefix, Model.build_id, Model.verdict).where(which)).all()
+    models = session.execute(
+        select(Model.id, Model.prefix, Model.build_id, Model.verdict, Model.state).where(which)
+    ).all()
     ids = [model.id for model in models]
     stages: dict[UUID, set[str]] = {}
     for model_id, stage in session.execute(

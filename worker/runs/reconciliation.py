@@ -12,7 +12,7 @@ from app.registry.runs import lifecycle, reconciliation
 from app.registry.runs.reconciliation import Finding, Report
 from app.storage import keys
 from app.storage.bucket import Listed, ObjectInfo
-from app.words import MirrorDifference
+from app.words import MirrorDifference, ModelState
 from worker.mirror import Unsettled, settle
 from worker.runs.folders import Folder, Part, parts
 from worker.runs.work import RunWork
@@ -80,6 +80,9 @@ def _look_at(work: RunWork, part: Part, report: Report) -> list[Seen]:
     suspects: list[str] = []
     healthy: list[Seen] = []
     for model in models:
+        if model.state == ModelState.SWEEPING:
+            # A collection is deleting its objects, so what is there now says nothing.
+            continue
         folder = folders.get(model.prefix, Folder(model.prefix, {}))
         for name, wanted in _wanted(model, folder):
             key, there = keys.artifact_key(model.prefix, name), folder.objects.get(name)
@@ -143,7 +146,7 @@ def _examine(work: RunWork, suspects: Sequence[str]) -> list[Seen]:
 def _judge(work: RunWork, key: str, there: ObjectInfo | None, wanted: Wanted) -> Seen:
     """Compare what is there with what is wanted. The content is read if S3 knows no digest of it."""
     if not isinstance(wanted, CopyOf):
-        return Seen(key, _marker_finding(key, wanted, there))
+        return Seen(key, _plain_finding(key, wanted, there))
     try:
         finding = _artifact_finding(work, key, wanted, there)
     except PreconditionFailed:
@@ -153,8 +156,12 @@ def _judge(work: RunWork, key: str, there: ObjectInfo | None, wanted: Wanted) ->
     return Seen(key, finding, artifact=True, verified=there.etag if there is not None and compared else None)
 
 
-def _marker_finding(key: str, wanted: Wanted, there: ObjectInfo | None) -> Finding | None:
+def _plain_finding(key: str, wanted: Wanted, there: ObjectInfo | None) -> Finding | None:
+    """Of a marker, or of what should not be there."""
     match wanted:
+        case Nothing(collected=True) if there is not None:
+            detail = "It belonged to a model that was collected."
+            return Finding(MirrorDifference.LEFTOVER, key, detail)
         case Nothing() if there is not None:
             detail = "The registry has recorded no such promotion or verdict."
             return Finding(MirrorDifference.MARKER_UNKNOWN, key, detail)
@@ -189,7 +196,7 @@ def _repair(work: RunWork, seen: Seen) -> Seen:
     if finding is None or not work.options.get("apply"):
         return seen
     work.check()
-    if seen.key.endswith(f"/{keys.MODEL_ZIP}") and not work.options.get("model_zip"):
+    if seen.artifact and seen.key.endswith(f"/{keys.MODEL_ZIP}") and not work.options.get("model_zip"):
         return replace(seen, finding=replace(finding, detail=f"{finding.detail} {_NO_CONSENT}."))
     try:
         repaired = settle(work.database, work.bucket, seen.key)

@@ -13,7 +13,7 @@ from app.api.common.strict import StrictRoute
 from app.aws import CloudError
 from app.db.tables import SigningKey
 from app.registry.errors import ArtifactsMissing, NotFound
-from app.registry.models import signatures, statements
+from app.registry.models import documents, signatures
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
 
@@ -78,5 +78,5 @@ def provenance(prefix: PrefixPath, database: DatabaseDep, bucket: BucketDep) -> 
     It has every file that the build made, every input that it used, and when it ran. An imported model has
     none, because nobody recorded what it was made from.
     """
-    statement = statements.published(database, bucket, prefix)
+    statement = documents.provenance(database, bucket, prefix)
     return Response(statement, media_type=_IN_TOTO)

@@ -5,7 +5,7 @@ from app.db.tables.base import ACTIVE_BUILD, ACTIVE_RUN, BEING_COLLECTED, HOLDS_
 from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
 from app.db.tables.inputs import BuildInput, Input, InputPart
 from app.db.tables.mirror import Outbox
-from app.db.tables.models import Artifact, Model, Promotion, SigningKey
+from app.db.tables.models import Artifact, Model, Promotion, SavedDocument, SigningKey
 from app.db.tables.runs import Run
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Outbox",
     "Promotion",
     "Run",
+    "SavedDocument",
     "SigningKey",
     "Token",
     "TrustedPublisher",

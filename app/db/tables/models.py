@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    LargeBinary,
     UniqueConstraint,
     func,
     text,
@@ -168,6 +169,16 @@ class Artifact(Base):
         CheckConstraint("size_bytes >= 0", name="size_bytes"),
         Index("ix_artifacts_missing", "model_id", postgresql_where=text("missing_since IS NOT NULL")),
     )
+
+
+class SavedDocument(Base):
+    """A document of a model, as it was published. It stays when the model's objects are deleted."""
+
+    __tablename__ = "saved_documents"
+
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id", ondelete="RESTRICT"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class Promotion(Base):

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.db.tables import Model
 from app.registry.access import audit
 from app.registry.errors import CollectionRefused, Conflict, ModelCollected
-from app.registry.models import catalogue, states
+from app.registry.models import catalogue, documents, states
 from app.words import Actor, AuditAction, ModelState
 
 # Who marks and collects, in the audit trail. The run says who asked for it.
@@ -87,9 +87,10 @@ def unmark(session: Session, model: Model, who: str, kind: Actor) -> Model:
     return model
 
 
-def begin_sweep(session: Session, model_id: UUID) -> Model:
+def begin_sweep(session: Session, model_id: UUID, saved: Mapping[str, bytes]) -> Model:
     """From the commit on, the model cannot be restored any more, and its objects may be deleted.
 
+    `saved` are the documents that stay readable: what `documents.fetch` says for `documents.to_save`.
     The caller checks in the same transaction that the model may still go: lock it first, with
     `catalogue.get_locked`. A model that is sweeping already stays as it is, so a sweep can be resumed.
     Raises NotFound, ModelCollected if nothing is left to sweep, Conflict for a model that is not marked, and
@@ -102,6 +103,7 @@ def begin_sweep(session: Session, model_id: UUID) -> Model:
         message = f"{model.prefix} is not marked, so it is not swept. It was restored, or never marked."
         raise Conflict(message)
     _refuse_gone(model)
+    documents.save(session, model.id, saved)
     _change(session, model, ModelState.SWEEPING)
     _record(session, model, AuditAction.MODEL_SWEPT, ModelState.MARKED, {"state": ModelState.SWEEPING})
     return model

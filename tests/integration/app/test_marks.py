@@ -43,7 +43,7 @@ def mark(registry: Registry, prefix: str) -> None:
 
 def sweep(registry: Registry, prefix: str) -> None:
     with registry.database.transaction() as session:
-        marks.begin_sweep(session, id_of(registry, prefix))
+        marks.begin_sweep(session, id_of(registry, prefix), {})
 
 
 def restore(registry: Registry, prefix: str) -> None:
@@ -258,7 +258,9 @@ def test_a_restore_and_a_sweep_cannot_both_happen(registry: Registry) -> None:
     for prefix in (one, two):
         mark(registry, prefix)
     of = id_of(registry, one)
-    late = meanwhile(registry, lambda session: marks.begin_sweep(session, of), lambda: restore(registry, one))
+    late = meanwhile(
+        registry, lambda session: marks.begin_sweep(session, of, {}), lambda: restore(registry, one)
+    )
     assert (late, state_of(registry, one)) == ("ModelCollected", SWEEPING)
 
     def restoring(session: Session) -> None:

@@ -10,6 +10,9 @@ from fastapi.testclient import TestClient
 
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
+from app.registry.collection import marks
+from app.registry.collection.marks import MarkReason
+from app.registry.models import documents
 from app.registry.runs import lifecycle
 from app.storage.bucket import Bucket, digest_of
 from app.words import Actor, RunKind, Stage
@@ -98,6 +101,40 @@ def test_a_bucket_that_is_right_shows_no_difference_and_is_not_written_to(
     assert (result["models"], result["prefixes"], result["findings"]) == (2, 2, [])
     assert list(bucket.listed()) == before
     assert missing(registry) == []
+
+
+def test_what_is_left_of_a_collected_model_is_a_difference_and_nothing_of_it_comes_back(
+    publish: Callable[..., str], bucket: Bucket, reconcile: Callable[..., dict[str, Any]], registry: Registry
+) -> None:
+    prefix = publish("1.0.0", (DEVELOPMENT,), keep=True)
+    running = publish("1.1.0", (DEVELOPMENT,))
+    of = registry.value("SELECT id FROM models WHERE prefix = :p", p=prefix)
+    with registry.database.transaction() as session:
+        marks.mark(session, of, MarkReason("branch_gone", "its branch is gone"), None)
+    assert reconcile(apply=True)["findings"] == []
+    with registry.database.transaction() as session:
+        files = documents.to_save(session, [of])[of]
+    saved = documents.fetch(bucket, files)
+    with registry.database.transaction() as session:
+        marks.begin_sweep(session, of, saved)
+    # While its objects are being deleted, nobody else looks at them.
+    bucket.delete(f"{prefix}/provenance.json")
+    assert reconcile(apply=True, model_zip=True)["findings"] == []
+    with registry.database.transaction() as session:
+        assert documents.to_save(session, [of]) == {}
+        marks.collected(session, of)
+    overwrite(bucket, f"{prefix}/notes.txt", b"?")
+    assert found(reconcile()) == {
+        f"{prefix}/development": "leftover",
+        f"{prefix}/passed": "leftover",
+        f"{prefix}/model.zip": "leftover",
+        f"{prefix}/notes.txt": "stray_object",
+    }
+    assert reconcile(apply=True)["repaired"] == 3
+    assert [one.key for one in bucket.listed(f"{prefix}/")] == [f"{prefix}/notes.txt"]
+    assert missing(registry) == []
+    assert documents.provenance(registry.database, bucket, prefix) == CONTENT
+    assert documents.provenance(registry.database, bucket, running) == CONTENT
 
 
 def test_each_way_to_differ_is_listed(
