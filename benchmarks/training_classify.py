@@ -4,6 +4,7 @@ python benchmarks/training_classify.py --config my-search-config.toml --output o
 """
 
 import argparse
+import io
 import os
 import statistics
 import time
@@ -12,8 +13,10 @@ from pathlib import Path
 import torch
 from training_figures import PRESENT, machine
 
-from training.evaluation.benchmark import read_benchmarks
+from training.evaluation.benchmark import make_benchmarks
+from training.evaluation.tables import read_tables
 from training.pipeline import Overrides, load_classifier, read_config
+from training.progress import Progress
 
 
 def main() -> None:
@@ -26,13 +29,10 @@ def main() -> None:
     torch.set_num_threads(1)
     config = read_config(options.config, Overrides())
     classifier = load_classifier(config, options.output / "model.zip")
-    texts = [
-        text
-        for benchmark in read_benchmarks(
-            options.data / "benchmarking_data", config.digits, classifier.cleaners
-        )
-        for text in benchmark.descriptions
-    ]
+    quiet = Progress(log=io.StringIO())
+    tables = read_tables(options.data / "benchmarking_data")
+    benchmarks, _ = make_benchmarks(tables, config, classifier.model.classes, classifier.cleaners, quiet)
+    texts = [text for benchmark in benchmarks for text in benchmark.descriptions]
     for text in texts[:20]:
         classifier.classify(text)
     times, cpu_times = [], []

@@ -13,8 +13,9 @@ import torch
 from training_figures import PRESENT, machine
 
 from training.config import VAGUE_CODE
-from training.evaluation.benchmark import read_benchmarks
+from training.evaluation.benchmark import make_benchmarks
 from training.evaluation.measure import measure
+from training.evaluation.tables import read_tables
 from training.pipeline import Overrides, load_classifier, read_config
 from training.progress import Progress
 
@@ -30,7 +31,9 @@ def main() -> None:
     print(f"{options.config}; {options.data}; {machine()}")
     config = read_config(options.config, Overrides())
     classifier = load_classifier(config, options.output / "model.zip")
-    benchmarks = read_benchmarks(options.data / "benchmarking_data", config.digits, classifier.cleaners)
+    quiet = Progress(log=io.StringIO())
+    tables = read_tables(options.data / "benchmarking_data")
+    benchmarks, _ = make_benchmarks(tables, config, classifier.model.classes, classifier.cleaners, quiet)
     model = classifier.model
     bias = model.network.fc2.bias
     index = model.classes.index(VAGUE_CODE)
@@ -42,7 +45,7 @@ def main() -> None:
             bias[index] = start + change
         cells = []
         for benchmark in benchmarks:
-            figures = measure(benchmark, classifier, Progress(log=io.StringIO())).figures
+            figures = measure(benchmark, classifier, quiet).figures
             shown = ("top_1", "top_5", "no_result") if "top_1" in figures else ("no_result",)
             cells.append(" / ".join(f"{100 * figures[figure]:.1f}" for figure in shown))
         print(f"| {change:+.2f} | " + " | ".join(cells) + " |", flush=True)

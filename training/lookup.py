@@ -1,5 +1,6 @@
 """Finds the files that a configuration names, and nothing else of the machine."""
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,16 +11,38 @@ from training.errors import FailureCode, TrainingError
 from training.files import is_leftover
 
 TABLES: Final = (".csv", ".csv.gz", ".xlsx")
+FORMS: Final = "*.csv, *.csv.gz and *.xlsx"
+_ABOUT_DATA: Final = re.compile(r"(?:readme|licen[cs]e|changelog|notice)\b|.*\.(?:md|rst)$", re.IGNORECASE)
+_LISTED: Final = 5
 
 
 def tables_in(folder: Path) -> list[Path]:
     """The tables of a folder and its sub-folders, sorted by their paths, whatever the case of their names."""
+    return [path for path in _files_in(folder) if path.name.lower().endswith(TABLES)]
+
+
+def passed_over_in(folder: Path) -> str | None:
+    """What to do about files of a folder that are not tables; None if there are none.
+
+    Nothing is to be done about what systems leave behind, and about texts that describe the data.
+    """
+    others = [
+        path.relative_to(folder).as_posix()
+        for path in _files_in(folder)
+        if not path.name.lower().endswith(TABLES) and not _ABOUT_DATA.match(path.name)
+    ]
+    if not others:
+        return None
+    more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+    return (
+        f"{', '.join(others[:_LISTED])}{more}: not read, because only {FORMS} files are. Save the data in "
+        "one of these forms, or remove the files."
+    )
+
+
+def _files_in(folder: Path) -> list[Path]:
     found = [
-        path
-        for path in folder.rglob("*")
-        if path.name.lower().endswith(TABLES)
-        and not is_leftover(path.relative_to(folder))
-        and not path.is_dir()
+        path for path in folder.rglob("*") if not is_leftover(path.relative_to(folder)) and not path.is_dir()
     ]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 

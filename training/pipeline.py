@@ -3,14 +3,13 @@
 import hashlib
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from training.archives import unpack
-from training.cleaning.cleaner import Cleaner
 from training.cleaning.language import LanguageRules
 from training.cleaning.pipelines import read_lists
 from training.cleaning.text import normalised
@@ -19,6 +18,7 @@ from training.dataset.merge import CleanedSource, Dataset, merge
 from training.dataset.prepare import (
     check_usable,
     examine,
+    folder_warning,
     read_and_clean,
     take_snapshots,
     with_usual_sources,
@@ -29,11 +29,12 @@ from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer, find_transformer
 from training.errors import FailureCode, TrainingError
-from training.evaluation.benchmark import Benchmark, read_benchmarks
+from training.evaluation.benchmark import make_benchmarks
 from training.evaluation.classify import Classifier, Limits, Result
 from training.evaluation.deployed import deployed_cleaners
 from training.evaluation.measure import measure
 from training.evaluation.results import write_results
+from training.evaluation.tables import NO_TABLES, Tables, read_tables
 from training.files import output_folder, sha256_of_file, temporary_folder
 from training.lookup import Lookup
 from training.network.distributed import is_leader, join
@@ -137,10 +138,13 @@ def _train(
     devices = group.devices(chosen)
     device = devices[group.rank]
     transformer = find_transformer(config.transformer)
+    benchmarks = NO_TABLES
     if group.leads and places.benchmarking_data is not None:
         # A benchmark that cannot be read is noticed now, and not when the model has been trained.
-        read_benchmarking_data(places.benchmarking_data, output, config.digits)
-    data = group.share(prepare(config, raw_source_data, output, progress, places) if group.leads else None)
+        benchmarks = read_benchmarking_data(places.benchmarking_data, output)
+    data = group.share(
+        prepare(config, raw_source_data, output, progress, places, benchmarks) if group.leads else None
+    )
     dataset = data.dataset
     progress.say("data: " + ", ".join(f"{name} {count:,}" for name, count in dataset.counts.items()))
 
@@ -190,25 +194,31 @@ class Prepared:
 
 
 def prepare(
-    config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
+    config: SearchConfig,
+    raw_source_data: Path,
+    output: Path,
+    progress: Progress,
+    places: Places,
+    benchmarks: Tables = NO_TABLES,
 ) -> Prepared:
-    """Unpack the raw data, take snapshots, read and clean the sources, and merge them."""
+    """Unpack the raw data, take snapshots, read and clean the sources, merge them, and judge benchmarks."""
     with temporary_folder(output, "raw-source-data") as folder:
         unpacked = unpack(raw_source_data, folder, missing=FailureCode.MISSING_SOURCE)
         lookup = Lookup(unpacked, Path.cwd())
         config = with_usual_sources(config, lookup, progress)
         patterns = read_patterns(config, lookup)
         lists = read_lists(config, lookup)
-        if places.benchmarking_data is not None:
-            # With the raw data's lists it is known which descriptions the benchmark will leave out.
-            cleaners = deployed_cleaners(lists.language)
-            benchmarks = read_benchmarking_data(places.benchmarking_data, output, config.digits, cleaners)
-            progress.say(f"benchmarks: {', '.join(one.name for one in benchmarks)} can be read")
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
         sources = read_and_clean(config, lookup, lists, snapshots, progress)
+        noticed = [text for source in config.sources if (text := folder_warning(source, lookup))]
     dataset = merge(sources, config.seed)
     classes = set(dataset.classes)
-    summaries, warnings = check_usable(config, sources, classes, progress)
+    summaries, warnings = check_usable(config, sources, classes, progress, noticed)
+    # Judged by the classes and lists that the model will have, so the benchmark will find the same.
+    _, found = make_benchmarks(
+        benchmarks, config, dataset.classes, deployed_cleaners(lists.language), progress
+    )
+    warnings += found
     vague, references = _known_answers(sources, classes)
     return Prepared(
         config, dataset, vague, patterns, references, lists.language, snapshots, summaries, warnings
@@ -251,8 +261,13 @@ def benchmark(
     """Measure every benchmark of the zip; write `benchmark_results.xml` and `benchmark_results.zip`."""
     classifier = load_classifier(config, model)
     with output_folder(output):
-        benchmarks = read_benchmarking_data(
-            benchmarking_data, output, config.digits, classifier.cleaners, limit
+        benchmarks, warnings = make_benchmarks(
+            read_benchmarking_data(benchmarking_data, output),
+            config,
+            classifier.model.classes,
+            classifier.cleaners,
+            progress,
+            limit,
         )
         measured = []
         with progress.phase("benchmark", sum(len(one.descriptions) for one in benchmarks)) as phase:
@@ -266,20 +281,15 @@ def benchmark(
             inputs=[python_environment()],
             metrics={one.benchmark.name: one.metrics for one in measured},
             counts={one.benchmark.name: len(one.results) for one in measured},
+            data={one.name: one.to_json() for one in benchmarks},
+            warnings=warnings,
         )
 
 
-def read_benchmarking_data(
-    benchmarking_data: Path,
-    output: Path,
-    digits: int,
-    deployed: Sequence[Cleaner] = (),
-    limit: int | None = None,
-) -> list[Benchmark]:
+def read_benchmarking_data(benchmarking_data: Path, output: Path) -> Tables:
     """Unpack and read all benchmarks. Raises `missing_benchmark` or `unreadable_source`."""
     with temporary_folder(output, "benchmarking-data") as folder:
-        unpacked = unpack(benchmarking_data, folder, missing=FailureCode.MISSING_BENCHMARK)
-        return read_benchmarks(unpacked, digits, deployed, limit)
+        return read_tables(unpack(benchmarking_data, folder, missing=FailureCode.MISSING_BENCHMARK))
 
 
 def clean_report(

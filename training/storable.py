@@ -15,6 +15,7 @@ LONGEST_MESSAGE: Final = 4000
 
 # Control characters, lone surrogates, and the characters that start a new line.
 _UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_NOT_IN_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _AFTER_SCHEME: Final = re.compile(r"://[^\s\"'<>]*+")
 _END_OF_HOST: Final = re.compile(r"[/?#]")
 
@@ -31,6 +32,11 @@ def one_line(text: str, longest: int = LONGEST_NAME) -> str:
 def several_lines(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """Like `one_line`, but line breaks and tabs are kept."""
     return _printable(_cut(text.replace("\r\n", "\n"), longest), kept="\n\t")
+
+
+def xml_text(text: str) -> str:
+    """The text with ? for each character that XML 1.0 does not allow, not even as a reference."""
+    return _NOT_IN_XML.sub("?", text)
 
 
 def without_secrets(text: str) -> str:

@@ -3,9 +3,10 @@
 import csv
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Final
 
@@ -38,14 +39,23 @@ class Nomenclature:
         index = bisect_left(self.codes, prefix)
         return index < len(self.codes) and self.codes[index].startswith(prefix)
 
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.codes), default=8)
+
     def rounding_to(self, read: Printed) -> list[str]:
-        """The known codes of 8 digits whose number, or whose first 8 digits' number, rounds to this one."""
+        """The longest known codes that have, or stand for, a code of 8 digits that rounds to this number.
+
+        Of a number with more than 8 digits, the first 8 digits' number is compared.
+        """
         # A number of more than 8 digits is that of a code of 10 digits.
         scale = 1 if len(str(read.number)) <= 8 else 100
         low, high = ((2 * read.number + side * read.step) / (2 * scale) for side in (-1, 1))
-        start = bisect_left(self.codes, f"{math.ceil(low):08}")
-        end = bisect_right(self.codes, f"{math.floor(high):08}")
-        return [code for code in self.codes[start:end] if len(code) == 8]
+        # Known codes of 6 digits stand for all codes of 8 digits that begin with them.
+        unit = 10 ** (8 - self._longest)
+        start = bisect_left(self.codes, f"{math.ceil(low) // unit:0{self._longest}}")
+        end = bisect_right(self.codes, f"{math.floor(high) // unit:0{self._longest}}")
+        return [code for code in self.codes[start:end] if len(code) == self._longest]
 
 
 def nomenclature_of(codes: Iterable[str]) -> Nomenclature:
@@ -62,7 +72,12 @@ def nomenclature_of(codes: Iterable[str]) -> Nomenclature:
     return Nomenclature(tuple(sorted(sound)))
 
 
-REPAIRS: Final = frozenset({"code_form", "leading_zero", "rounded_code"})
+_REPAIRS: Final = frozenset({"code_form", "leading_zero", "rounded_code"})
+
+
+def repaired(changed: Mapping[str, int]) -> Counter[str]:
+    """How many rows had their code repaired, by cleaner, of the rows that each cleaner changed."""
+    return Counter({name: rows for name, rows in changed.items() if name in _REPAIRS})
 
 
 def code_cleaners(nomenclature: Nomenclature, digits: int) -> list[Cleaner]:
@@ -118,7 +133,7 @@ def _unrounded(code: str, nomenclature: Nomenclature, digits: int) -> tuple[str,
     read = printed(code)
     if not read.step:
         return code, None
-    fitting = nomenclature.rounding_to(read)
+    fitting = [known for known in nomenclature.rounding_to(read) if len(known) >= digits]
     if len(fitting) == 1:
         return fitting[0], None
     cut_ = {one[:digits] for one in fitting}

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from training.cleaning.cleaner import Cleaned, clean
-from training.cleaning.codes import REPAIRS, Nomenclature, nomenclature_of
+from training.cleaning.codes import Nomenclature, nomenclature_of, repaired
 from training.cleaning.pipelines import CleaningLists, cleaners_for
 from training.config import VAGUE_CODE, SourceConfig
 from training.dataset.variants import Indices, Variants, make_variants
@@ -26,7 +26,7 @@ class CleanedSource:
     @property
     def repaired(self) -> Counter[str]:
         """How many rows had their code repaired, by cleaner."""
-        return Counter({name: rows for name, rows in self.cleaned.changed.items() if name in REPAIRS})
+        return repaired(self.cleaned.changed)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """Reads and cleans all sources of a configuration, and checks that their rows can be used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from training.cleaning.pipelines import CleaningLists, read_lists
-from training.config import DEFAULT_SOURCES, SearchConfig
+from training.config import DEFAULT_SOURCES, SearchConfig, SourceConfig
 from training.dataset.merge import CleanedSource, Dataset, clean_sources, merge
 from training.dataset.quality import Summary, summary_of, warning_of, why_unusable
 from training.dataset.report import Problem
 from training.errors import FailureCode, TrainingError
-from training.lookup import Lookup
+from training.lookup import Lookup, passed_over_in
 from training.progress import Progress
 from training.sources.read import files_of, read_source
 from training.sources.snapshot import Snapshot, take_snapshot
@@ -45,6 +45,14 @@ def usual_warnings(config: SearchConfig) -> list[str]:
 def _not_named(config: SearchConfig) -> list[str]:
     named = {source.name for source in config.sources} | set(config.unused_sources)
     return [name for name in USUAL if name not in named]
+
+
+def folder_warning(source: SourceConfig, lookup: Lookup) -> str | None:
+    """What to do about files in the folder of a source that are not read."""
+    if source.folder is None:
+        return None
+    passed_over = passed_over_in(lookup.find(source.folder, what=f"source {source.name}"))
+    return passed_over and f"source {source.name}: {passed_over}"
 
 
 def take_snapshots(
@@ -86,12 +94,16 @@ def read_and_clean(
 
 
 def check_usable(
-    config: SearchConfig, sources: list[CleanedSource], classes: set[str], progress: Progress
+    config: SearchConfig,
+    sources: list[CleanedSource],
+    classes: set[str],
+    progress: Progress,
+    noticed: Sequence[str] = (),
 ) -> tuple[list[Summary], list[str]]:
     """Log what happened to the rows of each source, and warn about sources that are mostly unusable.
 
-    Raises `unreadable_source` for a source without a usable row. A trial with few rows of each source may
-    miss the classes of some sources, so it is not ended by codes that are unknown.
+    `noticed` are further warnings. Raises `unreadable_source` for a source without a usable row. A trial with
+    few rows of each source may miss the classes of some sources, so unknown codes do not end it.
     """
     summaries = [summary_of(one, classes) for one in sources]
     for one, summary in zip(sources, summaries, strict=True):
@@ -99,7 +111,7 @@ def check_usable(
         is_trial = config.rows_per_source is not None and summary.unknown > 0
         if (why := why_unusable(one, summary)) and not is_trial:
             raise TrainingError(FailureCode.UNREADABLE_SOURCE, why)
-    warnings = usual_warnings(config)
+    warnings = [*usual_warnings(config), *noticed]
     warnings += [text for summary in summaries if (text := warning_of(summary, config.minimum_usable_share))]
     for text in warnings:
         progress.say(f"warning: {text}")
@@ -140,6 +152,8 @@ def examine(
                 if source.url is not None
                 else files_of(source, lookup)
             )
+            if warning := folder_warning(source, lookup):
+                found.problems.append(Problem(source.name, "warning", warning))
             rows.append(read_source(source, files, config.rows_per_source))
         except TrainingError as exc:
             refused(source.name, exc)

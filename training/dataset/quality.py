@@ -1,6 +1,5 @@
 """What is wrong with each source: whether its rows can be used, and what the reason is if they cannot."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,8 @@ import polars as pl
 from training.config import VAGUE_CODE
 from training.dataset.merge import CleanedSource
 from training.sources.codes import looks_like_a_code
-from training.sources.rows import toml
+from training.sources.notes import counted
+from training.sources.rows import HEADER_NOTE, toml
 
 _SAMPLE: Final = 200
 _MOST: Final = 0.8
@@ -61,9 +61,6 @@ def summary_of(one: CleanedSource, classes: Collection[str] | None = None) -> Su
     """Without the classes, every row that was kept counts as usable."""
     kept = one.cleaned.kept
     usable = kept.height if classes is None else kept.filter(pl.col("code").is_in(list(classes))).height
-    noted: dict[str, Counter[str]] = {"repaired": Counter(one.repaired)}
-    for _, note in one.read.notes:
-        noted.setdefault(note.kind.value, Counter())[note.what] += note.rows
     return Summary(
         one.source.name,
         one.read.frame.height,
@@ -71,7 +68,7 @@ def summary_of(one: CleanedSource, classes: Collection[str] | None = None) -> Su
         usable,
         kept.height - usable,
         one.cleaned.reasons,
-        {kind: dict(sorted(counts.items())) for kind, counts in sorted(noted.items()) if counts},
+        counted((note for _, note in one.read.notes), one.repaired),
     )
 
 
@@ -99,7 +96,7 @@ def why_unusable(one: CleanedSource, summary: Summary) -> str | None:
 def _why(one: CleanedSource, summary: Summary) -> Iterator[str]:
     place = one.source.place or "its file"
     if not summary.rows and not summary.broken:
-        header = any(note.what == "taken for the header" for _, note in one.read.notes)
+        header = any(note.what == HEADER_NOTE for _, note in one.read.notes)
         yield f"{place} has {'only a header' if header else 'no rows'}, so nothing can be learned from it."
         yield "Add its rows, or remove the source from search-config.toml."
         return

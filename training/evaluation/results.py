@@ -1,7 +1,7 @@
 """Writes `benchmark_results.xml` and `benchmark_results.zip`. Their bytes depend only on the results."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree as ET
@@ -11,6 +11,7 @@ from training.evaluation.classify import Result
 from training.evaluation.measure import MEASUREMENT, RANKS, Measured, ranks, right_at
 from training.files import write_zip, written_whole
 from training.network.train import Epoch
+from training.storable import xml_text
 
 # Where the team's validation looks for the files that it compares.
 _TEAMS_FOLDER: Final = "benchmarking_data/results"
@@ -42,6 +43,7 @@ def to_json(one: Measured) -> dict[str, Any]:
         "metrics": one.metrics,
         "chapters": one.chapters,
         "left_out": benchmark.left_out,
+        **benchmark.noted,
         "predictions": [
             {"description": description, "code": code, "results": _predictions(results)}
             for description, code, results in zip(benchmark.descriptions, codes, one.results, strict=True)
@@ -126,7 +128,7 @@ def junit(measured: Sequence[Measured], config: SearchConfig) -> "ET.ElementTree
         for key, value in [
             ("count", len(one.results)),
             ("measurement", MEASUREMENT),
-            *((f"left_out.{reason}", count) for reason, count in sorted(one.benchmark.left_out.items())),
+            *_counts({"left_out": one.benchmark.left_out, **one.benchmark.noted}),
         ]:
             ET.SubElement(properties, "property", name=key, value=str(value))
         failures = 0
@@ -137,7 +139,22 @@ def junit(measured: Sequence[Measured], config: SearchConfig) -> "ET.ElementTree
             ET.SubElement(case, "system-out").text = f"{figures['top_1']:.4f} of {figures['count']:.0f}"
         suite.set("tests", str(len(suite.findall("testcase"))))
         suite.set("failures", str(failures))
+    _make_storable(root)
     return ET.ElementTree(root)
+
+
+def _counts(counts: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, int]]:
+    for kind, reasons in counts.items():
+        yield from ((f"{kind}.{reason}", rows) for reason, rows in sorted(reasons.items()))
+
+
+def _make_storable(root: ET.Element) -> None:
+    """No text of the document may have a character that XML does not allow, whatever it came from."""
+    for element in root.iter():
+        if element.text is not None:
+            element.text = xml_text(element.text)
+        for name, value in element.items():
+            element.set(name, xml_text(value))
 
 
 def _case(

@@ -1,5 +1,7 @@
 """What was guessed, repaired or passed over while a source was read, so that it can be shown."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,3 +26,14 @@ class Note:
     rows: int = 1
     line: int | None = None
     example: str = ""
+
+
+def counted(notes: Iterable[Note], repaired: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """How many rows were guessed, repaired and ignored, by what happened to them.
+
+    `repaired` are the rows whose code was repaired when they were cleaned.
+    """
+    found: dict[str, Counter[str]] = {NoteKind.REPAIRED.value: Counter(repaired)}
+    for note in notes:
+        found.setdefault(note.kind.value, Counter())[note.what] += note.rows
+    return {kind: dict(sorted(counts.items())) for kind, counts in sorted(found.items()) if counts}

@@ -18,6 +18,8 @@ Header = Literal["auto", "yes", "no"]
 Delimiter = Literal[",", ";", "\t", "|"]
 Record = tuple[int, list[str]]
 
+HEADER_NOTE: Final = "taken for the header"
+
 # The first cell of a header, for files in which no code column tells the header from a row.
 _HEADERS: Final = frozenset(
     {"description", "descriptions", "goods description", "gdsdesc", "term", "terms", "vague term",
@@ -169,7 +171,7 @@ def _take_header(found: Rows, layout: Layout) -> list[str] | None:
     elif not _is_header(row, layout.code_column):
         return None
     else:
-        found.notes.append(Note(NoteKind.GUESSED, "taken for the header", 1, line, _shown(row)))
+        found.notes.append(Note(NoteKind.GUESSED, HEADER_NOTE, 1, line, _shown(row)))
     del found.rows[0]
     return row
 

@@ -29,6 +29,8 @@ _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _ONLY_CP1252: Final = re.compile(rb"[\x80-\x9f]")
 _UTF16_SHARE: Final = 0.4
 _CONTROLS_SHARE: Final = 0.01
+# So many may be in a small file by accident.
+_FEW_CONTROLS: Final = 4
 _SAMPLE: Final = 1 << 16
 
 
@@ -83,7 +85,7 @@ def decode(path: Path, content: bytes, encoding: str) -> Text:
         note = Note(NoteKind.GUESSED, f"the file has no byte order mark and was read as {wide.upper()}")
         return Text(content.decode(wide, "replace"), (note,))
     start = content[:_SAMPLE]
-    if b"\x00" in content or len(_CONTROLS.findall(start)) > _CONTROLS_SHARE * len(start):
+    if b"\x00" in content or len(_CONTROLS.findall(start)) > max(_FEW_CONTROLS, _CONTROLS_SHARE * len(start)):
         position = max(content.find(b"\x00"), 0)
         problem = "the file is binary, not text. Save it as CSV in UTF-8."
         raise unreadable(path, problem, content.count(b"\n", 0, position) + 1)

@@ -12,12 +12,14 @@ from training.cleaning.codes import CHANGE_TABLES, read_changes
 from training.cleaning.language import LanguageRules
 from training.config import parse_config
 from training.errors import FailureCode, TrainingError
-from training.evaluation.benchmark import Benchmark, read_benchmark
+from training.evaluation.benchmark import Benchmark, make_benchmarks
 from training.evaluation.classify import Result
 from training.evaluation.deployed import deployed_cleaners, refused
 from training.evaluation.measure import Measured
 from training.evaluation.results import write_results
+from training.evaluation.tables import read_tables
 from training.network.train import Epoch
+from training.progress import Progress
 
 RULES = LanguageRules(
     preferred=("ENGLISH",),
@@ -26,6 +28,7 @@ RULES = LanguageRules(
     exact_keeps=frozenset({"pain au chocolat et croissants"}),
     partial_skips=(" mit ",),
 )
+CONFIG = parse_config('name = "m"\nversion = "0.1.0"\n')
 DEPLOYED = deployed_cleaners(RULES)
 FRENCH = "des chaussures en cuir pour les enfants"
 
@@ -33,7 +36,9 @@ FRENCH = "des chaussures en cuir pour les enfants"
 def read(folder: Path, text: str, digits: int = 6, name: str = "b.csv") -> Benchmark:
     path = folder / name
     path.write_text(text)
-    return read_benchmark(path, "b", digits, DEPLOYED)
+    config = CONFIG.model_copy(update={"digits": digits})
+    (found,), _ = make_benchmarks(read_tables(folder), config, (), DEPLOYED, Progress(log=io.StringIO()))
+    return found
 
 
 def test_what_the_deployed_service_refuses_is_refused() -> None:
@@ -138,8 +143,7 @@ def test_the_archive_has_the_files_that_the_teams_validation_reads(tmp_path: Pat
         Measured(vague, {}, {}, [[], [wrong]]),
         Measured(copy, {}, {}, [[]]),
     ]
-    config = parse_config('name = "m"\nversion = "0.1.0"\n')
-    write_results(tmp_path, measured, config, (Epoch(1.5, 0.25), Epoch(0.5, 0.875)))
+    write_results(tmp_path, measured, CONFIG, (Epoch(1.5, 0.25), Epoch(0.5, 0.875)))
     found = contents(tmp_path / "benchmark_results.zip")
     folder = "benchmarking_data/results"
     assert {name for name in found if "/" in name} == {
@@ -175,5 +179,5 @@ def test_the_archive_has_the_files_that_the_teams_validation_reads(tmp_path: Pat
 
 def test_without_the_epochs_of_its_training_a_model_is_measured_all_the_same(tmp_path: Path) -> None:
     measured = [Measured(Benchmark("b", ["a"], None, {}), {}, {}, [[]])]
-    write_results(tmp_path, measured, parse_config('name = "m"\nversion = "0.1.0"\n'), ())
+    write_results(tmp_path, measured, CONFIG, ())
     assert not any("losses" in name for name in contents(tmp_path / "benchmark_results.zip"))

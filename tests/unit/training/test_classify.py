@@ -14,12 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.cleaning.cleaner import Cleaner
-from training.cleaning.codes import ODD
 from training.cleaning.text import drop_short
 from training.config import VAGUE_CODE, PatternsMatch, parse_config
 from training.embedding.encoder import Embeddings, Encoder
-from training.errors import FailureCode, TrainingError
-from training.evaluation.benchmark import Benchmark, read_benchmark, read_benchmarks
+from training.evaluation.benchmark import Benchmark
 from training.evaluation.classify import Classifier, Limits, Result, log_sum_exp_by_group
 from training.evaluation.measure import MEASUREMENT, Measured, measure
 from training.evaluation.results import write_results
@@ -176,63 +174,14 @@ def test_many_descriptions_are_answered_in_their_order_and_embedded_once() -> No
     assert results[0] == chosen.classify("9 0")
 
 
-def benchmark_file(folder: Path, name: str, text: str) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def test_rows_that_cannot_be_measured_are_left_out_and_counted(tmp_path: Path) -> None:
-    path = benchmark_file(
-        tmp_path,
-        "b.csv",
-        "Goods Description,Commodity Code\nHorse,0101 21 0000\nhorse.,010121\nMule,010190\nmule,010130\n"
-        "tv,852872\ncow,01022\nbroken\n",
-    )
-    found = read_benchmark(path, "b", 6)
-    assert (found.descriptions, found.codes) == (["horse"], ["010121"])
-    assert found.left_out == {
-        ODD: 1,
-        "short description": 1,
-        "broken row": 1,
-        "ambiguous": 1,
-        "repeated": 1,
-    }
-
-
-def test_a_benchmark_with_one_column_measures_refusals(tmp_path: Path) -> None:
-    benchmark_file(tmp_path, "deep/vague.csv", "Goods Description\n9 0\n0 9\ngoods\n")
-    (vague,) = read_benchmarks(tmp_path, 6)
-    assert (vague.name, vague.codes) == ("vague", None)
+def test_a_benchmark_without_codes_measures_refusals() -> None:
+    vague = Benchmark("vague", ["0 9", "9 0", "goods"], None, {})
     measured = measure(vague, classifier(["010121", "851610"], vague=frozenset({"goods"})), QUIET)
     assert measured.metrics == {
         "count": 3,
         "no_result": pytest.approx(1 / 3, abs=1e-6),
         "measurement": MEASUREMENT,
     }
-
-
-def test_the_name_of_a_benchmark_has_no_control_characters(tmp_path: Path) -> None:
-    benchmark_file(tmp_path, "a\x01\nb.csv", "goods\nhorse\n")
-    (found,) = read_benchmarks(tmp_path, 6)
-    assert found.name == "a??b"
-    write_results(
-        tmp_path,
-        [measure(found, classifier(["010121", "851610"], vague=frozenset({"goods", "horse"})), QUIET)],
-        parse_config('name = "m"\nversion = "0.1.0"\n'),
-        (),
-    )
-    ET.parse(tmp_path / "benchmark_results.xml")
-
-
-def test_no_benchmark_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError) as caught:
-        read_benchmarks(tmp_path, 6)
-    assert caught.value.reason is FailureCode.MISSING_BENCHMARK
-    benchmark_file(tmp_path, "empty.csv", "Goods Description,Commodity Code\n")
-    with pytest.raises(TrainingError, match="no row that can be measured"):
-        read_benchmarks(tmp_path, 6)
 
 
 def test_figures_by_rank_level_and_chapter() -> None:

@@ -116,3 +116,15 @@ def test_a_usual_source_is_used_where_its_file_exists_and_its_absence_is_warned_
     data, _ = prepared(tmp_path, BRANDS, f'unused_sources = ["commodities_report"]\n{CONFIG}{off}')
     assert (data.references, data.warnings) == ({}, [])
     assert parse_config(toml_document(every_value(data.config))) == data.config
+
+
+def test_files_of_a_folder_that_are_not_tables_are_warned_about(tmp_path: Path) -> None:
+    config = CONFIG + 'tradesets_data_dir = "sets"\n'
+    (tmp_path / "sets" / "x").mkdir(parents=True)
+    (tmp_path / "sets" / "A.CSV").write_text("CODE,TEXT\n01012100,stallion\n")
+    for name in ("b.xls", "x/c.tsv", "README.txt", "x/d.md", "._e.xls", "~$b.xls"):
+        (tmp_path / "sets" / name).write_text("not read")
+    data, log = prepared(tmp_path, BRANDS, config)
+    (warning,) = [text for text in data.warnings if "tradesets" in text]
+    assert warning.startswith("source tradesets: b.xls, x/c.tsv: not read")
+    assert f"warning: {warning}" in log
