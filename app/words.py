@@ -285,6 +285,7 @@ class RunKind(StrEnum):
     IMPORT = "import"
     RECONCILIATION = "reconciliation"
     COLLECTION = "collection"
+    SIGNING = "signing"
 
 
 class RunState(StrEnum):
@@ -393,6 +394,7 @@ class AuditAction(StrEnum):
     PUBLISHER_TRUSTED = "publisher_trusted"
     PUBLISHER_REMOVED = "publisher_removed"
     SIGNED_IN = "signed_in"
+    MODEL_SIGNED = "model_signed"
 
 
 class Access(StrEnum):

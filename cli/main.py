@@ -20,6 +20,7 @@ from cli.output import show_latest, show_promotion, show_stages
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
+from cli.signing import sign
 from cli.verification.command import verify
 from cli.words import Stage
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(tokens.app, name="token")
 app.add_typer(publishers.app, name="publisher")
 app.command(epilog=EXITS)(verify)
+app.command(epilog=EXITS)(sign)
 
 BuildArgument = Annotated[
     str, typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build.")

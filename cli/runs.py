@@ -31,6 +31,18 @@ def run_to_end(
 ) -> Run:
     """Ask for a run and show it until it ends, unless it is not to be waited for. Raises ApiError."""
     run = read(client.post(where, options), Run.of)
+    return follow_run(client, run, console, wait=wait, sleep=sleep)
+
+
+def follow_run(
+    client: RegistryClient,
+    run: Run,
+    console: Console,
+    *,
+    wait: bool,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Run:
+    """Show a run until it ends, unless it is not to be waited for. Raises ApiError."""
     console.print(Text(f"The {plain(run.kind)} is run {plain(run.id)}."))
     if not wait:
         return run

@@ -1,4 +1,4 @@
-"""The errors with which a step may end."""
+"""The errors with which a step or a run may end."""
 
 from app.failures import FailureCode
 
@@ -14,6 +14,10 @@ class StepFailed(Exception):
         super().__init__(message)
         self.code = str(code)
         self.message = message
+
+
+class RunFailed(Exception):
+    """The run cannot succeed. The text says what is wrong and what to do."""
 
 
 class HandOver(Exception):

@@ -15,12 +15,13 @@ from app.registry.builds.lease import LeaseLost
 from app.registry.runs import lifecycle
 from app.registry.runs.lifecycle import RunLease
 from app.words import RunKind
-from worker.errors import Busy, HandOver
+from worker.errors import Busy, HandOver, RunFailed
 from worker.heartbeat import LeaseKeeper
 from worker.process.logs import in_one_line
 from worker.runner import Runner
 from worker.runs.imports import import_models
 from worker.runs.reconciliation import reconcile
+from worker.runs.signing import sign_model
 from worker.runs.work import RunWork
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 KINDS: dict[RunKind, Callable[[RunWork], None]] = {
     RunKind.IMPORT: import_models,
     RunKind.RECONCILIATION: reconcile,
+    RunKind.SIGNING: sign_model,
 }
 
 
@@ -59,6 +61,10 @@ class RunCarrier:
                 self._work(lease, heartbeat)
             except LeaseLost as exc:
                 _log.info("run_id=%s given up: %s", run_id, exc)
+            except RunFailed as exc:
+                _log.warning("run_id=%s failed: %s", run_id, in_one_line(exc))
+                with runner.database.transaction() as session:
+                    lifecycle.fail(session, lease, str(exc))
             except HandOver:
                 self._put_off(lease, None, counts=False)
                 raise
@@ -74,8 +80,9 @@ class RunCarrier:
         with runner.database.transaction() as session:
             run = lifecycle.fence(session, lease)
         work = RunWork(
+            runner.settings,
             runner.database,
-            runner.clouds.bucket,
+            runner.clouds,
             lease,
             run.options,
             run.checkpoint,

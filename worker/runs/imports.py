@@ -1,22 +1,19 @@
 """Imports the models of a bucket that was filled before this registry existed."""
 
-import logging
 from collections.abc import Mapping
-from functools import partial
 
-from app.aws import CloudNotFound, PreconditionFailed
+from app.aws import CloudNotFound
 from app.registry import mirror
 from app.registry.errors import Invalid
 from app.registry.models import figures
 from app.registry.prefixes import Prefix
 from app.registry.runs import imports, lifecycle, reconciliation
-from app.registry.runs.imports import FoundModel, Report, Undigested
+from app.registry.runs.imports import FoundModel, Report
 from app.storage import keys
 from app.words import LeftOut
+from worker.runs.digests import digest_of
 from worker.runs.folders import Folder, Part, parts
 from worker.runs.work import RunWork
-
-_log = logging.getLogger(__name__)
 
 # A configuration has at most 1 MiB when it is posted.
 _CONFIG_LIMIT = 1 << 20
@@ -117,7 +114,7 @@ def _compute_digests(work: RunWork, report: Report) -> None:
             batch = imports.undigested(session, after, _DIGESTS_TOGETHER)
         if not batch:
             return
-        found = work.each(partial(_digest, work), batch)
+        found = work.each(lambda file: digest_of(work, file.key, file.size_bytes), batch)
         after = batch[-1].key
         with work.transaction() as session:
             lifecycle.fence(session, work.lease)
@@ -130,16 +127,3 @@ def _compute_digests(work: RunWork, report: Report) -> None:
             progress = {"phase": "digests", "digests": report.digests, "of_digests": of}
             checkpoint = {"after": None, "digests_after": after}
             lifecycle.save(session, work.lease, checkpoint, progress, report.as_json())
-
-
-def _digest(work: RunWork, file: Undigested) -> tuple[str, str] | None:
-    """The file's sha256 and ETag. None if it is gone, or no longer has the size that was imported."""
-    for _ in range(3):
-        there = work.bucket.head(file.key)
-        if there is None or there.size_bytes != file.size_bytes:
-            return None
-        try:
-            return there.sha256 or work.bucket.digest_of(there, work.check), there.etag
-        except (PreconditionFailed, CloudNotFound):
-            _log.warning("key=%s changed while its digest was computed", file.key)
-    return None

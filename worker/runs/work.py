@@ -12,7 +12,9 @@ from sqlalchemy.orm import Session
 from app.db.session import Database
 from app.registry.builds.lease import LeaseLost
 from app.registry.runs.lifecycle import RunLease
+from app.settings import Settings
 from app.storage.bucket import Bucket
+from worker.clouds import Clouds
 from worker.errors import HandOver
 from worker.heartbeat import LeaseKeeper
 
@@ -27,14 +29,19 @@ Result = TypeVar("Result")
 class RunWork:
     """One worker's tools for one run. `checkpoint` and `result` are what the worker before has stored."""
 
+    settings: Settings
     database: Database
-    bucket: Bucket
+    clouds: Clouds
     lease: RunLease
     options: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
     result: Mapping[str, Any]
     heartbeat: LeaseKeeper
     stopping: threading.Event
+
+    @property
+    def bucket(self) -> Bucket:
+        return self.clouds.bucket
 
     def transaction(self) -> AbstractContextManager[Session]:
         return self.database.transaction()

@@ -541,6 +541,21 @@ RUN: dict[str, Any] = {
     "failure": None,
 }
 
+SIGNING: dict[str, Any] = {
+    "prefix": PREFIX,
+    "signature": None,
+    "run": RUN
+    | {
+        "kind": "signing",
+        "state": "queued",
+        "options": {"prefix": PREFIX},
+        "started_at": None,
+        "finished_at": None,
+        "progress": None,
+        "result": None,
+    },
+}
+
 MIRROR: dict[str, Any] = {
     "waiting": 1,
     "since": "2026-11-24T08:15:30.104532Z",

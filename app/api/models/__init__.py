@@ -1,5 +1,12 @@
 """Models: what was published, and its files."""
 
-from app.api.models import benchmarks, lineage, provenance, reading, validation
+from app.api.models import benchmarks, lineage, provenance, reading, signing, validation
 
-ROUTERS = (reading.router, validation.router, benchmarks.router, lineage.router, provenance.router)
+ROUTERS = (
+    reading.router,
+    validation.router,
+    benchmarks.router,
+    lineage.router,
+    provenance.router,
+    signing.router,
+)

@@ -104,7 +104,7 @@ class ModelOut(BaseModel):
             metrics=model.metrics,
             verdict=model.verdict,
             verdict_reason=model.verdict_reason,
-            signature=_signature(model),
+            signature=signature_of(model),
             stages=sorted(been_in, key=_order),
             artifacts=[
                 ArtifactOut(
@@ -120,7 +120,8 @@ class ModelOut(BaseModel):
         )
 
 
-def _signature(model: Model) -> SignatureOut | None:
+def signature_of(model: Model) -> SignatureOut | None:
+    """The signature as it was recorded. None for a model that is not signed."""
     if model.signed_with is None or model.signed_at is None:
         return None
     return SignatureOut(key=model.signed_with, signed_at=model.signed_at)

@@ -190,6 +190,11 @@ def succeed(session: Session, lease: RunLease) -> None:
     _end(session, fence(session, lease), RunState.SUCCEEDED)
 
 
+def fail(session: Session, lease: RunLease, failure: str) -> None:
+    """End the run as failed, with what it has done so far. Raises LeaseLost."""
+    _end(session, fence(session, lease), RunState.FAILED, failure=failure)
+
+
 def put_off(session: Session, lease: RunLease, error: str | None, *, counts: bool) -> None:
     """Give the run up, so that it is tried again. `counts`: whether the try counts as one without progress.
 

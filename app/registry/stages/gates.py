@@ -38,7 +38,8 @@ def _signature(session: Session, model: Model, findings: Findings) -> Iterator[R
     if signatures.is_owed(session, model):
         message = (
             f"{model.prefix} is not signed, although models have been since before it was published. Look "
-            "whether each worker has the key, or send override with a note that says why."
+            f"whether each worker has the key, and have it signed with POST /models/{model.prefix}/sign, or "
+            "send override with a note that says why."
         )
         yield GateRefused(message, gate="signature")
     if findings.signature is not None:

@@ -69,6 +69,7 @@ WRITES = [
     ("post", "/builds/{id}/cancel"),
     ("post", "/builds/{id}/retry"),
     ("post", "/models/{prefix}/verdict"),
+    ("post", "/models/{prefix}/sign"),
     ("post", "/models/{prefix}/promotions"),
     ("post", "/stages/{stage}/rollback"),
     ("post", "/runs/{id}/stop"),

@@ -9,6 +9,7 @@ from app.api.builds.answers import BuildOut
 from app.api.builds.posting import BuildAnswerOut, BuildCreate
 from app.api.common import examples
 from app.api.models.reading import ModelOut
+from app.api.models.signing import SigningOut
 from app.api.stages.history import PeriodOut, RollbackCreate, StageList
 from app.api.stages.latest import LatestOut
 from app.api.stages.promotions import PromotionOut
@@ -25,6 +26,7 @@ from training.config import parse_config
         (BuildAnswerOut, examples.NOT_NEEDED),
         (BuildAnswerOut, examples.NEEDED),
         (ModelOut, examples.MODEL),
+        (SigningOut, examples.SIGNING),
         (PromotionOut, examples.PROMOTION),
         (LatestOut, examples.LATEST),
         (StageList, examples.STAGES),

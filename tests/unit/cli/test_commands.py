@@ -754,6 +754,21 @@ COMPARED = {
 }
 
 
+def test_a_model_is_signed_and_what_the_run_says_is_the_exit_status(api: Api) -> None:
+    asked = {"id": "9", "kind": "signing", "requested_by": "me", "created_at": "then", "state": "queued"}
+    api.answer("POST /models/0.0.2-aaaaaaa/sign", {"prefix": "p", "signature": None, "run": asked})
+    api.answer("GET /runs/9", asked | {"state": "succeeded", "result": {"key": "abc"}})
+    signed = run("sign", "0.0.2-aaaaaaa")
+    assert (signed.exit_code, "key: abc" in signed.output) == (0, True)
+    api.answer("GET /runs/9", asked | {"state": "failed", "failure": "No key to sign with is set."})
+    failed = run("sign", "0.0.2-aaaaaaa")
+    assert (failed.exit_code, "No key to sign with" in failed.output) == (1, True)
+    signature = {"key": "abc", "signed_at": "2026-11-23"}
+    api.answer("POST /models/0.0.2-aaaaaaa/sign", {"prefix": "p", "signature": signature, "run": None})
+    already = run("sign", "0.0.2-aaaaaaa")
+    assert (already.exit_code, already.output) == (0, "p is signed since 2026-11-23, with the key abc.\n")
+
+
 def test_two_models_are_compared_in_a_table_and_by_their_descriptions(api: Api) -> None:
     api.answer("GET /models/0.0.2-aaaaaaa/compare/0.0.1-bbbbbbb", COMPARED)
     done = CliRunner().invoke(
