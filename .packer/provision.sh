@@ -38,6 +38,8 @@ python3.11 -m venv "$training/environment"
 "$python" -m pip install --no-cache-dir -c "$repository/constraints.txt" "${repository}[training]"
 # The dependencies stay, the code goes: it comes with each build, at the build's commit.
 "$python" -m pip uninstall --yes tariff-model-registry
+# Each training reports the digest of what its environment was installed from.
+cp "$repository/constraints.txt" "$training/environment/constraints.txt"
 
 for transformer in $TRANSFORMERS; do
     "$python" - "$transformer" "$training/transformers" <<'PYTHON'
@@ -45,18 +47,22 @@ import shutil
 import sys
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 
 name, _, revision = sys.argv[1].partition("@")
 folder = Path(sys.argv[2], name)
+repository = f"sentence-transformers/{name}"
+# What a branch leads to changes, and each training reports the commit.
+commit = HfApi().model_info(repository, revision=revision or None).sha
 snapshot_download(
-    f"sentence-transformers/{name}",
-    revision=revision or None,
+    repository,
+    revision=commit,
     local_dir=folder,
     # The same weights again, for other frameworks.
     ignore_patterns=["onnx/*", "openvino/*", "*.bin", "*.h5", "*.ot", "*.onnx"],
 )
 shutil.rmtree(folder / ".cache", ignore_errors=True)
+(folder / ".revision").write_text(f"{commit}\n")
 PYTHON
 done
 

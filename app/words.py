@@ -158,10 +158,14 @@ class InputKind(StrEnum):
     CONFIG = "config"
     RAW_DATA = "raw_data"
     ADDITIONAL_SOURCE = "additional_source"
+    REFERENCE_DATA = "reference_data"
     BENCHMARK_DATA = "benchmark_data"
+    THRESHOLDS = "thresholds"
     MACHINE_IMAGE = "machine_image"
+    HARDWARE = "hardware"
     TRANSFORMER = "transformer"
     PYTHON_ENVIRONMENT = "python_environment"
+    DETERMINISM = "determinism"
 
 
 class LineageNode(StrEnum):

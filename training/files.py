@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -31,14 +32,30 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of_folder(folder: Path) -> str:
-    """Digest of the names and contents of all files in a folder, except hidden files and Python's caches."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in name.parts):
-            total.update(f"{sha256_of_file(path)}  {name.as_posix()}\n".encode())
-    return total.hexdigest()
+@dataclass(frozen=True)
+class FileDigest:
+    """A file in a folder, by its path there."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+def digests_of_folder(folder: Path) -> tuple[FileDigest, ...]:
+    """All files in a folder by their paths, except hidden files and Python's caches."""
+    named = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*"))
+    return tuple(
+        FileDigest(name, sha256_of_file(path), path.stat().st_size)
+        for name, path in named
+        if path.is_file()
+        and not any(part.startswith(".") or part == "__pycache__" for part in PurePath(name).parts)
+    )
+
+
+def sha256_of_files(files: Iterable[FileDigest]) -> str:
+    """Digest of the names and contents of files: of what `sha256sum` prints about them."""
+    listing = "".join(f"{file.sha256}  {file.path}\n" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def is_leftover(path: PurePath) -> bool:

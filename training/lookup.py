@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -57,6 +57,8 @@ class Lookup:
 
     unpacked: Path
     checkout: Path
+    # What asked for each file that was found, and the file.
+    handed_out: list[tuple[str, Path]] = field(default_factory=list, compare=False)
 
     def find(self, name: str, *, what: str) -> Path:
         """`what` names the key or source that asks for the file, for the error.
@@ -88,6 +90,7 @@ class Lookup:
         if path.is_dir():
             raise TrainingError(FailureCode.INVALID_CONFIG, f"{what}: {name} is a folder. Name a file.")
         _require_regular(path, what)
+        self.handed_out.append((what, path))
         return path
 
     def find_tables(self, folder: str, *, what: str) -> list[Path]:
@@ -106,6 +109,7 @@ class Lookup:
         for file in files:
             self._require_within(root, file, what)
             _require_regular(file, what)
+        self.handed_out.extend((what, file) for file in files)
         return files
 
     def _candidates(self, name: str) -> Iterator[tuple[Path, Path]]:

@@ -1,11 +1,8 @@
 """The pipeline from its inputs to its files: training, benchmark and classification, in reading order."""
 
-import hashlib
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from training.dataset.prepare import (
     examine,
     folder_warning,
     read_and_clean,
+    snapshot_inputs,
     take_snapshots,
     with_usual_sources,
 )
@@ -36,6 +34,11 @@ from training.evaluation.measure import measure
 from training.evaluation.results import write_results
 from training.evaluation.tables import NO_TABLES, Tables, read_tables
 from training.files import output_folder, sha256_of_file, temporary_folder
+from training.inputs.determinism import determinism
+from training.inputs.environment import python_environment
+from training.inputs.hardware import hardware
+from training.inputs.reference import reference_data
+from training.inputs.reported import Input
 from training.lookup import Lookup
 from training.network.distributed import is_leader, join
 from training.network.head import choose_bfloat16, choose_device
@@ -62,20 +65,6 @@ class Places:
     embedding_cache: str | None = None
     snapshots: Path | None = None
     benchmarking_data: Path | None = None
-
-
-@dataclass(frozen=True)
-class Input:
-    """Something that shaped the result and came from outside the job's folder.
-
-    A snapshot of an additional source also has its `url`, and its `file` within the output folder.
-    """
-
-    kind: str
-    name: str
-    sha256: str
-    url: str | None = None
-    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,9 +154,12 @@ def _train(
     return Outcome(
         files=[model],
         inputs=[
-            Input("transformer", transformer.name, transformer.sha256),
-            python_environment(),
-            *(_input_of(snapshot) for snapshot in data.snapshots.values()),
+            transformer.as_input(),
+            hardware(),
+            determinism(config.seed, device, bfloat16=bfloat16, processes=group.size),
+            *data.references_used,
+            *snapshot_inputs(data.snapshots, data.summaries),
+            *([python_environment(output)] if group.leads else ()),
         ],
         metrics={"loss": round(last.loss, 6), "accuracy": round(last.accuracy, 6)},
         counts={**dataset.counts, "sources": dataset.rows_by_source},
@@ -189,6 +181,8 @@ class Prepared:
     references: dict[str, str]
     language: LanguageRules
     snapshots: dict[str, Snapshot]
+    # The files of the checkout that were read.
+    references_used: list[Input]
     summaries: list[Summary]
     warnings: list[str]
 
@@ -210,6 +204,8 @@ def prepare(
         lists = read_lists(config, lookup)
         snapshots = take_snapshots(config, places.snapshots, output / "snapshots", progress)
         sources = read_and_clean(config, lookup, lists, snapshots, progress)
+        rows = {f"source {one.source.name}": one.read.frame.height for one in sources}
+        read = reference_data(lookup, rows)
         noticed = [text for source in config.sources if (text := folder_warning(source, lookup))]
     dataset = merge(sources, config.seed)
     classes = set(dataset.classes)
@@ -221,7 +217,7 @@ def prepare(
     warnings += found
     vague, references = _known_answers(sources, classes)
     return Prepared(
-        config, dataset, vague, patterns, references, lists.language, snapshots, summaries, warnings
+        config, dataset, vague, patterns, references, lists.language, snapshots, read, summaries, warnings
     )
 
 
@@ -278,7 +274,7 @@ def benchmark(
                 progress.say(f"{one.name} ({len(one.descriptions)}): {figures}")
         return Outcome(
             files=write_results(output, measured, config, classifier.model.epochs),
-            inputs=[python_environment()],
+            inputs=[python_environment(output)],
             metrics={one.benchmark.name: one.metrics for one in measured},
             counts={one.benchmark.name: len(one.results) for one in measured},
             data={one.name: one.to_json() for one in benchmarks},
@@ -354,11 +350,6 @@ def load_classifier(config: SearchConfig, model: Path) -> Classifier:
     )
 
 
-def _input_of(snapshot: Snapshot) -> Input:
-    file = f"snapshots/{snapshot.path.name}"
-    return Input("additional_source", snapshot.source, snapshot.sha256, snapshot.url, file)
-
-
 def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:
     """The patterns of vague descriptions. Lines that start with # are comments."""
     if config.vague_terms_regex_file is None:
@@ -401,15 +392,6 @@ def _answers(config: SearchConfig, data: Prepared, transformer: Transformer) -> 
         data.vague_patterns,
         data.references,
         data.language,
-    )
-
-
-def python_environment() -> Input:
-    """The interpreter and all installed packages, identified by a digest of their names and versions."""
-    installed = sorted({f"{item.name.lower()}=={item.version}" for item in metadata.distributions()})
-    name = f"python {platform.python_version()}"
-    return Input(
-        "python_environment", name, hashlib.sha256("\n".join([name, *installed]).encode()).hexdigest()
     )
 
 

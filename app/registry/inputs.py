@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -17,7 +18,7 @@ from app.words import InputKind, known
 _PARTS_AT_ONCE = 5_000
 
 # What else is known of a use, by the names that docs/api.md lists.
-Details = Mapping[str, str | int | bool]
+Details = Mapping[str, str | int | bool | Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class InputRecord:
 
 @dataclass(frozen=True)
 class Part:
-    """A file inside an archive. `lines` counts the lines of a table that is text, with its header."""
+    """A file that an input consists of, such as one inside an archive.
+
+    `lines` counts the lines of a table that is text, with its header.
+    """
 
     path: str
     sha256: str
@@ -77,6 +81,22 @@ def stored(session: Session, lease: Lease, sha256: str) -> None:
         update(Input)
         .where(Input.sha256 == sha256, Input.stored_at.is_(None))
         .values(stored_at=func.clock_timestamp())
+    )
+
+
+def add_details(session: Session, lease: Lease, kind: InputKind, name: str, details: Details) -> None:
+    """Record more of a use that was recorded before. Raises LeaseLost."""
+    fence(session, lease)
+    used = session.get(BuildInput, (lease.build_id, kind, name))
+    if used is not None:
+        used.details = {**(used.details or {}), **details}
+
+
+def describe(session: Session, lease: Lease, sha256: str, content: dict[str, Any]) -> None:
+    """Record what a content that was recorded before consists of. Raises LeaseLost."""
+    fence(session, lease)
+    session.execute(
+        update(Input).where(Input.sha256 == sha256, Input.content.is_(None)).values(content=content)
     )
 
 

@@ -11,9 +11,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import BuildStep
+from app.db.tables import Build, BuildStep
 from app.registry import inputs
 from app.registry.builds import listing
+from app.registry.public import public_text
 from app.words import InputKind, StepName
 
 # How the origin of the code ends.
@@ -39,7 +40,13 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
         "startedOn": maker.started_at.isoformat() if maker.started_at else None,
         "finishedOn": finished.isoformat() if finished else None,
     }
-    parameters: dict[str, Any] = {"prefix": build.prefix, "sha": build.sha, "branch": build.branch}
+    parameters: dict[str, Any] = {
+        "prefix": build.prefix,
+        "sha": build.sha,
+        "branch": build.branch,
+        **_posted(session, build_id),
+    }
+    values = _values(session, build_id)
     if maker is not build:
         parameters["published_by"] = str(build.id)
     if build.forced:
@@ -52,6 +59,7 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
             "buildDefinition": {
                 "buildType": "urn:tariff-model-registry:build:v1",
                 "externalParameters": parameters,
+                **({"internalParameters": {"config": values}} if values else {}),
                 "resolvedDependencies": [_dependency(item) for item in inputs.of_build(session, build_id)],
             },
             "runDetails": {
@@ -60,6 +68,34 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
             },
         },
     }
+
+
+def _posted(session: Session, build_id: UUID) -> dict[str, str]:
+    """The texts that were posted. What may be secret in a URL is removed."""
+    posted = session.execute(select(Build.search_config, Build.thresholds).where(Build.id == build_id)).one()
+    texts = {"search_config": posted.search_config, "thresholds": posted.thresholds}
+    return {name: public_text(text) for name, text in texts.items() if text is not None}
+
+
+def _values(session: Session, build_id: UUID) -> dict[str, Any]:
+    """Every value of the configuration that the training used, also those that the text left to a default."""
+    output = session.scalar(
+        select(BuildStep.output).where(BuildStep.build_id == build_id, BuildStep.name == StepName.TRAIN)
+    )
+    values: dict[str, Any] = _public((output or {}).get("config") or {})
+    return values
+
+
+def _public(value: Any) -> Any:
+    match value:
+        case str():
+            return public_text(value)
+        case Mapping():
+            return {name: _public(item) for name, item in value.items()}
+        case list():
+            return [_public(item) for item in value]
+        case _:
+            return value
 
 
 def _config_differs(session: Session, build_id: UUID) -> list[str]:
@@ -83,7 +119,7 @@ def _dependency(item: inputs.InputRecord) -> dict[str, Any]:
     }
     return {
         "name": item.name,
-        "annotations": {"kind": item.kind},
+        "annotations": {**item.details, "kind": item.kind},
         **({"uri": item.origin} if item.origin else {}),
         **({"digest": digest} if digest else {}),
     }

@@ -59,6 +59,37 @@ def write(path: Path, content: bytes) -> None:
     beside.rename(path)
 
 
+def inputs(command: str, output: Path) -> list[dict[str, object]]:
+    """What shaped the result. The list of packages is a file of the output, and the same each time."""
+    packages = [{"name": "fake", "version": "1.0"}, {"name": "torch", "version": "2.0"}]
+    environment = json.dumps({"schema": 1, "packages": packages}).encode()
+    (output / "inputs").mkdir(exist_ok=True)
+    write(output / "inputs" / "python_environment.json", environment)
+    found: list[dict[str, object]] = [
+        {
+            "kind": "python_environment",
+            "name": "python 3.11.7",
+            "sha256": hashlib.sha256(environment).hexdigest(),
+            "content": "inputs/python_environment.json",
+            "details": {"python": "3.11.7", "packages": len(packages)},
+        }
+    ]
+    if command == "train":
+        weights = hashlib.sha256(b"fake").hexdigest()
+        found += [
+            {
+                "kind": "transformer",
+                "name": "fake",
+                "sha256": weights,
+                "details": {"found_in": "image", "revision": "1"},
+                "parts": [{"path": "model.safetensors", "sha256": weights, "size_bytes": 4}],
+            },
+            {"kind": "hardware", "name": "training machine", "sha256": "1" * 64, "details": {"cpu": "fake"}},
+            {"kind": "determinism", "name": "seed and switches", "sha256": "2" * 64, "details": {"seed": 0}},
+        ]
+    return found
+
+
 def work(command: str, progress: Path) -> None:
     """Log and report progress for as long as the environment says."""
     control = Path(os.environ["FAKE_TRAINING_CONTROL"])
@@ -104,12 +135,14 @@ def main(command: str, job: Path) -> None:
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
             for name, content in files.items()
         },
-        "inputs": [{"kind": "transformer", "name": "fake", "sha256": hashlib.sha256(b"fake").hexdigest()}],
+        "inputs": inputs(command, output),
         "metrics": {"loss": 0.5, "accuracy": 0.5}
         if command == "train"
         else {"known": {"count": 1, "top_1": 1.0, "top_5": 1.0, "no_result": 0.0}},
         "counts": {"classes": 2, "pairs": 20, "samples": 20, "sources": {"cn": 20}},
     }
+    if command == "train":
+        result["data"] = {"cn": {"rows": 21, "usable": 20, "broken": 1}}
     write(job.parent / "result.json", json.dumps(result).encode())
 
 

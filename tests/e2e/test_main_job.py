@@ -92,8 +92,10 @@ def test_ci_builds_a_commit_and_the_deploy_job_deploys_it(service: Service, head
         "raw_data",
         "benchmark_data",
         "machine_image",
+        "hardware",
         "transformer",
         "python_environment",
+        "determinism",
     }
     subjects = {item["name"]: item["digest"]["sha256"] for item in statement["subject"]}
     assert subjects["model.zip"] == latest["artifacts"]["model.zip"]["sha256"]
@@ -107,8 +109,8 @@ def test_ci_builds_a_commit_and_the_deploy_job_deploys_it(service: Service, head
     service.await_build(build["id"], lambda _: f"{prefix}/passed" in service.bucket_keys(), 30)
     service.await_build(build["id"], lambda _: f"{prefix}/development" in service.bucket_keys(), 30)
     inputs = sorted(key for key in service.bucket_keys() if key.startswith("inputs/sha256/"))
-    # The two archives, and the code.
-    assert len(inputs) == 3
+    # The two archives, the code, the configuration as it was posted, and the Python environment.
+    assert len(inputs) == 5
     assert sorted(service.bucket_keys()) == sorted(
         ["raw_source_data.zip", "benchmarking_data.zip", *inputs]
         + [f"{prefix}/{name}" for name in (*files, "passed", "development")]

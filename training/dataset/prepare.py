@@ -1,6 +1,6 @@
 """Reads and cleans all sources of a configuration, and checks that their rows can be used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from training.dataset.merge import CleanedSource, Dataset, clean_sources, merge
 from training.dataset.quality import Summary, summary_of, warning_of, why_unusable
 from training.dataset.report import Problem
 from training.errors import FailureCode, TrainingError
+from training.inputs.reported import Fact, Input
 from training.lookup import Lookup, passed_over_in
 from training.progress import Progress
 from training.sources.read import files_of, read_source
@@ -64,6 +65,17 @@ def take_snapshots(
         for source in config.sources
         if source.file is None and source.folder is None
     }
+
+
+def snapshot_inputs(snapshots: Mapping[str, Snapshot], summaries: Sequence[Summary]) -> Iterator[Input]:
+    """The snapshots as `result.json` reports them, with the rows that were read of each."""
+    rows = {summary.source: summary.rows for summary in summaries}
+    for one in snapshots.values():
+        details: dict[str, Fact] = {"rows": rows[one.source]}
+        if one.fetched_at is not None:
+            details["fetched_at"] = one.fetched_at
+        file = f"snapshots/{one.path.name}"
+        yield Input("additional_source", one.source, one.sha256, one.url, file, details=details)
 
 
 def read_and_clean(

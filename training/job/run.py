@@ -33,7 +33,7 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
             "outcome": "succeeded",
             "files": describe_files(outcome.files),
             "inputs": [
-                {key: value for key, value in asdict(one).items() if value is not None}
+                {key: value for key, value in asdict(one).items() if value not in (None, (), {})}
                 for one in outcome.inputs
             ],
             "metrics": outcome.metrics,

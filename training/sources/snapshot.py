@@ -32,12 +32,16 @@ _NO_ANSWER: Final = frozenset({400, 401, 403, 404, 405, 410})
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The content of a source when it was fetched. `url` is without its query and other secrets."""
+    """The content of a source when it was fetched. `url` is without its query and other secrets.
+
+    `fetched_at` is None for one that an earlier run has fetched.
+    """
 
     source: str
     url: str
     path: Path
     sha256: str
+    fetched_at: str | None = None
 
 
 def take_snapshot(
@@ -56,7 +60,8 @@ def take_snapshot(
         return Snapshot(source.name, shown, given / name, sha256_of_file(given / name))
     if problem := url_problem(source.url):
         raise TrainingError(FailureCode.INVALID_CONFIG, f"source {source.name}: the URL {problem}")
-    url = dated(source.url, datetime.now(UTC) - timedelta(days=source.url_days_ago))
+    now = datetime.now(UTC)
+    url = dated(source.url, now - timedelta(days=source.url_days_ago))
     content = _fetch(source.name, url, pause_s)
     if source.kind == "search_references":
         content = _all_pages(source.name, url, content, pause_s)
@@ -64,7 +69,9 @@ def take_snapshot(
     with written_whole(target / name) as beside:
         beside.write_bytes(content)
     progress.say(f"{source.name}: fetched {url}")
-    return Snapshot(source.name, without_secrets(url), target / name, sha256_of_file(target / name))
+    return Snapshot(
+        source.name, without_secrets(url), target / name, sha256_of_file(target / name), now.isoformat()
+    )
 
 
 def dated(url: str, day: datetime) -> str:

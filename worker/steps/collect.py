@@ -6,20 +6,25 @@ from typing import ClassVar
 from uuid import UUID
 
 from app.failures import FailureCode
+from app.registry import inputs
 from app.registry.builds.steps import BuildView
+from app.registry.environments import Environment
 from app.registry.inputs import InputRecord
 from app.storage import keys
 from app.storage.bucket import FileDigest, digest_of
-from app.words import InputKind, StepName
+from app.words import InputKind, StepName, known
 from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.remote import Remote, RemoteFault
 from worker.retry import Patience
 from worker.steps.connection import ValidateConnection, connect
 from worker.steps.inputs import LIMIT_BYTES, keep_input
-from worker.steps.job import Benchmark, FileRef, JobInput, Train
+from worker.steps.job import Benchmark, FileRef, Train
+from worker.steps.reported import JobInput
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
+
+_LARGEST_ENVIRONMENT = 4 << 20
 
 REQUIRED = (keys.MODEL_ZIP, keys.BENCHMARK_XML, keys.BENCHMARK_ZIP)
 
@@ -45,7 +50,7 @@ class Collected(Output):
 class Collect(Step[Collected]):
     """Fetch the files, compare them with the digests that the machine reported, and keep them in the bucket.
 
-    Snapshots of additional sources are kept with the other inputs.
+    Snapshots of additional sources and the list of packages are kept with the other inputs.
     """
 
     name: ClassVar = StepName.COLLECT
@@ -57,10 +62,14 @@ class Collect(Step[Collected]):
     def act(self, build: BuildView, work: Workbench) -> Collected:
         remote = connect(build, work)
         output = Machine(output_of(build, ValidateConnection).home).build(build.id).output
-        trained = output_of(build, Train)
-        reported = trained.files | output_of(build, Benchmark).files
+        trained, measured = output_of(build, Train), output_of(build, Benchmark)
+        reported = trained.files | measured.files
         for snapshot in trained.snapshots:
-            self._keep(build, work, remote, output, snapshot)
+            self._keep(build, work, remote, f"{output}/{snapshot.file}", snapshot)
+        # The benchmark runs in the same environment, so it reports the same content again.
+        contents = {(one.kind, one.name, one.sha256): one for one in (*trained.contents, *measured.contents)}
+        for one in contents.values():
+            self._keep(build, work, remote, f"{output}/{one.content}", one)
         files = {}
         for name in REQUIRED:
             if name not in reported:
@@ -74,16 +83,29 @@ class Collect(Step[Collected]):
             files[name] = CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
         return Collected(files=files)
 
-    def _keep(
-        self, build: BuildView, work: Workbench, remote: Remote, output: str, snapshot: JobInput
-    ) -> None:
-        """Keep the answer of an additional source like every other input: it cannot be fetched again."""
-        local, content = self._fetch(work, remote, f"{output}/{snapshot.file}", snapshot.sha256)
-        used = InputRecord(
-            InputKind.ADDITIONAL_SOURCE, snapshot.name, content.sha256, content.size_bytes, snapshot.url
-        )
+    def _keep(self, build: BuildView, work: Workbench, remote: Remote, path: str, item: JobInput) -> None:
+        """Keep an input that only the instance has, such as the answer of an additional source.
+
+        Workers of the release before stored snapshots only, whatever their kind.
+        """
+        local, content = self._fetch(work, remote, path, item.sha256)
+        kind = known(InputKind, item.kind) or InputKind.ADDITIONAL_SOURCE
+        origin = item.url or f"s3://{work.clouds.bucket.name}/{keys.input_key(content.sha256)}"
+        used = InputRecord(kind, item.name, content.sha256, content.size_bytes, origin, item.details)
         keep_input(build, work, used, local, content, content_type="application/octet-stream")
+        if kind is InputKind.PYTHON_ENVIRONMENT:
+            self._describe(build, work, item, local)
         local.unlink()
+
+    def _describe(self, build: BuildView, work: Workbench, item: JobInput, local: Path) -> None:
+        """Store the packages, so that models can be compared without reading the bucket."""
+        small = local.stat().st_size <= _LARGEST_ENVIRONMENT
+        environment = Environment.of_json(local.read_bytes()) if small else None
+        if environment is None:
+            work.log(f"{item.content} does not list packages. It is kept as it is.")
+            return
+        with work.transaction() as session:
+            inputs.describe(session, build.lease, item.sha256, environment.to_stored())
 
     def _fetch(self, work: Workbench, remote: Remote, path: str, sha256: str) -> tuple[Path, FileDigest]:
         work.check()

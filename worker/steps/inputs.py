@@ -28,6 +28,9 @@ KINDS = {
     keys.BENCHMARKING_DATA: InputKind.BENCHMARK_DATA,
 }
 
+# What the thresholds of the validation are called as an input, if some were posted.
+THRESHOLDS = "benchmark-thresholds.toml"
+
 # The most that S3 accepts in one request, and copies in one.
 LIMIT_BYTES = 5 << 30
 
@@ -68,10 +71,11 @@ class LoadInputs(Step[Loaded]):
         config = work.scratch / keys.SEARCH_CONFIG
         config.write_text(build.search_config, encoding="utf-8")
         space.put_file(config, folder.config)
-        digest = digest_of(config)
-        used = InputRecord(InputKind.CONFIG, keys.SEARCH_CONFIG, digest.sha256, digest.size_bytes)
-        with work.transaction() as session:
-            inputs.record(session, build.lease, [used])
+        digest = _keep_text(build, work, InputKind.CONFIG, config)
+        if build.thresholds is not None:
+            thresholds = work.scratch / THRESHOLDS
+            thresholds.write_text(build.thresholds, encoding="utf-8")
+            _keep_text(build, work, InputKind.THRESHOLDS, thresholds)
         return Loaded(inputs=pinned, config_sha256=digest.sha256)
 
     def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
@@ -79,6 +83,16 @@ class LoadInputs(Step[Loaded]):
         if found.split()[0] != content.sha256:
             message = f"{path} was sent with the sha256 {content.sha256}, and has {found.split()[0]}"
             raise RemoteFault(message, FailureCode.CORRUPT_TRANSFER)
+
+
+def _keep_text(build: BuildView, work: Workbench, kind: InputKind, local: Path) -> FileDigest:
+    """Keep a text that was posted. Raises StepFailed, CloudError."""
+    content = digest_of(local)
+    origin = f"s3://{work.clouds.bucket.name}/{keys.input_key(content.sha256)}"
+    used = InputRecord(kind, local.name, content.sha256, content.size_bytes, origin)
+    work.check()
+    keep_input(build, work, used, local, content, content_type="application/toml")
+    return content
 
 
 def _pin(build: BuildView, work: Workbench, name: str, kept: KeptFile | None, local: Path) -> FileDigest:

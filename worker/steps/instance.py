@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session
 
 from app.aws import CloudError, CloudNotFound, CloudUnavailable, translated
 from app.failures import FailureCode
-from app.registry import launches
+from app.registry import inputs, launches
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
+from app.registry.inputs import InputRecord
 from app.registry.launches import Place, TooManyLaunches
-from app.words import StepName
+from app.words import InputKind, StepName
 from worker import ec2
 from worker.clouds import Cloud
 from worker.errors import StepFailed
@@ -144,6 +145,13 @@ class LaunchInstance(Step[Launched]):
     def apply(self, session: Session, lease: Lease, output: Launched) -> None:
         if output.launch_id is not None:
             launches.launched(session, lease, output.launch_id, output.instance_id)
+        machine = InputRecord(
+            InputKind.HARDWARE,
+            "instance type",
+            origin=f"aws:{output.region}:{output.instance_type}",
+            details={"instance_type": output.instance_type, "region": output.region},
+        )
+        inputs.record(session, lease, [machine])
         super().apply(session, lease, output)
 
     def _launch(

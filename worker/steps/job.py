@@ -3,7 +3,6 @@
 import json
 import re
 from datetime import timedelta
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -12,20 +11,18 @@ from app.failures import FailureCode
 from app.registry import inputs
 from app.registry.builds import steps
 from app.registry.builds.steps import BuildView
-from app.registry.inputs import InputRecord
-from app.registry.public import public_uri
 from app.storage import keys
-from app.words import InputKind, StepName, known
+from app.words import InputKind, StepName
 from worker.errors import StepFailed
 from worker.machine.folders import Machine
 from worker.machine.job import Follower, Job, JobDied, JobSilent
 from worker.retry import Patience
 from worker.steps.code import BringCode
 from worker.steps.connection import ValidateConnection, workspace
+from worker.steps.reported import SHA256, JobInput, rows_by_source
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
-_SHA256 = r"[0-9a-f]{64}"
 # A configuration has tables, lists of tables, and lists in those.
 _CONFIG_DEPTH = 6
 _CONFIG_LENGTH = 64 << 10
@@ -34,38 +31,8 @@ _CONFIG_LENGTH = 64 << 10
 class FileRef(BaseModel):
     """A file that a job made."""
 
-    sha256: str = Field(pattern=f"^{_SHA256}$")
+    sha256: str = Field(pattern=f"^{SHA256}$")
     size_bytes: int = Field(ge=0)
-
-
-class JobInput(BaseModel):
-    """An input of the model that only the machine knows about.
-
-    A snapshot of an additional source has the `url` that it was taken from, and is a `file` of the output.
-    """
-
-    kind: str
-    name: str
-    sha256: str = Field(pattern=f"^{_SHA256}$")
-    url: str | None = None
-    file: str | None = None
-
-    @field_validator("file")
-    @classmethod
-    def _within_the_output(cls, file: str | None) -> str | None:
-        """A file outside the output folder was not made by the job, and must not be fetched."""
-        if file is None:
-            return None
-        path = PurePosixPath(file)
-        if not path.parts or path.is_absolute() or ".." in path.parts or not file.isprintable():
-            message = f"{file!r} does not name a file inside the output folder"
-            raise ValueError(message)
-        return file
-
-    @field_validator("url")
-    @classmethod
-    def _public(cls, url: str | None) -> str | None:
-        return None if url is None else public_uri(url)
 
 
 class JobResult(BaseModel):
@@ -77,6 +44,7 @@ class JobResult(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
     counts: dict[str, Any] = Field(default_factory=dict)
     config: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
     code: str = ""
     message: str = ""
 
@@ -105,7 +73,8 @@ def _is_shallow(value: object, depth: int) -> bool:
 class JobState(Output):
     """While the job runs, the number of bytes of its log that were stored; at its end, what it reported.
 
-    `config` has every value that a training used. Those of earlier releases do not report it.
+    `config` has every value that a training used. Those of earlier releases do not report it. `snapshots` and
+    `contents` are the inputs that the job has left as files.
     """
 
     log_bytes: int = 0
@@ -114,6 +83,7 @@ class JobState(Output):
     counts: dict[str, Any] = Field(default_factory=dict)
     config: dict[str, Any] = Field(default_factory=dict)
     snapshots: list[JobInput] = Field(default_factory=list)
+    contents: list[JobInput] = Field(default_factory=list)
 
 
 class RunJob(Step[JobState]):
@@ -122,6 +92,9 @@ class RunJob(Step[JobState]):
     patience: ClassVar = Patience.FROM_THE_TRAINING_ON
     output: ClassVar = JobState
     command: ClassVar[str]
+    # The archive that the job reads, and the detail that says how many rows were read of what is in it.
+    archive: ClassVar[tuple[InputKind, str]]
+    rows: ClassVar[str]
 
     def act(self, build: BuildView, work: Workbench) -> JobState:
         machine = Machine(output_of(build, ValidateConnection).home)
@@ -144,14 +117,16 @@ class RunJob(Step[JobState]):
             code = result.code or FailureCode.CRASHED
             message = result.message or f"{self.command} ended with status {status}; see the build's log."
             raise StepFailed(code, message)
-        self._record(build, work, result.inputs)
+        reported = [self.named(build, item) for item in result.inputs]
+        self._record(build, work, reported, rows_by_source(result.data))
         return JobState(
             log_bytes=log_bytes,
             files=result.files,
             metrics=result.metrics,
             counts=result.counts,
             config=result.config,
-            snapshots=[item for item in result.inputs if item.file is not None],
+            snapshots=[item for item in reported if item.file is not None],
+            contents=[item for item in reported if item.content is not None],
         )
 
     def _follow(self, build: BuildView, work: Workbench, job: Job) -> tuple[int, int]:
@@ -183,16 +158,29 @@ class RunJob(Step[JobState]):
             message = f"{self.command} has written neither log nor progress for {silence}. {code.advice}"
             raise StepFailed(code, message) from exc
 
-    def _record(self, build: BuildView, work: Workbench, reported: list[JobInput]) -> None:
-        used = []
+    def named(self, build: BuildView, item: JobInput) -> JobInput:
+        """The input under the name by which the build records it."""
+        del build
+        return item
+
+    def _record(
+        self, build: BuildView, work: Workbench, reported: list[JobInput], rows: dict[str, int]
+    ) -> None:
+        """Record the inputs, and with the archive that the job has read how many rows it found in it."""
+        used = [(item, record) for item in reported if (record := item.as_record()) is not None]
+        recorded = [item for item, _ in used]
         for item in reported:
-            kind = known(InputKind, item.kind)
-            if kind is None:
+            if item not in recorded:
                 work.log(f"{item.name} is an input of the unknown kind {item.kind}. It is not recorded.")
-            else:
-                used.append(InputRecord(kind, item.name, item.sha256, origin=item.url))
+        fetched = {item.name for item in reported if item.kind == InputKind.ADDITIONAL_SOURCE}
+        of_archive = {source: count for source, count in rows.items() if source not in fetched}
         with work.transaction() as session:
-            inputs.record(session, build.lease, used)
+            inputs.record(session, build.lease, [record for _, record in used])
+            for item in recorded:
+                if item.parts:
+                    inputs.record_parts(session, build.lease, item.sha256, item.as_parts())
+            if of_archive:
+                inputs.add_details(session, build.lease, *self.archive, {self.rows: of_archive})
 
     def _result(self, job: Job, status: int) -> JobResult:
         content = job.result()
@@ -211,9 +199,20 @@ class Train(RunJob):
     name: ClassVar = StepName.TRAIN
     deadline: ClassVar = timedelta(hours=7)
     command: ClassVar = "train"
+    archive: ClassVar = (InputKind.RAW_DATA, keys.RAW_SOURCE_DATA)
+    rows: ClassVar = "rows_by_source"
 
 
 class Benchmark(RunJob):
     name: ClassVar = StepName.BENCHMARK
     deadline: ClassVar = timedelta(hours=2)
     command: ClassVar = "benchmark"
+    archive: ClassVar = (InputKind.BENCHMARK_DATA, keys.BENCHMARKING_DATA)
+    rows: ClassVar = "rows_by_benchmark"
+
+    def named(self, build: BuildView, item: JobInput) -> JobInput:
+        """With a name of its own if the training had another content of this name."""
+        for trained in output_of(build, Train).contents:
+            if (trained.kind, trained.name) == (item.kind, item.name) and trained.sha256 != item.sha256:
+                return item.model_copy(update={"name": f"{item.name} ({self.command})"})
+        return item

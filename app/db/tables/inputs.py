@@ -34,6 +34,8 @@ class Input(Base):
     # Of an archive: when the files in it were looked at, and why they could not be recorded, if so.
     parts_recorded_at: Mapped[datetime | None]
     parts_problem: Mapped[str | None]
+    # What a Python environment consists of. It is long, so it is loaded only where somebody asks for it.
+    content: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
 
     __table_args__ = (
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
@@ -42,7 +44,7 @@ class Input(Base):
 
 
 class InputPart(Base):
-    """One file inside an input that is an archive, which is its container."""
+    """One file of an input that consists of several: of an archive, or of a transformer."""
 
     __tablename__ = "input_parts"
 

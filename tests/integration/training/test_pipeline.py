@@ -1,5 +1,6 @@
 """The pipeline with a real transformer on tens of rows, run as the worker runs it."""
 
+import hashlib
 import io
 import json
 import os
@@ -142,7 +143,12 @@ def test_training_writes_a_model_a_result_and_progress(build: Path) -> None:
     model = build / "output" / "model.zip"
     assert trained["outcome"] == "succeeded"
     assert trained["files"]["model.zip"]["size_bytes"] == model.stat().st_size
-    assert {one["kind"] for one in trained["inputs"]} == {"transformer", "python_environment"}
+    reported = {one["kind"]: one for one in trained["inputs"]}
+    assert set(reported) == {"transformer", "python_environment", "hardware", "determinism"}
+    assert reported["determinism"]["details"]["deterministic_algorithms"] is True
+    assert reported["determinism"]["details"]["seed"] == 0
+    assert reported["hardware"]["details"]["cpu"]
+    assert {one["path"] for one in reported["transformer"]["parts"]} >= {"modules.json", "config.json"}
     assert trained["counts"]["classes"] == 7
     # The registry compares these with those of the model before.
     assert trained["counts"]["pairs"] > 7
@@ -195,7 +201,20 @@ def test_the_teams_validation_compares_all_its_thresholds_and_recognises_a_bad_m
 
 def test_the_output_folder_contains_only_the_results(build: Path) -> None:
     names = {path.name for path in (build / "output").iterdir()}
-    assert names == {"model.zip", "benchmark_results.xml", "benchmark_results.zip"}
+    assert names == {"model.zip", "benchmark_results.xml", "benchmark_results.zip", "inputs"}
+
+
+def test_training_and_benchmark_report_one_environment_with_its_packages(build: Path) -> None:
+    trained, measured = (
+        next(one for one in result(build, command)["inputs"] if one["kind"] == "python_environment")
+        for command in ("train", "benchmark")
+    )
+    assert trained == measured
+    content = (build / "output" / trained["content"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == trained["sha256"]
+    packages = {one["name"]: one["version"] for one in json.loads(content)["packages"]}
+    assert packages["torch"] == torch.__version__
+    assert len(packages) == trained["details"]["packages"]
 
 
 def test_a_run_after_a_killed_one_with_another_hash_seed_and_zip_order_gives_the_same_bytes(
@@ -212,7 +231,7 @@ def test_a_run_after_a_killed_one_with_another_hash_seed_and_zip_order_gives_the
     (tmp_path / "output" / ".model.zip.0123456789abcdef.tmp").write_bytes(b"half")
     assert run(tmp_path, "train", PYTHONHASHSEED="7").returncode == 0
     assert result(tmp_path, "train")["files"] == result(build, "train")["files"]
-    assert [path.name for path in (tmp_path / "output").iterdir()] == ["model.zip"]
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"model.zip", "inputs"}
 
 
 def test_training_and_benchmark_with_8_digits(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
 from worker.runner import Runner
 from worker.runs.carrying import RunCarrier
-from worker.steps.job import FileRef, JobInput, JobState
+from worker.steps.job import FileRef, JobState
+from worker.steps.reported import JobInput
 from worker.steps.step import Step
 from worker.workbench import Workbench
 

@@ -28,7 +28,7 @@ from worker.errors import StepFailed
 from worker.heartbeat import Heartbeat
 from worker.machine.remote import RemoteFault
 from worker.runner import Runner
-from worker.steps.job import JobInput
+from worker.steps.reported import JobInput
 from worker.workbench import Workbench
 
 

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from training.cli import app
 from training.errors import FailureCode, TrainingError
 from training.files import output_folder
+from training.inputs.reported import Input
 from training.job.request import read_job
 from training.job.run import failure_of, run
-from training.pipeline import Input, Outcome
+from training.pipeline import Outcome
 from training.storable import without_secrets
 
 

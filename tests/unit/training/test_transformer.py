@@ -92,3 +92,23 @@ def test_a_folder_without_a_model_is_refused(asked: list[Any], tmp_path: Path) -
     (tmp_path / "checkout" / "empty").mkdir(parents=True)
     with pytest.raises(TrainingError, match="in the checkout"):
         find("./empty", tmp_path)
+
+
+def test_the_revision_and_the_digest_of_each_file_are_reported(asked: list[Any], tmp_path: Path) -> None:
+    folder = model(tmp_path / "home/training/transformers/all-mpnet-base-v2")
+    (folder / ".revision").write_text(f"{REVISION}\n")
+    found = find_transformer("all-mpnet-base-v2", home=tmp_path / "home").as_input()
+    assert found.details == {"found_in": "image", "revision": REVISION}
+    assert found.url == f"pkg:huggingface/sentence-transformers/all-mpnet-base-v2@{REVISION}"
+    assert [(part.path, part.size_bytes) for part in found.parts] == [("modules.json", 2)]
+    assert asked == []
+
+
+def test_the_hubs_cache_says_which_commit_a_revision_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = model(tmp_path / "models--org--m" / "snapshots" / REVISION)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(cached))
+    found = find_transformer("org/m@main", home=tmp_path)
+    assert (found.found_in, found.revision) == ("hub", REVISION)
+    assert found.url == f"pkg:huggingface/org/m@{REVISION}"

@@ -14,7 +14,8 @@ from app.settings import Settings
 from app.words import BuildKind, StepName
 from worker.flows import FLOWS
 from worker.machine.job import Progress, progress_of
-from worker.steps.job import JobInput, JobResult
+from worker.steps.job import JobResult
+from worker.steps.reported import JobInput, rows_by_source
 
 DIGEST = "0" * 64
 NUMBERS = st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.just(10**400))
@@ -146,6 +147,38 @@ def test_a_file_inside_the_output_folder_is_taken(file: str) -> None:
 )
 def test_what_may_be_secret_in_a_url_is_removed(url: str, public: str) -> None:
     assert JobInput(kind="additional_source", name="x", sha256=DIGEST, url=url).url == public
+
+
+def test_what_is_not_a_short_fact_of_an_input_is_left_out() -> None:
+    details = {
+        "seed": 0,
+        "clean": True,
+        "origin": "https://user:secret@example.org/x?token=secret",
+        "gpu": "x" * 1000,
+        "share": 0.5,
+        "deep": {"a": 1},
+        "none": None,
+        "n" * 101: 1,
+    }
+    kept = JobInput(kind="hardware", name="x", sha256=DIGEST, details=details).details  # type: ignore[arg-type]
+    assert kept == {"seed": 0, "clean": True, "origin": "https://example.org/x", "gpu": "x" * 500}
+    many = JobInput(kind="hardware", name="x", sha256=DIGEST, details={str(n): n for n in range(100)})
+    assert len(many.details) == 50
+
+
+PART = {"path": "config.json", "sha256": DIGEST, "size_bytes": 1}
+
+
+@pytest.mark.parametrize(
+    "parts", [None, "x", [1], [PART, {**PART, "sha256": "x"}], [PART, PART], [{**PART, "path": "x" * 201}]]
+)
+def test_of_the_files_of_an_input_all_or_none_are_recorded(parts: Any) -> None:
+    assert JobInput(kind="transformer", name="x", sha256=DIGEST, parts=parts).parts == ()
+
+
+def test_the_rows_of_each_source_are_taken_from_what_the_training_says_of_its_data() -> None:
+    said = {"cn": {"rows": 21, "usable": 20}, "odd": {"rows": "many"}, "odder": 3}
+    assert rows_by_source(said) == {"cn": 21}
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"[" * 100_000, b'{"outcome": ', b"\xff"])

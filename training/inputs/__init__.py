@@ -1,0 +1,1 @@
+"""What shaped a model besides its data, as a run reports it: software, transformer, machine, switches."""
