@@ -160,7 +160,7 @@ def test_what_is_not_a_short_fact_of_an_input_is_left_out() -> None:
         "none": None,
         "n" * 101: 1,
     }
-    kept = JobInput(kind="hardware", name="x", sha256=DIGEST, details=details).details  # type: ignore[arg-type]
+    kept = JobInput(kind="hardware", name="x", sha256=DIGEST, details=details).details
     assert kept == {"seed": 0, "clean": True, "origin": "https://example.org/x", "gpu": "x" * 500}
     many = JobInput(kind="hardware", name="x", sha256=DIGEST, details={str(n): n for n in range(100)})
     assert len(many.details) == 50
