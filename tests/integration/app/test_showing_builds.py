@@ -23,8 +23,8 @@ HIDDEN = {
     StepName.VALIDATE_CONNECTION: {"host_key", "home"},
     StepName.BRING_CODE: {"origin"},
     # The configuration is long, and is published with the model.
-    StepName.TRAIN: {"log_bytes", "snapshots", "config"},
-    StepName.BENCHMARK: {"log_bytes", "snapshots", "config"},
+    StepName.TRAIN: {"log_bytes", "snapshots", "contents", "config"},
+    StepName.BENCHMARK: {"log_bytes", "snapshots", "contents", "config"},
     # It is published with the model, as check_result.json.
     StepName.VALIDATE: {"report"},
 }
