@@ -25,7 +25,8 @@ class Cleaner:
     code: pl.Expr | None = None
     description: pl.Expr | None = None
     reason: pl.Expr | None = None
-    # True for rows that the cleaner may change or drop. If there are none, nothing else is computed.
+    # True for rows that the cleaner may change or drop. Nothing else is computed for the other rows, so this
+    # pays off where it is much cheaper than the other parts and true for few rows.
     concerns: pl.Expr | None = None
 
 
@@ -72,34 +73,68 @@ def clean(rows: pl.DataFrame, cleaners: Sequence[Cleaner]) -> Cleaned:
     changed: dict[str, int] = {}
     samples: dict[str, list[Change]] = {}
     for cleaner in cleaners:
-        if cleaner.concerns is not None and not kept.select(cleaner.concerns.any()).item():
-            continue
         if cleaner.reason is not None:
-            judged = kept.with_columns(reason=cleaner.reason)
-            gone = judged.filter(pl.col("reason").is_not_null())
+            kept, gone = _judged(kept, cleaner.reason, cleaner.concerns)
             if gone.height:
                 dropped.append(gone)
-                kept = judged.filter(pl.col("reason").is_null()).drop("reason")
         parts = {"code": cleaner.code, "description": cleaner.description}
         for column, expression in parts.items():
-            if expression is not None and kept.height:
-                both = kept.select(pl.exclude("code", "description"), before=column, after=expression)
-                other = both.filter(pl.col("before") != pl.col("after"))
-                if other.height:
-                    changed[cleaner.name] = changed.get(cleaner.name, 0) + other.height
-                    samples.setdefault(cleaner.name, []).extend(
-                        Change(before, after, where)
-                        for before, after, where in other.head(SAMPLES)
-                        .select("before", "after", place)
-                        .iter_rows()
-                    )
-                    kept = kept.with_columns(both["after"].alias(column))
+            if expression is None or not kept.height:
+                continue
+            kept, other = _changed(kept, column, expression, cleaner.concerns)
+            if other.height:
+                changed[cleaner.name] = changed.get(cleaner.name, 0) + other.height
+                samples.setdefault(cleaner.name, []).extend(
+                    Change(before, after, where)
+                    for before, after, where in other.head(SAMPLES)
+                    .select("before", "after", place)
+                    .iter_rows()
+                )
     return Cleaned(
         kept.select(rows.columns),
         _as_they_came(dropped, rows),
         changed,
         {name: changes[:SAMPLES] for name, changes in samples.items()},
     )
+
+
+def _concerned(rows: pl.DataFrame, concerns: pl.Expr | None) -> pl.Series | None:
+    """The indices of the rows that a cleaner concerns; None for all rows."""
+    return None if concerns is None else rows.select(concerns).to_series().arg_true()
+
+
+def _judged(
+    rows: pl.DataFrame, reason: pl.Expr, concerns: pl.Expr | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that are kept, and those that are dropped, with the reason."""
+    indices = _concerned(rows, concerns)
+    if indices is not None and not len(indices):
+        return rows, rows.clear()
+    judged = (rows if indices is None else rows[indices]).with_columns(reason=reason)
+    gone = judged.filter(pl.col("reason").is_not_null())
+    if not gone.height:
+        return rows, gone
+    if indices is None:
+        return judged.filter(pl.col("reason").is_null()).drop("reason"), gone
+    indices = indices.filter(judged["reason"].is_not_null())
+    return rows.filter(~pl.int_range(pl.len()).is_in(indices.implode())), gone
+
+
+def _changed(
+    rows: pl.DataFrame, column: str, expression: pl.Expr, concerns: pl.Expr | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """All rows after the change of a column, and those that it changed, with `before` and `after`."""
+    indices = _concerned(rows, concerns)
+    if indices is not None and not len(indices):
+        return rows, rows.clear()
+    both = (rows if indices is None else rows[indices]).select(
+        pl.exclude("code", "description"), before=column, after=expression
+    )
+    other = both.filter(pl.col("before") != pl.col("after"))
+    if not other.height:
+        return rows, other
+    after = both["after"] if indices is None else rows[column].scatter(indices, both["after"])
+    return rows.with_columns(after.alias(column)), other
 
 
 def _as_they_came(dropped: Iterable[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:

@@ -10,8 +10,11 @@ from training.cleaning.cleaner import DESCRIPTION, Cleaner
 from training.sources.codes import MISSING_VALUES
 
 # Written out, because \s means different characters in Python and in polars.
-_SPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+_OTHER_SPACES = r"\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+_SPACE = rf"[\x20{_OTHER_SPACES}]"
 _SPACES = f"{_SPACE}+"
+# White space that is not a single space. Most texts have none, and replacing single spaces takes long.
+_IRREGULAR_SPACES = rf"{_SPACE}{{2,}}|[{_OTHER_SPACES}]"
 # A private-use character that temporarily replaces text that a replacement must not touch.
 _MARK = "\ue000"
 
@@ -35,7 +38,7 @@ def lowered(text: pl.Expr) -> pl.Expr:
 
 def stripped(text: pl.Expr) -> pl.Expr:
     """Collapse white space; remove spaces at both ends, and full stops and commas at the end."""
-    return text.str.replace_all(_SPACES, " ").str.strip_chars_start(" ").str.strip_chars_end(" .,")
+    return text.str.replace_all(_IRREGULAR_SPACES, " ").str.strip_chars_start(" ").str.strip_chars_end(" .,")
 
 
 def normalised(text: str) -> str:
@@ -76,7 +79,12 @@ def drop_short(at_most: int, *, words_of_one_character: bool = False) -> Cleaner
     is_short = DESCRIPTION.str.len_chars() <= at_most
     if words_of_one_character:
         is_short &= ~DESCRIPTION.str.contains(r"[\p{Han}\p{Hangul}]")
-    return Cleaner("drop_short", reason=pl.when(is_short).then(pl.lit("short description")))
+    return Cleaner(
+        "drop_short",
+        reason=pl.when(is_short).then(pl.lit("short description")),
+        # A character has up to four bytes. Bytes are counted at once, and few texts have so few.
+        concerns=DESCRIPTION.str.len_bytes() <= 4 * at_most,
+    )
 
 
 DROP_NOISE = Cleaner(
@@ -109,7 +117,7 @@ _PLURALS = (
     .str.replace_all(rf"\b(\w+){_SPACES}s\b", "${1}s")
     .str.replace_all(_MARK, "s", literal=True)
 )
-PLURALS = Cleaner("plurals", description=_PLURALS)
+PLURALS = Cleaner("plurals", description=_PLURALS, concerns=DESCRIPTION.str.contains(r"\bs\b"))
 
 # "tomatoes, other than cherry tomatoes" → "tomatoes". A hyphen ends a clause, unless it joins two words.
 _NEGATION = r"(?:neither\b|other than\b|excluding\b|excl\.|not\b|except\b)"
@@ -131,4 +139,8 @@ _NEGATIONS = (
     .str.replace_all(rf"{_SPACE}*([,;])(?:{_SPACE}*[,;])*", "$1")
     .str.replace_all(_MARK, "not", literal=True)
 )
-NEGATION = Cleaner("negation", description=_NEGATIONS)
+NEGATION = Cleaner(
+    "negation",
+    description=_NEGATIONS,
+    concerns=DESCRIPTION.str.contains(rf"\b{_NEGATION}|[,;][,;]|{_SPACE}[,;]|\x{{a0}}"),
+)

@@ -417,3 +417,19 @@ def test_a_missing_value_is_not_a_description_unless_it_is_listed_as_vague(text:
 
 def test_a_word_of_one_character_is_not_too_short() -> None:
     assert described(source("cn_self_texts"), "酒", "술", "x", "7") == ["酒", "술"]
+
+
+def test_a_cleaner_changes_and_drops_only_rows_that_it_concerns() -> None:
+    frame = rows(("1", "ax"), ("2", "b"), ("3", "cx"), ("4", "dx"))
+    cleaner = Cleaner(
+        "x",
+        description=pl.col("description") + "!",
+        reason=pl.when(pl.col("code") == "3").then(pl.lit("three")),
+        concerns=pl.col("description").str.contains("x"),
+    )
+    cleaned = clean(frame, [cleaner])
+    assert cleaned.kept.rows() == [("1", "ax!"), ("2", "b"), ("4", "dx!")]
+    assert cleaned.dropped.rows() == [("3", "cx", "three")]
+    assert cleaned.changed == {"x": 2}
+    assert [change.after for change in cleaned.samples["x"]] == ["ax!", "dx!"]
+    assert clean(frame.filter(pl.col("code") == "2"), [cleaner]).kept.rows() == [("2", "b")]
