@@ -29,6 +29,9 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict -c .yamllint docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/examples/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	$(BIN)/zizmor --offline --no-progress --quiet .github action.yml docs/examples/*.yml
 	$(BIN)/shellcheck .ci/run .packer/provision.sh
 
 format: $(VENV)/.dev

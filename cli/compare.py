@@ -102,8 +102,8 @@ def show_comparison(console: Console, found: Comparison) -> None:
     for benchmark in found.benchmarks:
         for number, figure in enumerate(benchmark.figures):
             name = Text("" if number else plain(benchmark.name))
-            shown = (_value(figure.name, value) for value in (figure.this, figure.other))
-            table.add_row(name, Text(plain(figure.name)), *shown, _difference(figure))
+            shown = (shown_value(figure.name, value) for value in (figure.this, figure.other))
+            table.add_row(name, Text(plain(figure.name)), *shown, shown_difference(figure))
     console.print(table)
     for benchmark in found.benchmarks:
         _show_descriptions(console, found, benchmark)
@@ -130,13 +130,13 @@ def _place(place: int | None) -> str:
     return "–" if place is None else plain(place)
 
 
-def _value(figure: str, value: float | None) -> str:
+def shown_value(figure: str, value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0f}" if figure in _COUNTS else f"{value:.1%}"
 
 
-def _difference(figure: Figure) -> str:
+def shown_difference(figure: Figure) -> str:
     if figure.difference is None:
         return ""
     return f"{figure.difference:+.0f}" if figure.name in _COUNTS else f"{100 * figure.difference:+.1f} points"

@@ -14,6 +14,7 @@ from cli.builds.checkout import THRESHOLDS, Checkout, thresholds_in
 from cli.builds.follow import build_id_of, follow_to_end
 from cli.builds.request import request_build
 from cli.builds.retry import retry_build
+from cli.ci import commands as ci
 from cli.client import path
 from cli.compare import Comparison, show_comparison
 from cli.output import show_latest, show_promotion, show_stages
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(tokens.app, name="token")
 app.add_typer(publishers.app, name="publisher")
+app.add_typer(ci.app, name="ci")
 app.command(epilog=EXITS)(verify)
 app.command(epilog=EXITS)(sign)
 
@@ -138,7 +140,7 @@ def build(
         if checkout.changed:
             say("The checkout has changes that are not committed. They are not part of the build.")
         with client_of(url, token) as client:
-            state = request_build(
+            asked = request_build(
                 client,
                 checkout,
                 console,
@@ -152,7 +154,7 @@ def build(
                 log=log,
                 note=say,
             )
-        if state in ("failed", "cancelled"):
+        if asked.failed:
             raise typer.Exit(Exit.FAILED)
 
 

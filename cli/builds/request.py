@@ -1,6 +1,7 @@
 """Ask for a build, as CI does, and follow it to its end."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,19 @@ class VersionNotRaised(Exception):
     """Values of the configuration changed and the version did not rise. The message says what to do."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What became of a request. `state` is that of its build, or None where there is no build."""
+
+    prefix: str
+    outcome: str
+    state: str | None
+
+    @property
+    def failed(self) -> bool:
+        return self.state in ("failed", "cancelled")
+
+
 def request_build(
     client: RegistryClient,
     checkout: Checkout,
@@ -32,8 +46,8 @@ def request_build(
     wait: bool = True,
     log: bool = True,
     note: Callable[[str], None] = lambda _: None,
-) -> str:
-    """Post the build and follow it. Returns its state, or the outcome where there is no build.
+) -> Asked:
+    """Post the build and follow it to its end, if there is one.
 
     `note` is told what the author of the commit should know. A dry run only shows the answer. `log`: show the
     lines of the build's log, too. Raises ApiError, LostContact, Interrupted, VersionNotRaised.
@@ -61,15 +75,15 @@ def request_build(
         console.print(Text(_without_build(answer)))
         if answer.outcome == "not_needed" and answer.changed_keys and not allow_unchanged_version:
             raise VersionNotRaised(_not_raised(answer))
-        return answer.outcome
+        return Asked(answer.prefix, answer.outcome, None)
     word = "Queued" if answer.outcome == "queued" else f"There is a build already, {plain(build.state)}:"
     console.print(Text.assemble(f"{word} ", (plain(answer.prefix), "bold"), f", build {plain(build.id)}"))
-    if dry_run or not wait:
-        return build.state
-    if build.state == "succeeded":
-        show_model(client, build.prefix, console)
-        return build.state
-    return follow_to_end(client, build, console, log=log).state
+    if wait and not dry_run:
+        if build.state == "succeeded":
+            show_model(client, build.prefix, console)
+        else:
+            build = follow_to_end(client, build, console, log=log)
+    return Asked(answer.prefix, answer.outcome, build.state)
 
 
 def _without_build(answer: Requested) -> str:

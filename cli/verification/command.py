@@ -1,5 +1,6 @@
 """The command: gets what it is given to verify, and says which files are wrong."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.answers import ApiError, read
+from cli.arguments import ArgumentError
 from cli.client import RegistryClient, path
 from cli.output import lines
 from cli.shell import Exit, Token, Url, client_of, console, exit_statuses, fail, say
@@ -40,11 +42,22 @@ def verify(
     ] = None,
     url: Url = None,
     token: Token = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Keep the downloaded files of a prefix in this folder, which must be empty or new. They are "
+            "only there if all of them are right.",
+        ),
+    ] = None,
 ) -> None:
     """Verify a model: its signature, the digest of each file, and what its provenance says of them."""
     with _statuses(), tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         need_libraries()
+        if keep is not None and keep.exists() and any(keep.iterdir()):
+            message = f"{keep} is not empty. Name an empty or a new folder for the model's files."
+            raise ArgumentError(message)
         folder, recorded = Path(model), None
         if not folder.is_dir():
             with client_of(url, token) as client:
@@ -53,7 +66,10 @@ def verify(
             with client_of(url, token) as client:
                 key = _registry_key(client, folder, work)
             say("The key comes from the registry. Give --key to rely on one that you got in another way.")
-        raise typer.Exit(_tell(console, model, folder, key, recorded))
+        status = _tell(console, model, folder, key, recorded)
+        if keep is not None and status == 0:
+            shutil.copytree(folder, keep, dirs_exist_ok=True)
+        raise typer.Exit(status)
 
 
 def _tell(

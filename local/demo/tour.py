@@ -97,17 +97,17 @@ class Tour:
         self._head(f"A build of this checkout, as CI asks for it: POST {self._stack.url}/builds")
         if checkout.changed:
             self._console.print("  [yellow]Changes that are not committed are not part of it.[/]")
-        state = request_build(client, checkout, self._console)
-        if state == "failed":
+        asked = request_build(client, checkout, self._console)
+        if asked.state == "failed":
             build = client.get("/builds", limit=1)["items"][0]
             if build["failure"]["code"] != "instance_lost":
                 message = "The build failed. The lines above say why."
                 raise TourError(message)
             # A run that is stopped in the middle ends its simulated machines.
             self._console.print("The machine ended with the run before it, so here is another build:")
-            state = request_build(client, checkout, self._console)
-        if state != "succeeded":
-            message = f"The build ended as {state}."
+            asked = request_build(client, checkout, self._console)
+        if asked.state != "succeeded":
+            message = f"The build ended as {asked.state}."
             raise TourError(message)
         return str(client.get("/builds", limit=1, state="succeeded")["items"][0]["prefix"])
 

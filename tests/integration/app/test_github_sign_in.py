@@ -2,19 +2,16 @@
 
 import hmac
 import json
-import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from joserfc import jwt
 from joserfc.jwk import RSAKey
 from typer.testing import CliRunner
 
@@ -28,11 +25,11 @@ from app.words import Access, Scope
 from cli.client import RegistryClient
 from cli.identity import GithubIdentity
 from cli.main import app as command_line
+from tests.github import AUDIENCE, GitHub
 from tests.integration.app.registry import Registry
 from tests.integration.app.serving import free_port, served
 from tests.integration.app.test_tokens import AS_ROOT, bearer, environment_entry
 
-AUDIENCE = "https://registry.example.org"
 RULE: dict[str, Any] = {
     "name": "models of pull requests",
     "repository_id": 728113940,
@@ -43,84 +40,11 @@ RULE: dict[str, Any] = {
 }
 
 
-class GitHub:
-    """An issuer: its keys, and where it publishes them."""
-
-    def __init__(self) -> None:
-        self.keys = [RSAKey.generate_key(2048, auto_kid=True)]
-        self.asked = 0
-        self.away = False
-        self.identity = ""
-        github = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if github.away:
-                    self.send_error(503)
-                    return
-                document: dict[str, Any]
-                if self.path.endswith("/openid-configuration"):
-                    document = {"jwks_uri": f"{github.address}/jwks"}
-                elif self.path == "/jwks":
-                    github.asked += 1
-                    document = {"keys": [key.as_dict(private=False) for key in github.keys]}
-                else:
-                    # Where a job asks for its identity, with its audience in the query.
-                    assert self.headers["Authorization"] == "Bearer of-the-job"
-                    assert self.path == f"/identity?api-version=2.0&audience={AUDIENCE}".replace(
-                        "://", "%3A%2F%2F"
-                    )
-                    document = {"value": github.token()}
-                content = json.dumps(document).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self._count = 0
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def claims(self, **changed: Any) -> dict[str, Any]:
-        self._count += 1
-        now = int(time.time())
-        ref = "refs/pull/12/merge"
-        claims = {
-            "iss": self.address,
-            "aud": AUDIENCE,
-            "iat": now,
-            "nbf": now,
-            "exp": now + 300,
-            "jti": f"id-{self._count}",
-            "sub": "repo:customs/tariff-models:pull_request",
-            "repository": "customs/tariff-models",
-            "repository_id": "728113940",
-            "repository_owner_id": "9919",
-            "job_workflow_ref": f"customs/tariff-models/.github/workflows/model.yml@{ref}",
-            "ref": ref,
-            "event_name": "pull_request",
-            "run_id": "42",
-            "run_attempt": "1",
-            "sha": "a" * 40,
-        }
-        return {name: value for name, value in (claims | changed).items() if value is not None}
-
-    def token(self, key: Any = None, header: dict[str, Any] | None = None, **changed: Any) -> str:
-        key = key or self.keys[-1]
-        header = header or {"alg": "RS256", "kid": key.kid}
-        return jwt.encode(header, self.claims(**changed), key, algorithms=[header["alg"]])
-
-
 @pytest.fixture(scope="module")
 def _github() -> Iterator[GitHub]:
     github = GitHub()
     yield github
-    github.server.shutdown()
-    github.server.server_close()
+    github.close()
 
 
 @pytest.fixture

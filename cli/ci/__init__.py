@@ -1,0 +1,1 @@
+"""What a CI workflow does beside building: reports, comments, and the pull requests of scheduled builds."""
