@@ -315,6 +315,8 @@ class MirrorDifference(StrEnum):
     LEFTOVER = "leftover"
     STRAY_OBJECT = "stray_object"
     UNKNOWN_PREFIX = "unknown_prefix"
+    INPUT_MISSING = "input_missing"
+    INPUT_DIFFERS = "input_differs"
 
 
 class LeftOut(StrEnum):

@@ -92,12 +92,14 @@ class RegistryClient:
         """Fetch a file from where the registry says that it is. The token is not sent there."""
         where = self._send("GET", path, repeatable=True, redirects=True).headers["Location"]
         try:
-            with httpx.stream("GET", where, timeout=30) as response, to.open("wb") as file:
+            with httpx.stream("GET", where, timeout=30) as response:
                 if not response.is_success:
                     message = f"{to.name} cannot be fetched: {response.status_code} {response.reason_phrase}."
                     raise ApiError(message, response.status_code)
-                for block in response.iter_bytes():
-                    file.write(block)
+                # Not before: a file that is not there must not look like an empty one.
+                with to.open("wb") as file:
+                    for block in response.iter_bytes():
+                        file.write(block)
         except httpx.HTTPError as exc:
             message = f"{to.name} cannot be fetched ({str(exc) or type(exc).__name__}). Try again."
             raise ApiError(message, passes=True) from exc

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -79,8 +79,8 @@ def stored(session: Session, lease: Lease, sha256: str) -> None:
     fence(session, lease)
     session.execute(
         update(Input)
-        .where(Input.sha256 == sha256, Input.stored_at.is_(None))
-        .values(stored_at=func.clock_timestamp())
+        .where(Input.sha256 == sha256, or_(Input.stored_at.is_(None), Input.missing_since.is_not(None)))
+        .values(stored_at=func.coalesce(Input.stored_at, func.clock_timestamp()), missing_since=None)
     )
 
 

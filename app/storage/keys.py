@@ -18,6 +18,10 @@ UNPUBLISHED = "unpublished/"
 # The folder that the previous release used instead.
 FORMER_UNPUBLISHED = "staging/"
 
+INPUTS_FOLDER = "inputs/"
+# Where inputs are kept by their content.
+INPUTS = f"{INPUTS_FOLDER}sha256/"
+
 MODEL_ZIP = "model.zip"
 SEARCH_CONFIG = "search-config.toml"
 BENCHMARK_XML = "benchmark_results.xml"
@@ -48,7 +52,7 @@ MARKERS = frozenset(
     {*(stage.value for stage in Stage), *(verdict.value for verdict in Verdict if verdict.has_marker)}
 )
 
-_OUTSIDE = (UNPUBLISHED, FORMER_UNPUBLISHED, "inputs/")
+_OUTSIDE = (UNPUBLISHED, FORMER_UNPUBLISHED, INPUTS_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def verdict_key(prefix: str, verdict: Verdict) -> str:
 
 
 def input_key(sha256: str) -> str:
-    return f"inputs/sha256/{sha256}"
+    return f"{INPUTS}{sha256}"
 
 
 def unpublished_key(build_id: UUID, sha256: str) -> str:

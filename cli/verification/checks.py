@@ -1,9 +1,10 @@
 """Compares a folder of files with their signature and with the statement of what they were made from."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +32,7 @@ class Fault(StrEnum):
     ADDED = "is not signed"
     RECORD = "is not what the registry has recorded"
     STATEMENT = "does not name the other files as they are"
+    INPUT = "is not an input that provenance.json names"
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,16 @@ def need_libraries() -> None:
         raise LibrariesMissing(message)
 
 
-def check(folder: Path, public_key: Path, recorded: Mapping[str, str | None] | None = None) -> list[Finding]:
+def check(
+    folder: Path,
+    public_key: Path,
+    recorded: Mapping[str, str | None] | None = None,
+    inputs: Iterable[Path] = (),
+) -> list[Finding]:
     """What is wrong with the files. Nothing is, if the list is empty. Raises OSError.
 
-    `recorded` are the digests that the registry gives for its files, as far as they are known.
+    `recorded` are the digests that the registry gives for its files, as far as they are known. `inputs` are
+    files that the model is said to be made from.
     """
     found = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()
@@ -67,6 +75,7 @@ def check(folder: Path, public_key: Path, recorded: Mapping[str, str | None] | N
     for name, digest in sorted((recorded or {}).items()):
         if digest is not None and name in digests and digests[name] != digest:
             findings.append(Finding(name, Fault.RECORD))
+    findings += _inputs(inputs, found.get(PROVENANCE))
     return findings
 
 
@@ -122,6 +131,26 @@ def _statement(file: Path, digests: Mapping[str, str]) -> Iterator[Finding]:
     differing = sorted(name for name, digest in subjects.items() if digests.get(name) != digest)
     if differing:
         yield Finding(PROVENANCE, Fault.STATEMENT, ", ".join(differing))
+
+
+def _inputs(files: Iterable[Path], statement: Path | None) -> Iterator[Finding]:
+    """Compare files with the inputs that the statement names. Whether it is signed is said elsewhere."""
+    named: dict[str, str] = {}
+    if statement is not None:
+        # A statement that cannot be read names no inputs, and is told of as such.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            definition = json.loads(statement.read_bytes())["predicate"]["buildDefinition"]
+            for item in definition["resolvedDependencies"]:
+                if (digest := item.get("digest", {}).get("sha256")) is not None:
+                    named[str(digest)] = str(item["name"])
+    for file in files:
+        digest = sha256_of(file)
+        if digest in named:
+            continue
+        # A file from the bucket has its digest as its name.
+        expected = [sha256 for sha256, name in named.items() if file.name in (name, sha256)]
+        detail = f"its sha256 is {digest}" + (f", and not {expected[0]}" if expected else "")
+        yield Finding(file.name, Fault.INPUT, detail)
 
 
 def sha256_of(path: Path) -> str:

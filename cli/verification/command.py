@@ -2,8 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,13 @@ from cli.arguments import ArgumentError
 from cli.client import RegistryClient, path
 from cli.output import lines
 from cli.shell import Exit, Token, Url, client_of, console, exit_statuses, fail, say
-from cli.verification.checks import SIGNATURE, LibrariesMissing, check, need_libraries
+from cli.verification.checks import (
+    SIGNATURE,
+    Finding,
+    LibrariesMissing,
+    check,
+    need_libraries,
+)
 
 
 @contextmanager
@@ -38,6 +45,15 @@ def verify(
             exists=True,
             dir_okay=False,
             help="The registry's public key, in PEM. Without it, the registry is asked for its keys.",
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input",
+            exists=True,
+            help="A file that the model is said to be made from, or a folder with such files. Each must be "
+            "an input that provenance.json names. It can be given several times.",
         ),
     ] = None,
     url: Url = None,
@@ -62,20 +78,28 @@ def verify(
         if not folder.is_dir():
             with client_of(url, token) as client:
                 recorded = _download(client, model, folder := _made(work / "model"))
+                _tell_lost_inputs(client, model)
         if key is None:
             with client_of(url, token) as client:
                 key = _registry_key(client, folder, work)
             say("The key comes from the registry. Give --key to rely on one that you got in another way.")
-        status = _tell(console, model, folder, key, recorded)
+        status = _tell(console, model, check(folder, key, recorded, _files(inputs or ())))
         if keep is not None and status == 0:
             shutil.copytree(folder, keep, dirs_exist_ok=True)
         raise typer.Exit(status)
 
 
-def _tell(
-    out: Console, model: str, folder: Path, key: Path, recorded: Mapping[str, str | None] | None
-) -> int:
-    findings = check(folder, key, recorded)
+def _files(given: Iterable[Path]) -> list[Path]:
+    """The files, and those in the folders."""
+    return [
+        file
+        for path_ in given
+        for file in (sorted(path_.rglob("*")) if path_.is_dir() else [path_])
+        if file.is_file()
+    ]
+
+
+def _tell(out: Console, model: str, findings: Sequence[Finding]) -> int:
     for finding in findings:
         detail = f" ({finding.detail})" if finding.detail else ""
         out.print(Text(lines(f"✗ {finding.name} {finding.fault}{detail}"), "red"), soft_wrap=True)
@@ -96,6 +120,28 @@ def _download(client: RegistryClient, prefix: str, to: Path) -> dict[str, str | 
             if exc.passes or exc.status not in (403, 404):
                 raise
     return recorded
+
+
+def _tell_lost_inputs(client: RegistryClient, prefix: str) -> None:
+    """Say which inputs the last reconciliation has missed. The model itself is not wrong for it."""
+    try:
+        found = client.get(path("models", prefix, "lineage"))
+    except ApiError as exc:
+        # A registry of an earlier release has no lineage.
+        if exc.status != HTTPStatus.NOT_FOUND:
+            raise
+        return
+    for said in read(found, _lost_inputs):
+        say(said)
+
+
+def _lost_inputs(lineage: Mapping[str, Any]) -> list[str]:
+    return [
+        f"! {node['name']}, an input, is not in the bucket as it was recorded: inputs/sha256/"
+        f"{node['sha256']} is missing since {since}. The model cannot be made again until it is back."
+        for node in lineage["nodes"]
+        if (since := node["details"].get("missing_since")) is not None
+    ]
 
 
 def _digests(model: Mapping[str, Any]) -> dict[str, str | None]:

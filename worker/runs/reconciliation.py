@@ -15,6 +15,7 @@ from app.storage.bucket import Listed, ObjectInfo
 from app.words import MirrorDifference, ModelState
 from worker.mirror import Unsettled, settle
 from worker.runs.folders import Folder, Part, parts
+from worker.runs.kept_inputs import reconcile_inputs
 from worker.runs.work import RunWork
 
 _NO_CONSENT = (
@@ -37,16 +38,21 @@ def reconcile(work: RunWork) -> None:
     """Go through the bucket and the models side by side, in the order in which S3 lists keys.
 
     Whatever seems to differ is looked at once more by itself, because models are published and promoted while
-    the listing is read. Options: `apply` repairs markers and files, and `model_zip` also model.zip.
+    the listing is read. The inputs come last. Options: `apply` repairs markers and files, and `model_zip`
+    also model.zip.
     """
     report = Report.of(work.result)
     after = work.checkpoint.get("after", "")
-    if after is None:
-        # The last part was stored, and the worker before died before it ended the run.
-        return
+    # The last part's end is None: every model was looked at, and the inputs are next.
+    if after is not None:
+        _reconcile_models(work, report, str(after))
+    reconcile_inputs(work, report)
+
+
+def _reconcile_models(work: RunWork, report: Report, after: str) -> None:
     with work.transaction() as session:
         total = reconciliation.count_models(session)
-    for part in parts(work.bucket, str(after)):
+    for part in parts(work.bucket, after):
         work.check()
         seen = _look_at(work, part, report)
         artifacts = [one for one in seen if one.artifact]

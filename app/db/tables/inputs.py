@@ -31,6 +31,10 @@ class Input(Base):
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     # When the content was first seen in the bucket. Null for inputs of which only the digest is known.
     stored_at: Mapped[datetime | None]
+    # The ETag of the object when its content was last compared with the digest, and since when the bucket is
+    # known not to hold this content.
+    verified_etag: Mapped[str | None]
+    missing_since: Mapped[datetime | None]
     # Of an archive: when the files in it were looked at, and why they could not be recorded, if so.
     parts_recorded_at: Mapped[datetime | None]
     parts_problem: Mapped[str | None]

@@ -168,6 +168,8 @@ def _input_nodes(session: Session, build_id: UUID) -> Iterator[tuple[Node, str |
         problem = None
         if content is not None:
             details["stored"] = content.stored_at is not None
+            if content.missing_since is not None:
+                details["missing_since"] = content.missing_since.isoformat()
             problem = content.parts_problem
         node = Node(
             f"input:{used.kind}:{used.name}",

@@ -32,6 +32,7 @@ class Report:
     prefixes: int = 0
     objects: int = 0
     models: int = 0
+    inputs: int = 0
     # Keys that wait in the outbox: the mirror will settle them, whatever they hold now.
     waiting: int = 0
     repaired: int = 0

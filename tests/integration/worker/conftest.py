@@ -20,9 +20,10 @@ from app.registry.builds import requests, steps
 from app.registry.builds.lease import Lease, take
 from app.registry.builds.requests import BuildRequest
 from app.registry.builds.steps import BuildView
+from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.storage import keys
-from app.words import BuildKind, StepName
+from app.words import Actor, BuildKind, RunKind, StepName
 from local import signing
 from local.simcloud.server import SimCloud
 from worker.clouds import Clouds
@@ -147,6 +148,22 @@ def carrier(settings: Settings, database: Database, clients: Clouds) -> RunCarri
     """Carries runs. Its lease outlasts whatever else the machine is busy with."""
     patient = settings.model_copy(update={"lease": timedelta(minutes=5)})
     return RunCarrier(Runner(patient, database, clients, "a worker", threading.Event()))
+
+
+@pytest.fixture
+def reconcile(database: Database, carrier: RunCarrier) -> Callable[..., dict[str, Any]]:
+    def reconcile(**options: bool) -> dict[str, Any]:
+        """What a reconciliation found."""
+        with database.transaction() as session:
+            run_id = lifecycle.request(session, RunKind.RECONCILIATION, options, "somebody", Actor.TOKEN).id
+        carrier.carry(run_id)
+        with database.transaction() as session:
+            run = lifecycle.get(session, run_id)
+            assert (run.state, run.last_error) == ("succeeded", None)
+            assert run.result is not None
+            return run.result
+
+    return reconcile
 
 
 @pytest.fixture

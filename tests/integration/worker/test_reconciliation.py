@@ -15,7 +15,8 @@ from app.registry.collection.marks import MarkReason
 from app.registry.models import documents
 from app.registry.runs import lifecycle
 from app.storage.bucket import Bucket, digest_of
-from app.words import Actor, RunKind, Stage
+from app.storage.keys import input_key
+from app.words import RunKind, Stage
 from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
 from tests.integration.objects import overwrite, read
@@ -65,21 +66,6 @@ def publish(registry: Registry, bucket: Bucket, tmp_path: Path) -> Callable[...,
         return prefix
 
     return publish
-
-
-@pytest.fixture
-def reconcile(database: Database, carrier: RunCarrier) -> Callable[..., dict[str, Any]]:
-    def reconcile(**options: bool) -> dict[str, Any]:
-        with database.transaction() as session:
-            run_id = lifecycle.request(session, RunKind.RECONCILIATION, options, "somebody", Actor.TOKEN).id
-        carrier.carry(run_id)
-        with database.transaction() as session:
-            run = lifecycle.get(session, run_id)
-            assert (run.state, run.last_error) == ("succeeded", None)
-            assert run.result is not None
-            return run.result
-
-    return reconcile
 
 
 def found(result: dict[str, Any]) -> dict[str, str]:
@@ -317,7 +303,9 @@ def test_a_run_whose_worker_died_after_its_last_part_is_only_ended(
     registry.model("1.0.0")
     with database.transaction() as session:
         run_id = lifecycle.request(session, RunKind.RECONCILIATION, {}, "somebody").id
-    registry.execute("UPDATE runs SET checkpoint = '{\"after\": null}', result = '{\"models\": 7}'")
+    registry.execute(
+        'UPDATE runs SET checkpoint = \'{"after": null, "inputs_after": null}\', result = \'{"models": 7}\''
+    )
     carrier.carry(run_id)
     with database.transaction() as session:
         run = lifecycle.get(session, run_id)
@@ -343,6 +331,52 @@ def test_files_of_what_a_stage_runs_are_missed_within_a_minute_and_not_only_at_n
     assert janitor.watch_stages(database, clients) == missing(registry) == [f"{running}/model.zip"]
     overwrite(bucket, f"{running}/model.zip", CONTENT)
     assert janitor.watch_stages(database, clients) == missing(registry) == []
+
+
+# Inputs
+
+
+def test_inputs_are_compared_in_parts_and_looked_at_once(
+    bucket: Bucket,
+    database: Database,
+    registry: Registry,
+    carrier: RunCarrier,
+    cloud: SimCloud,
+    reconcile: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.runs.kept_inputs._TOGETHER", 2)
+    contents = [f"input {number}".encode() for number in range(5)]
+    digests = sorted(hashlib.sha256(content).hexdigest() for content in contents)
+    for content in contents:
+        overwrite(bucket, input_key(hashlib.sha256(content).hexdigest()), content)
+    # The first was never put there, and nobody has finished to put the last.
+    for digest in ("0" * 64, *digests, "f" * 64):
+        registry.execute(
+            "INSERT INTO inputs (sha256, size_bytes, stored_at) VALUES (:sha256, 7, :at)",
+            sha256=digest,
+            at=None if digest.startswith("ff") else "2026-11-23T10:00:00Z",
+        )
+    with database.transaction() as session:
+        run_id = lifecycle.request(session, RunKind.RECONCILIATION, {}, "somebody").id
+    fault = cloud.faults.add("s3", "HeadObject", code="SlowDown", status=503, times=None, match=digests[4])
+    with pytest.raises(Exception, match="503"):
+        carrier.carry(run_id)
+    cloud.faults.remove(fault)
+    asked: list[str] = []
+    carrier.runner.clouds.bucket._client.meta.events.register(
+        "provide-client-params.s3.HeadObject", lambda params, **_: asked.append(params["Key"])
+    )
+    carrier.carry(run_id)
+    # The worker before has stored what it had found out.
+    assert asked == [input_key(digests[4])]
+    with database.transaction() as session:
+        result = lifecycle.get(session, run_id).result or {}
+    assert (found(result), result["inputs"]) == ({input_key("0" * 64): "input_missing"}, 6)
+    assert registry.values("SELECT sha256 FROM inputs WHERE missing_since IS NOT NULL") == ["0" * 64]
+    asked.clear()
+    assert found(reconcile()) == {input_key("0" * 64): "input_missing"}
+    assert asked == [input_key("0" * 64)]
 
 
 # The mirror's backlog

@@ -56,14 +56,17 @@ def download(flow: Flow, prefix: str, to: Path) -> Path:
     return to
 
 
-def verified(folder: Path, key: str = SIGNING_KEY) -> "subprocess.CompletedProcess[str]":
+def verified(
+    folder: Path, key: str = SIGNING_KEY, *, ignoring_unsigned: bool = True
+) -> "subprocess.CompletedProcess[str]":
     """The standard command, as somebody runs it who has nothing but the files and the public key."""
     public = folder.parent / "registry.pub"
     public.write_text(SigningKey.of(key).public_key)
     return subprocess.run(
         [
             *(sys.executable, "-m", "model_signing", "verify", "key", folder),
-            *("--signature", folder / keys.SIGNATURE, "--public_key", public, "--ignore_unsigned_files"),
+            *("--signature", folder / keys.SIGNATURE, "--public_key", public),
+            *(["--ignore_unsigned_files"] if ignoring_unsigned else []),
         ],
         capture_output=True,
         text=True,

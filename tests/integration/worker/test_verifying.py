@@ -4,23 +4,26 @@ import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from app.main import create_app
 from app.settings import Settings
 from app.storage import keys
+from app.storage.bucket import Bucket
 from cli.client import RegistryClient
 from cli.main import app
 from cli.verification import checks
 from cli.verification.checks import Fault, Finding
 from local import signing
-from tests.integration.objects import overwrite
-from tests.integration.worker.conftest import SIGNING_KEY, Flow
+from tests.integration.objects import overwrite, read
+from tests.integration.worker.conftest import SIGNING_KEY, Flow, sha256
 from tests.integration.worker.test_signing import download, finish, verified
+from worker import mirror
 from worker.documents.key import SigningKey
 
 
@@ -48,41 +51,159 @@ def deeper(folder: Path) -> None:
     (folder / "run.py").write_text("import os")
 
 
-TAMPERING: dict[str, tuple[Callable[[Path], object], str, Fault]] = {
-    "model.zip": (lambda folder: one_byte(folder / keys.MODEL_ZIP), keys.MODEL_ZIP, Fault.CHANGED),
-    "provenance": (lambda folder: one_byte(folder / keys.PROVENANCE), keys.PROVENANCE, Fault.CHANGED),
-    "signature": (lambda folder: one_byte(folder / keys.SIGNATURE), keys.SIGNATURE, Fault.SIGNATURE),
-    "added": (lambda folder: (folder / "run.py").write_text("import os"), "run.py", Fault.ADDED),
-    "deeper": (lambda folder: deeper(folder / "code"), "code/run.py", Fault.ADDED),
-    "marker": (lambda folder: (folder / "failed").write_text("import os"), "failed", Fault.ADDED),
-    "removed": (lambda folder: (folder / keys.BENCHMARK_XML).unlink(), keys.BENCHMARK_XML, Fault.MISSING),
-    "unsigned": (lambda folder: (folder / keys.SIGNATURE).unlink(), keys.SIGNATURE, Fault.UNSIGNED),
+class Tampering(NamedTuple):
+    """What somebody does to the files, and what is said of it: of which file, and by a reconciliation."""
+
+    do: Callable[[Path], object]
+    file: str
+    fault: Fault
+    difference: str
+
+
+TAMPERING = {
+    "model.zip": Tampering(
+        lambda folder: one_byte(folder / keys.MODEL_ZIP), keys.MODEL_ZIP, Fault.CHANGED, "artifact_differs"
+    ),
+    "provenance": Tampering(
+        lambda folder: one_byte(folder / keys.PROVENANCE), keys.PROVENANCE, Fault.CHANGED, "artifact_differs"
+    ),
+    "signature": Tampering(
+        lambda folder: one_byte(folder / keys.SIGNATURE), keys.SIGNATURE, Fault.SIGNATURE, "artifact_differs"
+    ),
+    "added": Tampering(
+        lambda folder: (folder / "run.py").write_text("import os"), "run.py", Fault.ADDED, "stray_object"
+    ),
+    "deeper": Tampering(lambda folder: deeper(folder / "code"), "code/run.py", Fault.ADDED, "stray_object"),
+    "marker": Tampering(
+        lambda folder: (folder / "failed").write_text("import os"), "failed", Fault.ADDED, "marker_unknown"
+    ),
+    "removed": Tampering(
+        lambda folder: (folder / keys.BENCHMARK_XML).unlink(),
+        keys.BENCHMARK_XML,
+        Fault.MISSING,
+        "artifact_missing",
+    ),
+    "unsigned": Tampering(
+        lambda folder: (folder / keys.SIGNATURE).unlink(),
+        keys.SIGNATURE,
+        Fault.UNSIGNED,
+        "artifact_missing",
+    ),
 }
 
 
-def test_each_way_to_tamper_is_found_and_named(folder: Path) -> None:
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def put_into(bucket: Bucket, prefix: str, files: dict[str, bytes]) -> None:
+    """Make the model's objects these files, as somebody does who has the right to write."""
+    for key, _ in list(bucket.list(f"{prefix}/")):
+        if key.removeprefix(f"{prefix}/") not in files:
+            bucket.delete(key)
+    for name, content in files.items():
+        if read(bucket, f"{prefix}/{name}") != content:
+            overwrite(bucket, f"{prefix}/{name}", content)
+
+
+def test_each_way_to_tamper_is_found_and_named(
+    trained: Flow,
+    folder: Path,
+    settings: Settings,
+    reconcile: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One model for all of them, because it takes longest to make."""
-    key = public_key(folder)
+    key, prefix, bucket = public_key(folder), trained.view().prefix, trained.clouds.bucket
+    mirror.drain(trained.database, bucket)
     assert checks.check(folder, key) == []
-    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for name, (tamper, file, fault) in TAMPERING.items():
-        tamper(folder)
-        found = [(finding.name, finding.fault) for finding in checks.check(folder, key)]
-        assert (file, fault) in found, name
-        result = CliRunner().invoke(app, ["verify", str(folder), "--key", str(key)])
-        assert result.exit_code == 1, name
-        assert f"✗ {file} {fault}" in result.output, name
-        # The standard command agrees. Files beside the signed ones are let lie because of the markers.
-        if fault is not Fault.ADDED:
-            assert verified(folder).returncode != 0, name
-        shutil.rmtree(folder)
-        folder.mkdir()
-        for original, content in kept.items():
-            (folder / original).write_bytes(content)
+    assert reconcile()["findings"] == []
+    kept = files_in(folder)
+    with TestClient(create_app(settings), follow_redirects=False) as api:
+        monkeypatch.setattr("cli.shell.RegistryClient", lambda *_, **__: over(api))
+        for name, (tamper, file, fault, difference) in TAMPERING.items():
+            tamper(folder)
+            said = CliRunner().invoke(app, ["verify", str(folder), "--key", str(key)])
+            assert (said.exit_code, f"✗ {file} {fault}" in said.output) == (1, True), name
+            # The standard command agrees. It knows no markers, so it is called without them.
+            for marker in keys.MARKERS - ({file} if name == "marker" else set()):
+                (folder / marker).unlink(missing_ok=True)
+            assert verified(folder, ignoring_unsigned=False).returncode != 0, name
+            # The same, done to the bucket.
+            put_into(bucket, prefix, files_in(folder) | {"passed": b""})
+            found = {one["key"]: one["difference"] for one in reconcile()["findings"]}
+            assert found == {f"{prefix}/{file}": difference}, name
+            # What is not one of the model's files is not downloaded with it.
+            if fault is not Fault.ADDED:
+                said = CliRunner().invoke(app, ["verify", prefix, "--key", str(key)])
+                assert said.exit_code == 1, name
+                assert f"✗ {file} {fault}" in said.output, name
+            shutil.rmtree(folder)
+            for original, content in kept.items():
+                folder.mkdir(exist_ok=True)
+                (folder / original).write_bytes(content)
+            put_into(bucket, prefix, kept)
+    assert reconcile()["findings"] == []
+    (folder / "passed").unlink()
+    assert verified(folder, ignoring_unsigned=False).returncode == 0
     assert Finding(keys.SIGNATURE, Fault.SIGNATURE) in [
         Finding(finding.name, finding.fault)
         for finding in checks.check(folder, public_key(folder, signing.new_key()))
     ]
+
+
+def test_an_input_that_somebody_changed_or_removed_is_found_and_named(
+    trained: Flow,
+    folder: Path,
+    settings: Settings,
+    reconcile: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    key, prefix, bucket = str(public_key(folder)), trained.view().prefix, trained.clouds.bucket
+    mirror.drain(trained.database, bucket)
+    content = read(bucket, keys.RAW_SOURCE_DATA) or b""
+    raw = keys.input_key(sha256(content))
+    changed = bytes([content[0] ^ 1, *content[1:]])
+    overwrite(bucket, "inputs/sha256/notes.txt", b"?")
+    result = reconcile()
+    assert [(one["key"], one["difference"]) for one in result["findings"]] == [
+        ("inputs/sha256/notes.txt", "stray_object")
+    ]
+    assert result["inputs"] >= 2
+    bucket.delete("inputs/sha256/notes.txt")
+    with TestClient(create_app(settings), follow_redirects=False) as api:
+        monkeypatch.setattr("cli.shell.RegistryClient", lambda *_, **__: over(api))
+
+        def verify(*arguments: str) -> Result:
+            return CliRunner().invoke(app, ["verify", *arguments, "--key", key])
+
+        for tampered, difference in ((changed, "input_differs"), (None, "input_missing")):
+            if tampered is None:
+                bucket.delete(raw)
+            else:
+                overwrite(bucket, raw, tampered)
+            [finding] = reconcile()["findings"]
+            assert (finding["key"], finding["difference"]) == (raw, difference)
+            said = verify(prefix)
+            # The model's own files are right.
+            assert said.exit_code == 0
+            assert "! raw_source_data.zip, an input, is not in the bucket as it was recorded" in said.output
+        # Who has the file itself needs no registry.
+        downloads = tmp_path / "downloads"
+        downloads.mkdir()
+        (downloads / "raw_source_data.zip").write_bytes(changed)
+        said = verify(str(folder), "--input", str(downloads))
+        assert said.exit_code == 1
+        assert f"✗ raw_source_data.zip {Fault.INPUT}" in said.output
+        assert f"and not {sha256(content)}" in said.output
+        (downloads / "raw_source_data.zip").write_bytes(content)
+        assert verify(str(folder), "--input", str(downloads)).exit_code == 0
+        overwrite(bucket, raw, content)
+        assert reconcile()["findings"] == []
+        assert "an input" not in verify(prefix).output
 
 
 def test_a_model_is_verified_by_its_prefix(
