@@ -28,7 +28,9 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as NoConnection,
 )
+from botocore.httpsession import URLLib3Session
 from botocore.loaders import JSONFileLoader
+from botocore.utils import get_environ_proxies
 
 from app.failures import FailureCode
 from app.settings import Settings
@@ -157,6 +159,11 @@ _PASSING = (
 )
 
 
+def error_of(code: str, message: str) -> CloudError:
+    """The error that says what to do about a code of AWS. An unknown code becomes a plain CloudError."""
+    return _KINDS.get(code, CloudError)(code, message)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn boto's errors into ours. An error with an unknown code becomes a plain CloudError."""
@@ -165,7 +172,7 @@ def translated() -> Iterator[None]:
     except ClientError as exc:
         code = exc.response.get("Error", {}).get("Code", "Unknown")
         message = exc.response.get("Error", {}).get("Message", str(exc))
-        raise _KINDS.get(code, CloudError)(code, message) from exc
+        raise error_of(code, message) from exc
     except (NoCredentialsError, PartialCredentialsError) as exc:
         raise CloudAuthError(
             type(exc).__name__, f"{exc}. Give the process an IAM role or AWS_* variables."
@@ -232,6 +239,17 @@ def s3_client(settings: Settings, *, probing: bool = False) -> "S3Client":
             endpoint_url=settings.aws_endpoint_url,
             config=(_config(1, connect_s=2, read_s=3) if probing else _config(5)).merge(signing),
         )
+
+
+def http_session(endpoint_url: str) -> URLLib3Session:
+    """For requests that were signed before they are sent. It trusts the same certificates as the clients."""
+    certificates = botocore.session.get_session().get_config_variable("ca_bundle")
+    return URLLib3Session(
+        verify=certificates or True,
+        proxies=get_environ_proxies(endpoint_url),
+        timeout=30,
+        max_pool_connections=32,
+    )
 
 
 def ec2_client(settings: Settings, region: str, *, attempts: int = 5) -> "EC2Client":

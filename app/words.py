@@ -292,6 +292,15 @@ class RunKind(StrEnum):
     SIGNING = "signing"
 
 
+class CollectionPhase(StrEnum):
+    """What a collection does, in this order."""
+
+    MARK = "mark"
+    SWEEP = "sweep"
+    INPUTS = "inputs"
+    UNPUBLISHED = "unpublished"
+
+
 class RunState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"

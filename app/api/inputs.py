@@ -92,6 +92,10 @@ class UsersOut(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.INPUT_USERS]})
 
+    collected_at: datetime | None = Field(
+        description="When garbage collection had deleted the input with this sha256 from the bucket. Null if "
+        "the bucket keeps it, or never did, and where a name was asked for."
+    )
     running: list[RunningOut] = Field(
         description="Every stage that now runs a model which the input went into, whatever the page."
     )
@@ -104,6 +108,7 @@ class UsersOut(BaseModel):
     @classmethod
     def of(cls, found: Users) -> Self:
         return cls(
+            collected_at=found.collected_at,
             running=[RunningOut.of(one) for one in found.running],
             not_known=[NotKnownOut.of_not_known(one) for one in found.not_known],
             items=[UserOut.of(one) for one in found.page.items],

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db.tables import BuildInput, Input, InputPart
+from app.registry import late_deletes
 from app.registry.builds.lease import Lease, fence
 from app.registry.public import public_uri
 from app.words import InputKind, known
@@ -72,6 +74,30 @@ def record(session: Session, lease: Lease, used: Iterable[InputRecord]) -> None:
             .values(build_id=lease.build_id, kind=item.kind, name=item.name, **values)
             .on_conflict_do_update(index_elements=["build_id", "kind", "name"], set_=values)
         )
+
+
+def claim(session: Session, lease: Lease, sha256: str) -> timedelta | None:
+    """Claim the right to put the content into the bucket, in the transaction that has recorded its use.
+
+    Returns None if the bucket may be written now, and otherwise how long to wait before the next try.
+
+    Garbage collection deletes only what no active build uses, and decides that under the lock that this
+    function holds. If it has decided before, the object that is there now is not to be trusted: this waits
+    until no delete of it can arrive any more. Raises LeaseLost.
+    """
+    fence(session, lease)
+    sweeping_at, at = session.execute(
+        select(Input.sweeping_at, func.clock_timestamp()).where(Input.sha256 == sha256).with_for_update()
+    ).one()
+    values: dict[str, object] = {"upload_begun_at": func.clock_timestamp()}
+    if sweeping_at is not None:
+        over_at = sweeping_at + late_deletes.OVER_AFTER
+        if at < over_at:
+            wait: timedelta = over_at - at
+            return wait
+        values |= {"sweeping_at": null(), "collected_at": null()}
+    session.execute(update(Input).where(Input.sha256 == sha256).values(**values))
+    return None
 
 
 def stored(session: Session, lease: Lease, sha256: str) -> None:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from app.aws import CloudError, CloudNotFound, PreconditionFailed, s3_client, translated
 from app.settings import Settings
+from app.storage.deleting import Deleter
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -348,6 +349,11 @@ class Bucket:
                 self._client.delete_object(Bucket=self.name, Key=key)
             else:
                 self._client.delete_object(Bucket=self.name, Key=key, IfMatch=only.etag)
+
+    @cached_property
+    def deleter(self) -> Deleter:
+        """For what deletes many objects."""
+        return Deleter(self._client, self.name)
 
     def presign(self, key: str, lifetime_s: int) -> str:
         """A URL from which anybody can download the object. It is valid for at least half the lifetime."""

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Database
 from app.registry.builds.lease import LeaseLost
+from app.registry.runs import lifecycle
 from app.registry.runs.lifecycle import RunLease
 from app.settings import Settings
 from app.storage.bucket import Bucket
@@ -53,6 +54,12 @@ class RunWork:
             raise LeaseLost(message)
         if self.stopping.is_set():
             raise HandOver
+
+    def check_now(self) -> None:
+        """As `check`, and asks the database, so that a run does nothing from the moment of its stop on."""
+        self.check()
+        with self.transaction() as session:
+            lifecycle.confirm(session, self.lease)
 
     def each(self, do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """What `do` returns for each item, in their order. Several calls to S3 are made at the same time."""

@@ -169,11 +169,13 @@ def keep_input(
 ) -> None:
     """Record the input, then keep the file under a key made from its digest. Raises StepFailed, CloudError.
 
-    The order ensures that the database knows everything in the bucket.
+    The order ensures that the database knows everything in the bucket, and that garbage collection deletes
+    nothing that a build relies on.
     """
     bucket, key = work.clouds.bucket, keys.input_key(content.sha256)
-    with work.transaction() as session:
-        inputs.record(session, build.lease, [used])
+    while (wait := _record(build, work, used, content)) is not None:
+        work.note(f"Garbage collection has just deleted {key}. It is put there again in {wait.seconds} s.")
+        work.sleep(wait.total_seconds())
     try:
         written = bucket.put_once(key, local, content, content_type=content_type)
     except KeyTaken:
@@ -186,3 +188,10 @@ def keep_input(
         )
     with work.transaction() as session:
         inputs.stored(session, build.lease, content.sha256)
+
+
+def _record(build: BuildView, work: Workbench, used: InputRecord, content: FileDigest) -> timedelta | None:
+    """Record the use. Returns how long to wait before the content may be put into the bucket, if at all."""
+    with work.transaction() as session:
+        inputs.record(session, build.lease, [used])
+        return inputs.claim(session, build.lease, content.sha256)

@@ -277,6 +277,7 @@ LINEAGE: dict[str, Any] = {
     "not_known": [],
 }
 INPUT_USERS: dict[str, Any] = {
+    "collected_at": None,
     "running": [{"stage": "production", "prefix": PREFIX, "since": "2026-11-23T11:02:10.550121Z"}],
     "not_known": [],
     "items": [

@@ -35,6 +35,12 @@ class Input(Base):
     # known not to hold this content.
     verified_etag: Mapped[str | None]
     missing_since: Mapped[datetime | None]
+    # When a build last began to put the content into the bucket.
+    upload_begun_at: Mapped[datetime | None]
+    # When garbage collection began to delete the content, and when it was gone. A build that puts it there
+    # again makes both null.
+    sweeping_at: Mapped[datetime | None]
+    collected_at: Mapped[datetime | None]
     # Of an archive: when the files in it were looked at, and why they could not be recorded, if so.
     parts_recorded_at: Mapped[datetime | None]
     parts_problem: Mapped[str | None]
@@ -44,6 +50,12 @@ class Input(Base):
     __table_args__ = (
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
         CheckConstraint("size_bytes >= 0", name="size_bytes"),
+        CheckConstraint("collected_at IS NULL OR sweeping_at IS NOT NULL", name="collected"),
+        Index(
+            "ix_inputs_sweeping",
+            "sha256",
+            postgresql_where=text("sweeping_at IS NOT NULL AND collected_at IS NULL"),
+        ),
     )
 
 

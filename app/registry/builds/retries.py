@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.orm import Session, undefer
 
 from app.db.tables import ACTIVE_BUILD, Build
@@ -114,12 +114,8 @@ def _record(session: Session, earlier: Build, build: Build) -> None:
     )
 
 
-def without_use(session: Session, build_ids: Collection[UUID], window: timedelta) -> set[UUID]:
-    """Those of the builds whose unpublished files nobody needs any more.
-
-    A build that has succeeded needs none. The files of one that failed or was cancelled are kept for the
-    window, and as long as a retry of it is active. Builds that this registry does not know are left out.
-    """
+def being_repeated() -> Select[UUID]:
+    """The builds that an active build repeats, and those that these have repeated."""
     needed = (
         select(Build.retry_of.label("id"))
         .where(ACTIVE_BUILD, Build.retry_of.is_not(None))
@@ -128,6 +124,15 @@ def without_use(session: Session, build_ids: Collection[UUID], window: timedelta
     needed = needed.union(
         select(Build.retry_of).join(needed, Build.id == needed.c.id).where(Build.retry_of.is_not(None))
     )
+    return select(needed.c.id)
+
+
+def without_use(session: Session, build_ids: Collection[UUID], window: timedelta) -> set[UUID]:
+    """Those of the builds whose unpublished files nobody needs any more.
+
+    A build that has succeeded needs none. The files of one that failed or was cancelled are kept for the
+    window, and as long as a retry of it is active. Builds that this registry does not know are left out.
+    """
     kept_until = Build.finished_at + window
     return set(
         session.scalars(
@@ -138,7 +143,7 @@ def without_use(session: Session, build_ids: Collection[UUID], window: timedelta
                     and_(
                         Build.finished_at.is_not(None),
                         kept_until < func.clock_timestamp(),
-                        Build.id.not_in(select(needed.c.id)),
+                        Build.id.not_in(being_repeated()),
                     ),
                 ),
             )

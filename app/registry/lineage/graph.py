@@ -170,6 +170,8 @@ def _input_nodes(session: Session, build_id: UUID) -> Iterator[tuple[Node, str |
             details["stored"] = content.stored_at is not None
             if content.missing_since is not None:
                 details["missing_since"] = content.missing_since.isoformat()
+            if content.collected_at is not None:
+                details["collected_at"] = content.collected_at.isoformat()
             problem = content.parts_problem
         node = Node(
             f"input:{used.kind}:{used.name}",

@@ -94,8 +94,12 @@ class NotKnown:
 
 @dataclass(frozen=True)
 class Users:
-    """The models that an input went into, those of the newest builds first, and what runs now."""
+    """The models that an input went into, those of the newest builds first, and what runs now.
 
+    `collected_at` is when garbage collection had deleted the content, if one was asked for.
+    """
+
+    collected_at: datetime | None
     running: tuple[Running, ...]
     not_known: tuple[NotKnown, ...]
     page: Page[User]
@@ -134,6 +138,7 @@ def find(session: Session, wanted: Wanted, *, limit: int, cursor: Cursor | None 
             not_known.append(NotKnown(running, NotTraced.FILES_NOT_RECORDED))
     more = Cursor(rows[limit - 1][0], rows[limit - 1][1]) if len(rows) > limit else None
     return Users(
+        _collected_at(session, wanted),
         tuple(running for running, model in current if model.build_id in uses),
         tuple(not_known),
         Page(users, more),
@@ -154,6 +159,12 @@ def _is_known(session: Session, wanted: Wanted) -> bool:
         )
         raise NotFound(message)
     return whole is not None
+
+
+def _collected_at(session: Session, wanted: Wanted) -> datetime | None:
+    if wanted.sha256 is None:
+        return None
+    return session.scalar(select(Input.collected_at).where(Input.sha256 == wanted.sha256))
 
 
 def _newest_builds(wanted: Wanted, limit: int, cursor: Cursor | None) -> Select[datetime, UUID]:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, defer
 
@@ -151,20 +151,31 @@ def take(session: Session, run_id: UUID, duration: timedelta, kinds: Collection[
 def fence(session: Session, lease: RunLease) -> Run:
     """Lock and return the run's row. Raises LeaseLost unless the lease is still held."""
     run = session.scalar(
-        select(Run)
-        .where(
-            Run.id == lease.run_id,
-            Run.lease_epoch == lease.epoch,
-            Run.lease_expires_at.is_not(None),
-            Run.state == RunState.RUNNING,
-        )
-        .with_for_update()
-        .execution_options(populate_existing=True)
+        select(Run).where(*_held(lease)).with_for_update().execution_options(populate_existing=True)
     )
     if run is None:
-        message = f"run {lease.run_id} was stopped, or is no longer held with epoch {lease.epoch}"
-        raise LeaseLost(message)
+        raise _lost(lease)
     return run
+
+
+def confirm(session: Session, lease: RunLease) -> None:
+    """Raises LeaseLost unless the lease is still held at this moment."""
+    if session.scalar(select(Run.id).where(*_held(lease))) is None:
+        raise _lost(lease)
+
+
+def _held(lease: RunLease) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Run.id == lease.run_id,
+        Run.lease_epoch == lease.epoch,
+        Run.lease_expires_at.is_not(None),
+        Run.state == RunState.RUNNING,
+    )
+
+
+def _lost(lease: RunLease) -> LeaseLost:
+    message = f"run {lease.run_id} was stopped, or is no longer held with epoch {lease.epoch}"
+    return LeaseLost(message)
 
 
 def renew(session: Session, lease: RunLease, duration: timedelta) -> None:

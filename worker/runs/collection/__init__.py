@@ -1,0 +1,1 @@
+"""Carries garbage collection out: marks and sweeps models, then what only they and ended builds needed."""
