@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -199,10 +200,16 @@ def _content(kind: ProblemKind, detail: str, facts: dict[str, Any]) -> dict[str,
     }
 
 
+# Times end in Z here as in every other answer.
+_AS_ELSEWHERE = {datetime: lambda at: at.isoformat().replace("+00:00", "Z")}
+
+
 def respond(
     kind: ProblemKind, detail: str, headers: dict[str, str] | None = None, **facts: object
 ) -> JSONResponse:
-    content = _content(kind, bounded.text(detail), jsonable_encoder(bounded.facts(facts)))
+    content = _content(
+        kind, bounded.text(detail), jsonable_encoder(bounded.facts(facts), custom_encoder=_AS_ELSEWHERE)
+    )
     if kind.retry_after_s is not None:
         headers = {"Retry-After": str(kind.retry_after_s), **(headers or {})}
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)

@@ -203,6 +203,16 @@ MODEL: dict[str, Any] = {
     "verdict": "passed",
     "verdict_reason": "no figure got too much worse, of 1 compared with 0.0.1-11ce0f5 in production",
     "signature": {"key": _FINGERPRINT, "signed_at": "2026-11-23T10:01:09.551310Z"},
+    "state": "kept",
+    "mark": None,
+    "collected_at": None,
+    "pin": {
+        "at": "2026-11-24T08:12:40.116205Z",
+        "by": "anna",
+        "by_kind": "token",
+        "note": "the comparison for the annual report",
+    },
+    "release": None,
     "stages": ["development"],
     "artifacts": [
         {

@@ -20,6 +20,7 @@ from app.words import (
     InputKind,
     LaunchState,
     Market,
+    ModelState,
     Origin,
     RunKind,
     RunState,
@@ -37,6 +38,7 @@ ShownInputKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(I
 ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
 ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]
+ShownModelState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(ModelState)})]
 ShownOrigin = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Origin)})]
 ShownRunKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunKind)})]
 ShownRunState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunState)})]

@@ -20,15 +20,22 @@ from app.api.common.deps import (
     SettingsDep,
 )
 from app.api.common.errors import problems
-from app.api.common.shown import ShownMessage, ShownOrigin, ShownStage, ShownVerdict
+from app.api.common.shown import (
+    ShownActor,
+    ShownMessage,
+    ShownModelState,
+    ShownOrigin,
+    ShownStage,
+    ShownVerdict,
+)
 from app.api.common.strict import StrictRoute
 from app.api.common.text import Line
 from app.api.stages.promotions import PromotionOut
 from app.aws import CloudError
 from app.db.tables import Model
-from app.registry.errors import NotFound
-from app.registry.models import catalogue
-from app.words import Origin, Stage, Verdict, known
+from app.registry.errors import ModelCollected, ModelMarked, NotFound
+from app.registry.models import catalogue, states
+from app.words import ModelState, Origin, Stage, Verdict, known
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
 
@@ -62,6 +69,36 @@ class SignatureOut(BaseModel):
     signed_at: datetime
 
 
+class MarkOut(BaseModel):
+    """Why garbage collection will delete the model's files, or has deleted them, and since when."""
+
+    at: datetime = Field(description="When the model was marked.")
+    reason: str = Field(description="A code for programs.", examples=["branch_gone"])
+    why: ShownMessage
+    run: UUID | None = Field(description="The run that has marked it.")
+
+    @classmethod
+    def of(cls, model: Model) -> Self | None:
+        mark = states.mark_of(model)
+        if mark is None:
+            return None
+        return cls(at=mark.since, reason=mark.code, why=mark.text, run=model.marked_by_run)
+
+
+class DecisionOut(BaseModel):
+    """What a person has decided about a model, and why."""
+
+    at: datetime
+    by: str
+    by_kind: ShownActor
+    note: str
+
+    @classmethod
+    def of(cls, at: datetime | None, by: str | None, kind: str | None, note: str | None) -> Self | None:
+        """None without a decision."""
+        return None if at is None else cls(at=at, by=by or "", by_kind=kind or "", note=note or "")
+
+
 class ModelOut(BaseModel):
     """The model of a prefix: a build published it, or an import found it in the bucket."""
 
@@ -86,6 +123,17 @@ class ModelOut(BaseModel):
     signature: SignatureOut | None = Field(
         description="Null for a model that is not signed. The signature is not verified by this call."
     )
+    state: ShownModelState = Field(
+        description="Whether garbage collection has the model. The files of a model that is not `kept` are "
+        "not handed out. While it is `marked`, POST /models/{prefix}/restore keeps it."
+    )
+    mark: MarkOut | None = Field(description="Null for a model that is kept.")
+    collected_at: datetime | None = Field(description="When its files were gone. Null before that.")
+    pin: DecisionOut | None = Field(description="Who wants the model to be kept. Null if it is not pinned.")
+    release: DecisionOut | None = Field(
+        description="Who allows the model to be collected although it was in staging or production. It "
+        "covers only promotions that are older than it. Null if nobody does."
+    )
     stages: list[ShownStage] = Field(description="Every stage that the model was ever promoted to.")
     artifacts: list[ArtifactOut]
     promotions: list[PromotionOut]
@@ -105,6 +153,13 @@ class ModelOut(BaseModel):
             verdict=model.verdict,
             verdict_reason=model.verdict_reason,
             signature=signature_of(model),
+            state=model.state,
+            mark=MarkOut.of(model),
+            collected_at=model.collected_at,
+            pin=DecisionOut.of(model.pinned_at, model.pinned_by, model.pinned_by_kind, model.pin_note),
+            release=DecisionOut.of(
+                model.released_at, model.released_by, model.released_by_kind, model.release_note
+            ),
             stages=sorted(been_in, key=_order),
             artifacts=[
                 ArtifactOut(
@@ -155,6 +210,9 @@ def list_models(
     ] = None,
     verdict: Annotated[Verdict | None, Query(description="Only models with this verdict.")] = None,
     origin: Annotated[Origin | None, Query(description="Only models that came here in this way.")] = None,
+    state: Annotated[
+        ModelState | None, Query(description="Only models in this state. Without it, models in every state.")
+    ] = None,
 ) -> ModelPage:
     """Models with their files and promotions. If there are several filters, a model must match all."""
     page = catalogue.find(
@@ -166,6 +224,7 @@ def list_models(
         stage=stage,
         verdict=verdict,
         origin=origin,
+        state=state,
         search=search,
     )
     return ModelPage(items=[ModelOut.of(model) for model in page.items], next=page.next_cursor)
@@ -199,7 +258,7 @@ def get(prefix: PrefixPath, db: Db) -> ModelOut:
                 }
             },
         },
-        **problems(NotFound, CloudError),
+        **problems(NotFound, ModelMarked, ModelCollected, CloudError),
     },
 )
 def artifact(

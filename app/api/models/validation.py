@@ -15,7 +15,7 @@ from app.api.common.strict import StrictRoute
 from app.api.common.text import Lines
 from app.api.stages.kept import KeptDep
 from app.db.tables import Model
-from app.registry.errors import NotFound
+from app.registry.errors import ModelCollected, ModelMarked, NotFound
 from app.registry.models import catalogue, verdicts
 from app.registry.models.report import Report
 from app.words import Verdict
@@ -102,7 +102,7 @@ def get(prefix: PrefixPath, db: Db) -> ValidationOut:
     operation_id="models:verdict",
     summary="Change the verdict of a model",
     response_description="The model has this verdict now",
-    responses=problems(NotFound),
+    responses=problems(NotFound, ModelMarked, ModelCollected),
 )
 def change(
     prefix: PrefixPath,

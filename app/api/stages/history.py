@@ -17,6 +17,8 @@ from app.api.stages.promotions import PromotionOut
 from app.registry.errors import (
     BucketUnavailable,
     GateRefused,
+    ModelCollected,
+    ModelMarked,
     NotFound,
     NothingToRollBackTo,
     StageChanged,
@@ -171,7 +173,15 @@ def list_history(
     summary="Go back to a model that ran in the stage before",
     status_code=201,
     response_description="The stage runs the earlier model from now on",
-    responses=problems(NotFound, StageChanged, NothingToRollBackTo, GateRefused, BucketUnavailable),
+    responses=problems(
+        NotFound,
+        StageChanged,
+        NothingToRollBackTo,
+        ModelMarked,
+        ModelCollected,
+        GateRefused,
+        BucketUnavailable,
+    ),
 )
 def rollback(
     stage: StagePath,

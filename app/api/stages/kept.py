@@ -37,7 +37,7 @@ _AGAIN_AFTER_S = 1.0
 class Answer:
     """What the database said, as bytes to send. `period` is the one in which the URLs were signed.
 
-    Without a body, files are missing, so that there is nothing to hand out.
+    Without a body, there is nothing to hand out: files are missing, or the model is marked or collected.
     """
 
     found: Latest

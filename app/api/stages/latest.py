@@ -18,7 +18,7 @@ from app.api.common.text import Line
 from app.api.stages.kept import Answer, KeptDep
 from app.aws import CloudError
 from app.db.session import Database
-from app.registry.errors import ArtifactsMissing, NothingPromoted
+from app.registry.errors import ArtifactsMissing, ModelCollected, ModelMarked, NothingPromoted
 from app.registry.stages import latest as registry
 from app.registry.stages.latest import Asked, Latest
 from app.storage.bucket import Bucket
@@ -62,7 +62,7 @@ class LatestOut(BaseModel):
             "headers": {"ETag": {"description": "identifies the promotion", "schema": {"type": "string"}}},
         },
         304: {"description": "No new promotion since the one in `If-None-Match`"},
-        **problems(NothingPromoted, ArtifactsMissing, CloudError),
+        **problems(NothingPromoted, ModelMarked, ModelCollected, ArtifactsMissing, CloudError),
     },
 )
 async def latest(
@@ -100,7 +100,7 @@ def _load(asked: Asked, database: Database, bucket: Bucket, lifetime_s: int) -> 
     """The answer of the database as bytes. Signing may wait for new credentials, so this runs in a thread."""
     period = bucket.signing_period(lifetime_s)
     found = database.read(lambda connection: registry.find(connection, asked))
-    return Answer(found, None if found.missing else _body(found, bucket, lifetime_s), period)
+    return Answer(found, _body(found, bucket, lifetime_s) if found.available else None, period)
 
 
 def _body(found: Latest, bucket: Bucket, lifetime_s: int) -> bytes:

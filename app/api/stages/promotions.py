@@ -17,6 +17,8 @@ from app.db.tables import Promotion
 from app.registry.errors import (
     BucketUnavailable,
     GateRefused,
+    ModelCollected,
+    ModelMarked,
     NotFound,
     StageChanged,
 )
@@ -85,7 +87,7 @@ class PromotionCreate(BaseModel):
     response_description="The stage runs this model from now on",
     responses={
         200: {"model": PromotionOut, "description": "The stage already runs this model; nothing changed"},
-        **problems(NotFound, GateRefused, StageChanged, BucketUnavailable),
+        **problems(NotFound, ModelMarked, ModelCollected, GateRefused, StageChanged, BucketUnavailable),
     },
 )
 def promote(

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Model
 from app.registry.access import audit
-from app.registry.errors import CollectionRefused, Conflict, ModelCollected
+from app.registry.errors import CollectionRefused, Conflict
 from app.registry.models import catalogue, documents, states
 from app.words import Actor, AuditAction, ModelState
 
@@ -43,7 +43,7 @@ def mark(session: Session, model_id: UUID, reason: MarkReason, run: UUID | None)
     model = catalogue.get_locked(session, model_id)
     if model.state == ModelState.MARKED:
         return model
-    _refuse_gone(model)
+    states.refuse_gone(model)
     if model.pinned_at is not None:
         message = f"{model.prefix} is pinned by {model.pinned_by}, so it cannot be collected."
         raise CollectionRefused(message, prefix=model.prefix, rule="pinned")
@@ -72,8 +72,9 @@ def unmark(session: Session, model: Model, who: str, kind: Actor) -> Model:
     """As `restore`, for a model whose row is locked. Raises ModelCollected."""
     if model.state == ModelState.KEPT:
         return model
-    _refuse_gone(model)
-    before = {"state": ModelState.MARKED, "reason": model.mark_reason, "since": states.since(model)}
+    states.refuse_gone(model)
+    since = None if model.marked_at is None else model.marked_at.isoformat()
+    before = {"state": ModelState.MARKED, "reason": model.mark_reason, "since": since}
     _change(session, model, ModelState.KEPT, marked_at=None, mark_reason=None, marked_by_run=None)
     audit.record(
         session,
@@ -102,7 +103,7 @@ def begin_sweep(session: Session, model_id: UUID, saved: Mapping[str, bytes]) ->
     if model.state == ModelState.KEPT:
         message = f"{model.prefix} is not marked, so it is not swept. It was restored, or never marked."
         raise Conflict(message)
-    _refuse_gone(model)
+    states.refuse_gone(model)
     documents.save(session, model.id, saved)
     _change(session, model, ModelState.SWEEPING)
     _record(session, model, AuditAction.MODEL_SWEPT, ModelState.MARKED, {"state": ModelState.SWEEPING})
@@ -123,12 +124,6 @@ def collected(session: Session, model_id: UUID) -> Model:
     _change(session, model, ModelState.COLLECTED, collected_at=func.clock_timestamp())
     _record(session, model, AuditAction.MODEL_COLLECTED, ModelState.SWEEPING, {"state": ModelState.COLLECTED})
     return model
-
-
-def _refuse_gone(model: Model) -> None:
-    refusal = states.not_kept(model)
-    if isinstance(refusal, ModelCollected):
-        raise refusal
 
 
 def _change(session: Session, model: Model, state: ModelState, **values: object) -> None:

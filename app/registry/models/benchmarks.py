@@ -13,17 +13,22 @@ from app.registry.models.kept_results import Archive, KeptResults
 from app.registry.models.predictions import Answer, Results
 from app.registry.models.thresholds import counterpart, same_benchmark
 from app.storage.keys import BENCHMARK_ZIP
+from app.words import ModelState
 
 _FIVE = 5
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model whose benchmarks are asked for. `archive` is None if it has no archive of results."""
+    """A model whose benchmarks are asked for. `archive` is None if it has no archive of results.
+
+    `collected`: garbage collection has deleted the archive, or is deleting it.
+    """
 
     prefix: str
     metrics: Mapping[str, object]
     archive: Archive | None
+    collected: bool
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,12 @@ def subject(session: Session, prefix: str) -> Subject:
     """Raises NotFound."""
     model = catalogue.get_with_artifacts(session, prefix)
     archive = None
-    for file in model.artifacts:
+    collected = ModelState(model.state).gone
+    for file in () if collected else model.artifacts:
         if file.name == BENCHMARK_ZIP:
             reference = ArtifactRef(file.name, file.key, file.sha256, file.size_bytes)
             archive = Archive(prefix, reference, missing=file.missing_since is not None)
-    return Subject(prefix, model.metrics, archive)
+    return Subject(prefix, model.metrics, archive, collected)
 
 
 def known(of: Subject, kept: KeptResults) -> Known:
@@ -90,7 +96,9 @@ def known(of: Subject, kept: KeptResults) -> Known:
     """
     read: Mapping[str, Results] = {} if of.archive is None else kept.of(of.archive)
     problem = None
-    if of.archive is None:
+    if of.collected:
+        problem = f"{of.prefix} was collected with its answers, so only its figures are known."
+    elif of.archive is None:
         problem = f"{of.prefix} has no {BENCHMARK_ZIP}, so only its figures are known."
     elif not any(results.answers for results in read.values()):
         problem = f"The {BENCHMARK_ZIP} of {of.prefix} has no answers that can be read."

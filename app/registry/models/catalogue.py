@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session, selectinload
 
 from app.db.tables import Artifact, Model, Promotion
 from app.registry.errors import NotFound
+from app.registry.models import states
 from app.registry.pages import EVERYTHING, Cursor, Page, Search, paginate
-from app.words import Origin, Stage, Verdict
+from app.words import ModelState, Origin, Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,14 @@ def _one(session: Session, prefix: str, query: Select[Model]) -> Model:
 
 
 def get_artifact(session: Session, prefix: str, name: str) -> Artifact:
-    """One file of a model. Raises NotFound, which names the files that the model has."""
+    """One file of a model, to hand it out.
+
+    Raises NotFound, which names the files that the model has, ModelMarked and ModelCollected.
+    """
     model = get_with_artifacts(session, prefix)
     for artifact in model.artifacts:
         if artifact.name == name:
+            states.refuse_unless_kept(model)
             return artifact
     names = ", ".join(artifact.name for artifact in model.artifacts)
     message = f"Model {prefix} has no artifact {name!r}. It has: {names}."
@@ -87,6 +92,7 @@ def find(
     stage: Stage | None = None,
     verdict: Verdict | None = None,
     origin: Origin | None = None,
+    state: ModelState | None = None,
     search: Search = EVERYTHING,
 ) -> Page[Model]:
     """Models, newest first. `stage` keeps those that were ever promoted to it."""
@@ -99,6 +105,8 @@ def find(
         query = query.where(Model.verdict == verdict)
     if origin is not None:
         query = query.where(Model.origin == origin)
+    if state is not None:
+        query = query.where(Model.state == state)
     query = search.narrow(query, Model.published_at, Model.prefix, Model.branch)
     if stage is not None:
         query = query.where(exists().where(Promotion.model_id == Model.id, Promotion.stage == stage))

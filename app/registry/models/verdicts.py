@@ -9,7 +9,7 @@ from app.db.tables import Build, Model
 from app.registry import mirror
 from app.registry.access import audit
 from app.registry.errors import Invalid
-from app.registry.models import catalogue
+from app.registry.models import catalogue, states
 from app.registry.reasons import is_reason
 from app.storage.keys import verdict_key
 from app.words import Actor, AuditAction, Verdict
@@ -21,14 +21,15 @@ def change(session: Session, who: str, kind: Actor, prefix: str, verdict: Verdic
     """Give the model the verdict, and have its markers follow. The same verdict again changes nothing.
 
     A promotion reads the verdict under a lock of the model's row, so it comes either before the change or
-    after it. The report of the validation stays as it was. Raises NotFound, and Invalid for a reason without
-    text.
+    after it. The report of the validation stays as it was. Raises NotFound, ModelMarked, ModelCollected, and
+    Invalid for a reason without text.
     """
     if not is_reason(reason):
         message = "A verdict is changed against what the validation found. Say why in `reason`."
         raise Invalid(message)
     # Other transactions may add promotions of the model meanwhile, which need the key of its row.
     model = catalogue.get_locked(session, prefix)
+    states.refuse_unless_kept(model)
     if model.verdict == verdict:
         return model
     before = {"verdict": model.verdict, "reason": model.verdict_reason}

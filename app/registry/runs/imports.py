@@ -10,7 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import tomli
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -21,7 +21,7 @@ from app.registry.runs.lifecycle import LISTED
 from app.registry.stages import history
 from app.storage import keys
 from app.storage.bucket import Listed
-from app.words import Actor, LeftOut, Origin, Stage, Verdict
+from app.words import Actor, LeftOut, ModelState, Origin, Stage, Verdict
 
 IMPORTED_BY = "import"
 
@@ -210,6 +210,13 @@ def _model(found: FoundModel) -> dict[str, Any]:
     }
 
 
+# The files of a collected model are gone, so nobody can compute their digests.
+_UNDIGESTED = and_(
+    Artifact.sha256.is_(None),
+    exists().where(Model.id == Artifact.model_id, Model.state.in_([ModelState.KEPT, ModelState.MARKED])),
+)
+
+
 @dataclass(frozen=True)
 class Undigested:
     """An imported file whose digest has not been computed yet."""
@@ -222,7 +229,7 @@ def undigested(session: Session, after: str, limit: int) -> list[Undigested]:
     """The first of these files whose key comes after `after`."""
     rows = session.execute(
         select(Artifact.key, Artifact.size_bytes)
-        .where(Artifact.sha256.is_(None), Artifact.key > after)
+        .where(_UNDIGESTED, Artifact.key > after)
         .order_by(Artifact.key)
         .limit(limit)
     )
@@ -230,7 +237,7 @@ def undigested(session: Session, after: str, limit: int) -> list[Undigested]:
 
 
 def count_undigested(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(Artifact).where(Artifact.sha256.is_(None))) or 0
+    return session.scalar(select(func.count()).select_from(Artifact).where(_UNDIGESTED)) or 0
 
 
 def set_digest(session: Session, key: str, sha256: str, etag: str) -> None:

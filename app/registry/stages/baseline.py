@@ -6,17 +6,17 @@ from sqlalchemy.orm import Session
 from app.db.tables import BuildStep, Model
 from app.registry.models.validation import Baseline, Evidence, Why
 from app.registry.stages import history
-from app.words import Stage, StepName, Verdict
+from app.words import ModelState, Stage, StepName, Verdict
 
 
 def find(session: Session) -> Baseline | None:
-    """What runs in production; else the newest model that passed; None if there is neither."""
+    """What runs in production; else the newest model that passed and is kept; None if there is neither."""
     model, why = history.running(session, Stage.PRODUCTION), Why.PRODUCTION
     if model is None:
         why = Why.NEWEST_PASSED
         model = session.scalar(
             select(Model)
-            .where(Model.verdict == Verdict.PASSED)
+            .where(Model.verdict == Verdict.PASSED, Model.state == ModelState.KEPT)
             .order_by(Model.published_at.desc(), Model.id.desc())
             .limit(1)
         )

@@ -12,6 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from app.db.tables import Artifact, Model, Promotion
 from app.registry.errors import ArtifactsMissing, NothingPromoted
 from app.registry.models.catalogue import ArtifactRef
+from app.registry.models.states import Mark
 from app.registry.stages import history
 from app.words import Stage
 
@@ -26,7 +27,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Latest:
-    """The model that runs in a stage. `missing` names the files that the bucket is known to lack."""
+    """The model that runs in a stage. `missing` names the files that the bucket is known to lack.
+
+    What runs in a stage is always kept. But the newest one of a version there may have been superseded by
+    another version, and have been marked or collected since: then `mark` says so.
+    """
 
     promotion_id: int
     prefix: str
@@ -37,9 +42,20 @@ class Latest:
     promoted_by: str
     artifacts: tuple[ArtifactRef, ...]
     missing: tuple[str, ...]
+    mark: Mark | None
+
+    @property
+    def available(self) -> bool:
+        """Whether its files can be handed out."""
+        return not self.missing and self.mark is None
 
     def check(self) -> None:
-        """Raises ArtifactsMissing: a URL of a file that is gone would be of no use to anybody."""
+        """Raises ModelMarked, ModelCollected and ArtifactsMissing, unless the files can be handed out.
+
+        A URL of a file that is gone would be of no use to anybody.
+        """
+        if self.mark is not None:
+            raise self.mark.refusal(self.prefix)
         if self.missing:
             message = (
                 f"The bucket lacks files of {self.prefix}: {', '.join(self.missing)}. Restore them and have "
@@ -94,6 +110,9 @@ def _query(*, of_version: bool) -> Select[Any]:
             artifacts.c.digests,
             artifacts.c.sizes,
             artifacts.c.missing,
+            Model.state,
+            Model.marked_at,
+            Model.mark_reason,
         )
         .select_from(asked)
         .join(newest, true())
@@ -117,8 +136,9 @@ def of_row(row: Sequence[Any]) -> tuple[int, Latest]:
     """A row of OF_STAGES or OF_VERSIONS: the index in the parameters, and what was found for it."""
     files = tuple(ArtifactRef(*of) for of in zip(*(column or () for column in row[8:12]), strict=True))
     number, prefix, version, sha, verdict, promoted_at, promoted_by = row[1:8]
+    missing, mark = tuple(row[12] or ()), Mark.of(*row[13:16])
     return row[0] - 1, Latest(
-        number, prefix, version, sha, verdict, promoted_at, promoted_by, files, tuple(row[12] or ())
+        number, prefix, version, sha, verdict, promoted_at, promoted_by, files, missing, mark
     )
 
 

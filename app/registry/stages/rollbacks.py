@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from app.db.session import Database
 from app.db.tables import Model, Promotion
 from app.registry.errors import BucketUnavailable, Conflict, Invalid, NothingToRollBackTo, RegistryError
-from app.registry.models import catalogue, wholeness
+from app.registry.models import catalogue, states, wholeness
 from app.registry.models.wholeness import WHOLE
 from app.registry.reasons import is_reason
 from app.registry.stages import gates, history
 from app.registry.stages.promotions import add, check_expected
 from app.storage.bucket import Bucket
-from app.words import Actor, AuditAction, Stage
+from app.words import Actor, AuditAction, ModelState, Stage
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def roll_back(
 
     Returns the record and the prefix of that model.
     Raises StageChanged, Invalid (no reason, or nothing would change), NotFound, NothingToRollBackTo,
-    GateRefused, BucketUnavailable, and Conflict if the stage keeps changing.
+    ModelMarked, ModelCollected, GateRefused, BucketUnavailable, and Conflict if the stage keeps changing.
     """
     for _ in range(_PLANS):
         with database.transaction() as session:
@@ -56,6 +56,11 @@ def roll_back(
             if newest.id != plan.newest_id:
                 # The same model was promoted again in between, so other models may come before it.
                 continue
+            model = catalogue.get_with_artifacts(session, target.model.prefix, as_it_stays=True)
+            if wanted.to is None and states.mark_of(model) is not None:
+                # It was marked in between. Choose another one.
+                continue
+            states.refuse_unless_kept(model)
             if target.refusal is not None:
                 _log.warning(
                     "override: %s rolls %s back: %s: %r", who, wanted.stage, target.refusal, wanted.note
@@ -101,6 +106,7 @@ def _plan(session: Session, wanted: RollbackRequest) -> _Plan:
         message = f"{wanted.stage} runs {wanted.to} already. Name another model in `to`, or leave it out."
         raise Invalid(message)
     model = catalogue.get_with_artifacts(session, wanted.to)
+    states.refuse_unless_kept(model)
     if not gates.was_in(session, model, wanted.stage):
         message = (
             f"{wanted.to} never ran in {wanted.stage}, so the stage cannot be rolled back to it. "
@@ -116,7 +122,7 @@ def _newest_expected(session: Session, wanted: RollbackRequest) -> Promotion:
 
 
 def _earlier_models(session: Session, stage: Stage, newest: Promotion) -> tuple[Model, ...]:
-    """The models that ran in the stage before the current one, newest first.
+    """The models that ran in the stage before the current one and are kept, newest first.
 
     The position of the current model is its newest promotion that is not a rollback. So after a rollback, the
     next one goes further back, and never forward to the model that was rolled back from.
@@ -130,7 +136,9 @@ def _earlier_models(session: Session, stage: Stage, newest: Promotion) -> tuple[
             Promotion.model_id,
             func.row_number().over(order_by=history.newest_first()).label("row"),
         )
+        .join(Model, Model.id == Promotion.model_id)
         .where(
+            Model.state == ModelState.KEPT,
             Promotion.stage == stage,
             Promotion.model_id != newest.model_id,
             history.before(position or newest),

@@ -262,18 +262,24 @@ def test_what_is_not_there_is_asked_for_each_time(keeping: TestClient, registry:
         ("UPDATE models SET verdict = 'failed'", 200),
         ("UPDATE artifacts SET missing_since = now()", 503),
         ("UPDATE artifacts SET sha256 = repeat('b', 64)", 200),
+        (
+            "UPDATE models SET state = 'marked', marked_at = now(), mark_reason = '{}'"
+            " WHERE version = '1.0.0'",
+            410,
+        ),
     ],
 )
 def test_a_change_that_another_process_made_is_seen(
     settings: Settings, registry: Registry, change: str, status: int
 ) -> None:
-    registry.model(stages=(DEVELOPMENT,))
+    registry.model("1.0.0", stages=(DEVELOPMENT,))
+    registry.model("1.1.0", stages=(DEVELOPMENT,))
     changed = settings.model_copy(update={"latest_max_age": timedelta(milliseconds=100)})
     with TestClient(create_app(changed), raise_server_exceptions=False) as api:
-        before = api.get("/models/development/latest")
+        before = api.get("/models/development/latest?version=1.0.0")
         registry.execute(change)
         time.sleep(PROMISED_S)
-        after = api.get("/models/development/latest")
+        after = api.get("/models/development/latest?version=1.0.0")
         assert (before.status_code, after.status_code) == (200, status)
         assert before.content != after.content
 

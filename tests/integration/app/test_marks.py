@@ -7,6 +7,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -14,8 +15,11 @@ from sqlalchemy.orm import Session
 from app.registry.collection import marks
 from app.registry.collection.marks import MarkReason
 from app.registry.errors import CollectionRefused, Conflict, ModelCollected, RegistryError
-from app.registry.stages import promotions
+from app.registry.models import documents
+from app.registry.stages import baseline, promotions
 from app.registry.stages.promotions import PromotionRequest
+from app.settings import Settings
+from app.storage.bucket import Bucket
 from app.words import Actor, ModelState, Stage
 from tests.integration.app.registry import Registry
 
@@ -206,6 +210,79 @@ def test_each_change_of_the_state_can_be_repeated_and_leaves_one_entry_in_the_au
     assert actions == ["model_marked", "model_restored", "model_marked", "model_swept", "model_collected"]
     entry = registry.values("SELECT after FROM audit WHERE action = 'model_marked' ORDER BY id")[0]
     assert entry == {"state": "marked", "reason": {"code": GONE.code, "text": GONE.text}, "run": None}
+
+
+def test_what_is_known_of_a_model_stays_readable_and_its_files_are_not_handed_out(
+    api: TestClient, registry: Registry, settings: Settings
+) -> None:
+    registry.bucket = Bucket.of(settings)
+    build_id = registry.queue("1.0.0")
+    prefix = registry.publish(build_id, model_zip=8, provenance_json=8)
+    registry.promote(prefix, DEVELOPMENT)
+    newer = registry.model("1.1.0", stages=(DEVELOPMENT,))
+    record = f"/models/{prefix}"
+    about = [record, *(f"{record}/{name}" for name in ("lineage", "provenance", "benchmarks", "validation"))]
+    about += [f"{record}/compare/{newer}", "/stages/development/history", f"/models?state={KEPT}"]
+    before = {path: api.get(path) for path in about}
+    shown = before[record].json()
+    assert (shown["state"], shown["mark"], shown["collected_at"]) == ("kept", None, None)
+
+    def refusals(problem: str) -> None:
+        calls = [
+            api.get(f"{record}/artifacts/model.zip", follow_redirects=False),
+            api.get("/models/development/latest?version=1.0.0"),
+            api.post(f"{record}/promotions", json={"stage": "staging", "override": True, "note": "x"}),
+            api.post(f"{record}/verdict", json={"verdict": "failed", "reason": "x"}),
+            api.post(
+                "/stages/development/rollback",
+                json={"expected": newer, "to": prefix, "override": True, "note": "x"},
+            ),
+        ]
+        for answer in calls:
+            said = answer.json()
+            assert (answer.status_code, said["type"]) == (410, f"/problems/{problem}"), answer.text
+            assert (said["reason"], said["prefix"]) == ("branch_gone", prefix)
+            assert said["since"].endswith("Z")
+            assert "the branch feature/x is gone" in said["detail"]
+        assert api.get(f"{record}/artifacts/nothing.zip").status_code == 404
+        # Without another model that is kept, there is nothing to roll back to.
+        chosen = api.post("/stages/development/rollback", json={"expected": newer, "note": "x"})
+        assert chosen.json()["type"] == "/problems/nothing-to-roll-back-to"
+        assert api.get("/models/development/latest").json()["prefix"] == newer
+        for path in about:
+            answer = api.get(path)
+            assert answer.status_code == 200, answer.text
+            if path.endswith(("/provenance", "/validation", "/history")):
+                assert answer.content == before[path].content
+        assert [one["prefix"] for one in api.get(f"/models?state={KEPT}").json()["items"]] == [newer]
+        assert len(api.get("/models").json()["items"]) == 2
+
+    mark(registry, prefix)
+    refusals("model-marked")
+    shown = api.get(record).json()
+    assert (shown["state"], shown["mark"]["reason"], shown["mark"]["run"]) == ("marked", "branch_gone", None)
+    assert f"POST {record}/restore" in api.get(f"{record}/artifacts/model.zip").json()["detail"]
+
+    with registry.database.transaction() as session:
+        files = documents.to_save(session, [id_of(registry, prefix)])
+    saved = documents.fetch(registry.bucket, files[id_of(registry, prefix)])
+    with registry.database.transaction() as session:
+        marks.begin_sweep(session, id_of(registry, prefix), saved)
+    for key, _ in list(registry.bucket.list(f"{prefix}/")):
+        registry.bucket.delete(key)
+    refusals("model-collected")
+    with registry.database.transaction() as session:
+        marks.collected(session, id_of(registry, prefix))
+    refusals("model-collected")
+    benchmarks = api.get(f"{record}/benchmarks").json()
+    assert "was collected" in benchmarks["problem"]
+    assert benchmarks["benchmarks"][0]["figures"] == {"count": 200, "top_1": 0.62}
+    assert [one["prefix"] for one in api.get("/models?state=collected").json()["items"]] == [prefix]
+    # A model that is not kept is compared with no other one.
+    with registry.database.transaction() as session:
+        found = baseline.find(session)
+    assert found is not None
+    assert found.prefix == newer
 
 
 # What meets at the same moment: the first one has not committed when the second one begins.
