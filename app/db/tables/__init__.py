@@ -1,8 +1,16 @@
 """The tables. Rules that must always hold are constraints here and not only checks in the code."""
 
 from app.db.tables.access import AuditEntry, Token, TrustedPublisher, UsedIdentityToken
-from app.db.tables.base import ACTIVE_BUILD, ACTIVE_RUN, BEING_COLLECTED, HOLDS_PREFIX, Base
+from app.db.tables.base import (
+    ACTIVE_BUILD,
+    ACTIVE_RUN,
+    BEING_COLLECTED,
+    HOLDS_PREFIX,
+    UNSUCCESSFUL_BUILD,
+    Base,
+)
 from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
+from app.db.tables.git import GitBranch, GitRepository, ModelCommit
 from app.db.tables.inputs import BuildInput, Input, InputPart
 from app.db.tables.mirror import Outbox
 from app.db.tables.models import Artifact, Model, Promotion, SavedDocument, SigningKey
@@ -13,6 +21,7 @@ __all__ = [
     "ACTIVE_RUN",
     "BEING_COLLECTED",
     "HOLDS_PREFIX",
+    "UNSUCCESSFUL_BUILD",
     "Artifact",
     "AuditEntry",
     "Base",
@@ -21,10 +30,13 @@ __all__ = [
     "BuildInput",
     "BuildLogChunk",
     "BuildStep",
+    "GitBranch",
+    "GitRepository",
     "Input",
     "InputPart",
     "Launch",
     "Model",
+    "ModelCommit",
     "Outbox",
     "Promotion",
     "Run",
