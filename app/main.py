@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, builds, health, inputs, models, publishers, runs, stages, tokens
+from app.api import audit, builds, health, inputs, models, notifications, publishers, runs, stages, tokens
 from app.api.builds.following import Following
 from app.api.common import errors
 from app.api.common.admission import Admission
@@ -53,6 +53,7 @@ TAGS = [
         "sign in without a secret.",
     },
     {"name": "audit", "description": "Who changed what, and when."},
+    {"name": "notifications", "description": "What other systems are told: a webhook, and Slack."},
     {"name": "health", "description": "For load balancers and monitors."},
 ]
 
@@ -123,6 +124,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         tokens.router,
         *publishers.ROUTERS,
         audit.router,
+        notifications.router,
         health.router,
     ):
         app.include_router(router)

@@ -9,11 +9,25 @@ from uuid import UUID
 import procrastinate
 import psycopg
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
-from sqlalchemy import ColumnElement, Text, cast, column, func, literal_column, null, select, table
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    literal_column,
+    null,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.types import UserDefinedType
+
+from app.words import NotificationTarget
 
 # Each queue has its own slots, so that builds that last hours and calls to AWS that hang delay nothing else.
 BUILDS = "builds"
@@ -21,14 +35,23 @@ MIRROR = "mirror"
 JANITOR = "janitor"
 RUNS = "runs"
 CANCELLATIONS = "cancellations"
+NOTIFICATIONS = "notifications"
 
 RUN_BUILD = "run_build"
 DRAIN_OUTBOX = "drain_outbox"
 CARRY_RUN = "carry_run"
 END_CANCELLED = "end_cancelled"
+# Each target has a task, so that one that hangs does not delay the others.
+SEND_NOTIFICATIONS = {target: f"send_to_{target}" for target in NotificationTarget}
 
 # The queue's library owns its tables. We declare only the columns that we query.
-_jobs = table("procrastinate_jobs", column("task_name", Text), column("status"), column("args", JSONB))
+_jobs = table(
+    "procrastinate_jobs",
+    column("queue_name", Text),
+    column("task_name", Text),
+    column("status"),
+    column("args", JSONB),
+)
 
 # Its own connector is never opened, because every job is inserted over the caller's connection.
 _sender = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
@@ -54,10 +77,17 @@ def build_job(build_id: ColumnElement[UUID]) -> ColumnElement[Any]:
 
     It lets one statement store a build and its job. It enqueues a job each time it is evaluated.
     """
-    job = func.row(
-        BUILDS, RUN_BUILD, 0, null(), null(), func.jsonb_build_object("build_id", build_id), null()
-    )
-    return func.procrastinate_defer_jobs_v1(cast(array([job]), _JobsToDefer()))
+    return _defer([_job(BUILDS, RUN_BUILD, null(), func.jsonb_build_object("build_id", build_id))])
+
+
+def _job(
+    queue: str, task: str, lock: ColumnElement[Any], arguments: ColumnElement[Any]
+) -> ColumnElement[Any]:
+    return func.row(queue, task, 0, lock, null(), arguments, null())
+
+
+def _defer(jobs: list[ColumnElement[Any]]) -> ColumnElement[Any]:
+    return func.procrastinate_defer_jobs_v1(cast(array(jobs), _JobsToDefer()))
 
 
 class _JobsToDefer(UserDefinedType[Any]):
@@ -102,6 +132,32 @@ def _has_job(
 def enqueue_outbox(session: Session) -> None:
     """Have a worker look at the keys in the outbox. Repeating it while the job waits changes nothing."""
     _enqueue(session, DRAIN_OUTBOX, queue=MIRROR, once=DRAIN_OUTBOX)
+
+
+def enqueue_notifications(session: Session) -> None:
+    """Have a worker send the notifications that are due, unless jobs for that wait already.
+
+    In contrast to `enqueue_outbox`, it waits for no other transaction, so it may come before other locks. If
+    the job that waits starts before this transaction commits, the schedule finds the notifications.
+    """
+    session.execute(select(*(_unless_waiting(task) for task in SEND_NOTIFICATIONS.values())))
+
+
+def _unless_waiting(task: str) -> ColumnElement[Any]:
+    """Enqueues a job of the task, of which one at a time runs, unless one waits already."""
+    waits = (
+        select(1)
+        .select_from(_jobs)
+        .where(
+            # Constants, so that Postgres can tell that its index on the queue's name serves.
+            _jobs.c.queue_name == literal_column(f"'{NOTIFICATIONS}'"),
+            _jobs.c.status == literal_column("'todo'"),
+            _jobs.c.task_name == task,
+        )
+        .exists()
+    )
+    job = _job(NOTIFICATIONS, task, literal(task), func.jsonb_build_object())
+    return case((~waits, _defer([job])))
 
 
 def _enqueue(session: Session, task: str, *, queue: str, once: str | None, **arguments: str) -> None:

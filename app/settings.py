@@ -1,18 +1,20 @@
 """The settings of the service, which are read from the environment once, at the start."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.words import Access, Scope, known
+from app.webhooks import SigningSecret
+from app.words import Access, NotificationKind, Scope, known
 
 
 def _split(value: object) -> object:
@@ -57,17 +59,45 @@ class Token:
         return cls(found["name"], found["digest"].lower(), scopes)
 
 
-def _tokens(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    found = []
-    for position, entry in enumerate(filter(None, (part.strip() for part in value.split(","))), start=1):
-        try:
-            found.append(Token.parse(entry))
-        except ValueError as exc:
-            message = f"REGISTRY_API_TOKENS: entry {position} {exc}"
-            raise ValueError(message) from None
-    return tuple(found)
+def _entries(variable: str, parse: Callable[[str], object]) -> BeforeValidator:
+    """Reads entries that are separated by commas. A message names the position of an entry, not its text."""
+
+    def read(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = []
+        for position, entry in enumerate(filter(None, (part.strip() for part in value.split(","))), start=1):
+            try:
+                found.append(parse(entry))
+            except ValueError as exc:
+                message = f"{variable}: entry {position} {exc}"
+                raise ValueError(message) from None
+        return tuple(found)
+
+    return BeforeValidator(read)
+
+
+# A test message goes to every target, whatever kinds are chosen.
+_KINDS = tuple(kind for kind in NotificationKind if kind is not NotificationKind.TEST)
+
+
+def _chosen(kinds: tuple[NotificationKind, ...]) -> tuple[NotificationKind, ...]:
+    if not kinds or set(kinds) - set(_KINDS):
+        message = f"name at least one of: {', '.join(_KINDS)}"
+        raise ValueError(message)
+    return kinds
+
+
+# A collection can mark thousands of models, and people want to read one message about it.
+_FOR_PROGRAMS = (
+    NotificationKind.MODEL_MARKED,
+    NotificationKind.MODEL_RESTORED,
+    NotificationKind.MODEL_COLLECTED,
+)
+
+Kinds = Annotated[tuple[NotificationKind, ...], NoDecode, BeforeValidator(_split), AfterValidator(_chosen)]
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class SettingsError(Exception):
@@ -118,7 +148,7 @@ class Settings(BaseSettings):
         default=False,
         description="lets `open` access listen on addresses that others can reach",
     )
-    api_tokens: Annotated[tuple[Token, ...], NoDecode, BeforeValidator(_tokens)] = Field(
+    api_tokens: Annotated[tuple[Token, ...], NoDecode, _entries("REGISTRY_API_TOKENS", Token.parse)] = Field(
         default=(),
         description="tokens to start with: `name=sha256` or `name=sha256:scope+scope`, comma-separated; "
         "without scopes a token may do everything but `admin`",
@@ -135,6 +165,34 @@ class Settings(BaseSettings):
         min_length=1,
         description="the audience (`aud`) that CI workflows ask GitHub for to sign in here, such as this "
         "registry's address; without it, none can sign in",
+    )
+
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="this registry's own address, such as `https://registry.example`, for the links in "
+        "notifications",
+    )
+    webhook_url: SecretStr | None = Field(
+        default=None, description="where the worker posts what happens, as JSON; without it, nowhere"
+    )
+    webhook_secret: Annotated[
+        tuple[SigningSecret, ...], NoDecode, _entries("REGISTRY_WEBHOOK_SECRET", SigningSecret.parse)
+    ] = Field(
+        default=(),
+        description="what these messages are signed with: `whsec_…`; during a rotation the new and the old "
+        "secret, separated by a comma",
+    )
+    webhook_events: Kinds = Field(
+        default=_KINDS, description="the kinds of messages that are posted there, comma-separated"
+    )
+    slack_webhook_url: SecretStr | None = Field(
+        default=None,
+        description="the address of an incoming webhook of Slack, to which the worker sends messages",
+    )
+    slack_events: Kinds = Field(
+        default=tuple(kind for kind in _KINDS if kind not in _FOR_PROGRAMS),
+        description="the kinds of messages that are sent to Slack, comma-separated",
     )
 
     image_name_pattern: str = Field(
@@ -314,11 +372,37 @@ class Settings(BaseSettings):
         if self.signing_key is not None and self.signing_key_secret is not None:
             msg = "REGISTRY_SIGNING_KEY and REGISTRY_SIGNING_KEY_SECRET both name a key. Set one of them"
             raise ValueError(msg)
+        self._check_notifications()
         issuer = urlsplit(self.github_issuer)
-        if issuer.scheme == "http" and issuer.hostname not in ("127.0.0.1", "::1", "localhost"):
+        if issuer.scheme == "http" and issuer.hostname not in _LOOPBACK:
             msg = "REGISTRY_GITHUB_ISSUER must begin with https://: its keys decide who may sign in"
             raise ValueError(msg)
         if self.stalled_after <= self.heartbeat:
             msg = "REGISTRY_STALLED_AFTER must be longer than REGISTRY_HEARTBEAT, best three times as long"
             raise ValueError(msg)
         return self
+
+    def _check_notifications(self) -> None:
+        for name, secret in (
+            ("REGISTRY_WEBHOOK_URL", self.webhook_url),
+            ("REGISTRY_SLACK_WEBHOOK_URL", self.slack_webhook_url),
+        ):
+            if secret is not None and not _is_https_address(secret.get_secret_value()):
+                msg = f"{name} must be an address that begins with https:// (http:// only for this machine)"
+                raise ValueError(msg)
+        if (self.webhook_url is None) != (not self.webhook_secret):
+            msg = (
+                "REGISTRY_WEBHOOK_URL and REGISTRY_WEBHOOK_SECRET belong together: receivers check by the "
+                "signature that a message comes from this registry. Set both, or neither"
+            )
+            raise ValueError(msg)
+
+
+def _is_https_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        parts.port  # noqa: B018 - raises for a port that is not one
+    except ValueError:
+        return False
+    usable = bool(parts.hostname) and not re.search(r"\s", address)
+    return usable and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK))

@@ -410,6 +410,36 @@ class AuditAction(StrEnum):
     PUBLISHER_REMOVED = "publisher_removed"
     SIGNED_IN = "signed_in"
     MODEL_SIGNED = "model_signed"
+    NOTIFICATION_TESTED = "notification_tested"
+
+
+class NotificationKind(StrEnum):
+    """What the registry tells other systems about, in the form that Standard Webhooks recommends."""
+
+    BUILD_ENDED = "build.ended"
+    MODEL_VERDICT = "model.verdict"
+    STAGE_PROMOTED = "stage.promoted"
+    STAGE_ROLLED_BACK = "stage.rolled_back"
+    MODEL_MARKED = "model.marked"
+    MODEL_RESTORED = "model.restored"
+    MODEL_COLLECTED = "model.collected"
+    COLLECTION_ENDED = "collection.ended"
+    TEST = "test"
+
+
+class NotificationTarget(StrEnum):
+    """Where notifications are sent to."""
+
+    WEBHOOK = "webhook"
+    SLACK = "slack"
+
+
+class NotificationState(StrEnum):
+    """How far one notification to one target has got. One that failed is not tried again."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    FAILED = "failed"
 
 
 class Access(StrEnum):

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import publishers, tokens
+from cli import notifications, publishers, tokens
 from cli.answers import Build, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, text
 from cli.builds.cancel import cancel_build
@@ -17,14 +17,12 @@ from cli.builds.retry import retry_build
 from cli.ci import commands as ci
 from cli.client import path
 from cli.compare import Comparison, show_comparison
-from cli.lineage.graph import lineage
-from cli.lineage.uses import inputs
 from cli.output import show_latest, show_promotion, show_stages
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
+from cli.signing import sign
 from cli.verification.command import verify
-from cli.verification.signing import sign
 from cli.words import Stage
 
 app = typer.Typer(
@@ -37,10 +35,9 @@ app = typer.Typer(
 app.add_typer(tokens.app, name="token")
 app.add_typer(publishers.app, name="publisher")
 app.add_typer(ci.app, name="ci")
+app.add_typer(notifications.app, name="notification")
 app.command(epilog=EXITS)(verify)
 app.command(epilog=EXITS)(sign)
-app.command(epilog=EXITS)(lineage)
-app.command(epilog=EXITS)(inputs)
 
 BuildArgument = Annotated[
     str, typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build.")
@@ -279,7 +276,7 @@ def compare(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")] = False,
 ) -> None:
-    """Show which of two models answers better, at which descriptions, and what they were made from."""
+    """Show the figures of two models, and which descriptions the first one answers better and worse."""
     with exit_statuses():
         where = path("models", model_prefix(prefix), "compare", model_prefix(other, "The other prefix"))
         with client_of(url, token) as client:

@@ -21,10 +21,10 @@ from cli.identity import GithubIdentity
 from cli.output import lines
 
 EXITS = (
-    "Exit status: 0 when it is done or nothing is needed, 1 when the build or the run failed, or a file of a "
-    "model is not what was signed, 2 when the arguments or the checkout cannot be used, or the version "
-    "should have been raised, 3 when the registry refused or cannot be reached, 4 when it stopped "
-    "answering while a build was followed, 70 for a defect of this command."
+    "Exit status: 0 when it is done or nothing is needed, 1 when the build or the run failed, a file of a "
+    "model is not what was signed, or a test message was not sent, 2 when the arguments or the checkout "
+    "cannot be used, or the version should have been raised, 3 when the registry refused or cannot be "
+    "reached, 4 when it stopped answering while a build was followed, 70 for a defect of this command."
 )
 
 console = Console()

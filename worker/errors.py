@@ -1,4 +1,4 @@
-"""The errors with which a step or a run may end."""
+"""The errors with which a step, a run, or an attempt to send a notification may end."""
 
 from app.failures import FailureCode
 
@@ -26,3 +26,7 @@ class HandOver(Exception):
 
 class Busy(Exception):
     """Another worker holds the build. Look again when its lease may have run out."""
+
+
+class NoAnswer(Exception):
+    """The target of a notification could not be reached, or did not answer in time."""

@@ -18,7 +18,7 @@ import procrastinate
 from procrastinate.worker import Worker
 
 from app.db.session import Database
-from app.queue import BUILDS, CANCELLATIONS, JANITOR, MIRROR, RUNS
+from app.queue import BUILDS, CANCELLATIONS, JANITOR, MIRROR, NOTIFICATIONS, RUNS
 from app.settings import Settings
 from worker import tasks
 from worker.carrying import Carrying
@@ -101,6 +101,11 @@ async def _serve(runner: Runner, carrying: Carrying) -> None:
             (MIRROR, _MIRROR_CONCURRENCY, partial(tasks.register_mirror, runner=runner)),
             (JANITOR, tasks.JANITOR_CONCURRENCY, partial(tasks.register_janitor, runner=runner)),
             (RUNS, tasks.RUNS_CONCURRENCY, partial(tasks.register_runs, runner=runner)),
+            (
+                NOTIFICATIONS,
+                tasks.NOTIFICATIONS_CONCURRENCY,
+                partial(tasks.register_notifications, runner=runner),
+            ),
         ):
             group.create_task(_keep_working(runner, stop, name, concurrency, register))
         group.create_task(_keep_rescuing(runner, stop))

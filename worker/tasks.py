@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import procrastinate
@@ -22,16 +23,20 @@ from app.queue import (
     END_CANCELLED,
     JANITOR,
     MIRROR,
+    NOTIFICATIONS,
     RUN_BUILD,
     RUNS,
+    SEND_NOTIFICATIONS,
 )
 from app.registry.errors import RunActive
 from app.registry.runs import lifecycle
 from app.settings import Settings
-from app.words import Actor, RunKind
+from app.words import Actor, NotificationTarget, RunKind
 from worker import janitor, mirror
 from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
+from worker.notifications import turns
+from worker.notifications.targets import targets_of
 from worker.process import threads
 from worker.process.logs import in_one_line
 from worker.runner import Runner
@@ -121,8 +126,10 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
         ),
     }
     for name, part in parts.items():
-        _register_part(queue, name, part, _every(runner.settings))
-    _register_part(queue, "watch_stages", lambda: janitor.watch_stages(database, clouds), _EVERY_MINUTE)
+        _register_part(queue, JANITOR, name, part, _every(runner.settings))
+    _register_part(
+        queue, JANITOR, "watch_stages", lambda: janitor.watch_stages(database, clouds), _EVERY_MINUTE
+    )
 
 
 # As many jobs as the janitor has parts.
@@ -131,12 +138,24 @@ JANITOR_CONCURRENCY = 4
 _EVERY_MINUTE = "* * * * *"
 
 
-def _register_part(queue: Queue, name: str, part: Callable[[], object], cron: str) -> None:
+def _register_part(queue: Queue, queue_name: str, name: str, part: Callable[[], object], cron: str) -> None:
     @queue.periodic(cron=cron)
-    @queue.task(name=name, queue=JANITOR, lock=name, queueing_lock=name)
-    async def turn(timestamp: int) -> None:
+    @queue.task(name=name, queue=queue_name, lock=name, queueing_lock=name)
+    async def turn(timestamp: int = 0) -> None:
         del timestamp
         await _take_turn(name, part)
+
+
+# One job at a time for each target.
+NOTIFICATIONS_CONCURRENCY = len(NotificationTarget)
+
+
+def register_notifications(queue: Queue, runner: Runner) -> None:
+    """Each target is a task with its own lock, so one that hangs does not delay the others."""
+    targets = targets_of(runner.settings)
+    for target, name in SEND_NOTIFICATIONS.items():
+        part = partial(turns.send_due, runner.database, target, targets)
+        _register_part(queue, NOTIFICATIONS, name, part, _every(runner.settings))
 
 
 # As many runs as there are kinds: of each kind, one is active at a time. And the schedule.

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db.tables import Artifact, Build, Model
-from app.registry import mirror
+from app.registry import mirror, notifications
 from app.registry.builds import events
 from app.registry.builds.lease import Lease, fence
 from app.registry.errors import GateRefused
@@ -46,6 +46,7 @@ def publish(session: Session, lease: Lease, publication: Publication) -> None:
     )
     session.add(model)
     session.flush()
+    notifications.verdict_given(session, model)
     session.add_all(
         Artifact(
             model_id=model.id,

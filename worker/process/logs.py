@@ -16,6 +16,8 @@ def configure() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     logging.getLogger("procrastinate").setLevel(logging.WARNING)
     logging.getLogger("paramiko").setLevel(logging.ERROR)
+    # It logs the address of each request, and those that notifications are sent to are secret.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_without_traceback)
 

@@ -567,6 +567,30 @@ SIGNING: dict[str, Any] = {
     },
 }
 
+NOTIFICATION_TEST: dict[str, Any] = {"message": "5d2f9f0c-2c52-4c4f-9d1b-7e0b3f1f7a6e"}
+NOTIFICATION: dict[str, Any] = {
+    "id": 311,
+    "message": NOTIFICATION_TEST["message"],
+    "target": "webhook",
+    "kind": "stage.promoted",
+    "subject": "staging",
+    "data": {
+        "stage": "staging",
+        "prefix": PREFIX,
+        "replaces": "0.0.1-11ce0f5",
+        "promoted_at": "2026-11-24T08:15:30.104532Z",
+        "by": "deploy",
+        "note": "release 42",
+        "override": False,
+    },
+    "created_at": "2026-11-24T08:15:30.104701Z",
+    "state": "pending",
+    "attempts": 2,
+    "next_attempt_at": "2026-11-24T08:15:46.501844Z",
+    "finished_at": None,
+    "error": "The target answered 503: no upstream",
+}
+
 MIRROR: dict[str, Any] = {
     "waiting": 1,
     "since": "2026-11-24T08:15:30.104532Z",

@@ -21,6 +21,9 @@ from app.words import (
     LaunchState,
     Market,
     ModelState,
+    NotificationKind,
+    NotificationState,
+    NotificationTarget,
     Origin,
     RunKind,
     RunState,
@@ -39,6 +42,9 @@ ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildK
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
 ShownMarket = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Market)})]
 ShownModelState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(ModelState)})]
+ShownNotificationKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(NotificationKind)})]
+ShownNotificationState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(NotificationState)})]
+ShownNotificationTarget = Annotated[str, WithJsonSchema({"type": "string", "enum": list(NotificationTarget)})]
 ShownOrigin = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Origin)})]
 ShownRunKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunKind)})]
 ShownRunState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunState)})]

@@ -6,14 +6,14 @@ from app.db.tables.base import (
     ACTIVE_RUN,
     BEING_COLLECTED,
     HOLDS_PREFIX,
-    UNSUCCESSFUL_BUILD,
+    PENDING_NOTIFICATION,
     Base,
 )
 from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
-from app.db.tables.git import GitBranch, GitRepository, ModelCommit
 from app.db.tables.inputs import BuildInput, Input, InputPart
 from app.db.tables.mirror import Outbox
 from app.db.tables.models import Artifact, Model, Promotion, SavedDocument, SigningKey
+from app.db.tables.notifications import Notification
 from app.db.tables.runs import Run
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "ACTIVE_RUN",
     "BEING_COLLECTED",
     "HOLDS_PREFIX",
-    "UNSUCCESSFUL_BUILD",
+    "PENDING_NOTIFICATION",
     "Artifact",
     "AuditEntry",
     "Base",
@@ -30,13 +30,11 @@ __all__ = [
     "BuildInput",
     "BuildLogChunk",
     "BuildStep",
-    "GitBranch",
-    "GitRepository",
     "Input",
     "InputPart",
     "Launch",
     "Model",
-    "ModelCommit",
+    "Notification",
     "Outbox",
     "Promotion",
     "Run",

@@ -3,6 +3,7 @@
 from sqlalchemy.orm import Session
 
 from app.db.tables import Build
+from app.registry import notifications
 from app.registry.builds import events
 from app.registry.builds.clock import now
 from app.words import BuildState, EventType
@@ -32,3 +33,5 @@ def switch(session: Session, build: Build, state: BuildState) -> None:
         build.lease_expires_at = None
     session.flush()
     events.add(session, build.id, EventType.STATE, {"state": state})
+    if not state.active:
+        notifications.build_ended(session, build)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.tables import Model
+from app.registry import notifications
 from app.registry.access import audit
 from app.registry.errors import CollectionRefused, Conflict
 from app.registry.models import catalogue, documents, states
@@ -132,6 +133,7 @@ def _change(session: Session, model: Model, state: ModelState, **values: object)
     with _refusals(model.prefix), session.begin_nested():
         session.execute(statement.execution_options(synchronize_session=False))
     session.refresh(model, ["state", "marked_at", "mark_reason", "marked_by_run", "collected_at"])
+    notifications.model_changed(session, model)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Build, Model
-from app.registry import mirror
+from app.registry import mirror, notifications
 from app.registry.access import audit
 from app.registry.errors import Invalid
 from app.registry.models import catalogue, states
@@ -49,6 +49,7 @@ def change(session: Session, who: str, kind: Actor, prefix: str, verdict: Verdic
         before=before,
         after={"verdict": verdict, "reason": reason},
     )
+    notifications.verdict_given(session, model, before=str(before["verdict"]), by=who)
     # The markers of both verdicts: one of them may have to go. mirror.ask says why this comes last.
     mirror.ask(session, *(verdict_key(prefix, word) for word in Verdict if word.has_marker))
     return model

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.db.tables import ACTIVE_RUN, Run
 from app.queue import enqueue_run, has_run_job
+from app.registry import notifications
 from app.registry.access import audit
 from app.registry.builds.clock import now
 from app.registry.builds.lease import LeaseLost
@@ -247,3 +248,4 @@ def _end(session: Session, run: Run, state: RunState, **facts: str) -> None:
     for name, value in values.items():
         setattr(run, name, value)
     session.flush()
+    notifications.run_ended(session, run)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.db.session import Database
 from app.db.tables import Model, Promotion
-from app.registry import mirror
+from app.registry import mirror, notifications
 from app.registry.access import audit
 from app.registry.errors import Invalid, RegistryError, StageChanged
 from app.registry.models import catalogue, signatures, states, wholeness
@@ -125,6 +125,7 @@ def add(
             "note": promotion.note,
         },
     )
+    notifications.promoted(session, promotion, prefix, None if newest is None else newest.model.prefix)
     # The queue's lock comes after the stage's. mirror.ask says why.
     mirror.ask(session, marker_key(prefix, Stage(promotion.stage)))
 

@@ -79,11 +79,12 @@ WRITES = [
     ("delete", "/tokens/{id}"),
     ("post", "/trusted-publishers"),
     ("delete", "/trusted-publishers/{id}"),
+    ("post", "/notifications/test"),
 ]
 # It is how a workflow gets a token.
 WITHOUT_TOKEN = [("post", "/auth/github")]
 # These reads need the scope `admin`.
-FOR_ADMINS = ["/tokens", "/trusted-publishers", "/audit"]
+FOR_ADMINS = ["/tokens", "/trusted-publishers", "/audit", "/notifications"]
 PUBLIC = ["/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/"]
 BAD_TOKENS: dict[str, dict[str, str]] = {
     "none": {},

@@ -63,6 +63,7 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     call("/tokens/{id}", method="delete", id=token["id"])
     rule = call("/trusted-publishers", examples.PUBLISHER_CREATE)
     call("/trusted-publishers/{id}", method="delete", id=rule["id"])
+    call("/notifications/test")
     return made
 
 

@@ -378,7 +378,7 @@ def test_a_post_waits_for_one_that_has_not_committed_and_takes_its_place_when_th
         if not commits:
             registry.fail(registry.values("SELECT id FROM builds")[0])
     assert registry.count("builds") == 2
-    assert registry.count("procrastinate_jobs") == 2
+    assert registry.count("procrastinate_jobs", "task_name = 'run_build'") == 2
 
 
 def test_a_dry_run_waits_for_nobody(api: TestClient, registry: Registry) -> None:

@@ -116,7 +116,8 @@ def test_promotions_have_their_markers_looked_at(api: TestClient, registry: Regi
     for prefix in (old, new, old, new):
         assert api.post(f"/models/{prefix}/promotions", json={"stage": "development"}).status_code == 201
     assert sorted(registry.values("SELECT key FROM outbox")) == [f"{old}/development", f"{new}/development"]
-    assert registry.values("SELECT task_name FROM procrastinate_jobs") == ["drain_outbox"]
+    mirrors = "SELECT task_name FROM procrastinate_jobs WHERE queue_name = 'mirror'"
+    assert registry.values(mirrors) == ["drain_outbox"]
 
 
 @pytest.mark.parametrize(

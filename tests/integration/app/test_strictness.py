@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.api.common import examples
 from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.words import Stage
@@ -35,6 +36,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/builds/{id}/retry": {},
     "/imports": {},
     "/tokens": {"name": "ci", "scopes": ["build"]},
+    "/auth/github": examples.GITHUB_SIGN_IN,
+    "/trusted-publishers": examples.PUBLISHER_CREATE,
+    "/notifications/test": {},
 }
 
 

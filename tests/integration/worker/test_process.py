@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from uuid import UUID
 
@@ -24,7 +25,9 @@ from local.postgres import EmbeddedPostgres
 from local.simcloud.faults import Fault
 from local.simcloud.server import SimCloud
 from tests.conftest import ROOT, make_template
+from tests.integration.app.registry import Registry
 from tests.integration.worker.old_bucket import put_model
+from tests.integration.worker.receiver import OK, Received, receiving
 from worker.clouds import Clouds
 
 Post = Callable[..., UUID]
@@ -304,3 +307,39 @@ def test_a_run_goes_on_in_another_worker_after_its_own_was_killed_and_delays_no_
     watch.until(ended)
     watch.until(lambda: watch.build(build_id).state != BuildState.QUEUED)
     assert adopted() == 210
+
+
+def test_a_notification_whose_worker_is_killed_while_it_is_sent_comes_from_another_worker(
+    database: Database, workers: Workers, watch: Watch
+) -> None:
+    """The change wakes a worker, and no log has an address."""
+    with receiving() as receiver:
+        workers.environment |= {
+            "REGISTRY_WEBHOOK_URL": f"{receiver.url}/hush",
+            "REGISTRY_WEBHOOK_SECRET": "whsec_" + "aHVzaGh1" * 4,
+        }
+        killed = workers.start()
+
+        def kill(handler: BaseHTTPRequestHandler, request: Received) -> None:
+            killed.kill()
+            OK(handler, request)
+
+        receiver.behaviours = [kill, OK]
+        Registry(database).fail(Registry(database).queue())
+        watch.until(lambda: len(receiver.received) == 1)
+        killed.wait(30)
+        workers.start()
+        with database.transaction() as session:
+            session.execute(text("UPDATE notifications SET next_attempt_at = clock_timestamp()"))
+        watch.until(lambda: len(receiver.received) == 2)
+        first, second = receiver.received
+        assert first.headers["webhook-id"] == second.headers["webhook-id"]
+
+        def sent() -> bool:
+            with database.transaction() as session:
+                # Nobody wants Slack's.
+                return session.scalars(text("SELECT state FROM notifications")).all() == ["sent"]
+
+        watch.until(sent)
+    assert "sent to webhook" in workers.logged()
+    assert "hush" not in workers.logged()

@@ -10,6 +10,7 @@ from app.api.builds.posting import BuildAnswerOut, BuildCreate
 from app.api.common import examples
 from app.api.models.reading import ModelOut
 from app.api.models.signing import SigningOut
+from app.api.notifications import NotificationOut
 from app.api.stages.history import PeriodOut, RollbackCreate, StageList
 from app.api.stages.latest import LatestOut
 from app.api.stages.promotions import PromotionOut
@@ -35,6 +36,7 @@ from training.config import parse_config
         (TokenCreate, examples.TOKEN_CREATE),
         (TokenOut, examples.TOKEN),
         (TokenCreated, examples.TOKEN_CREATED),
+        (NotificationOut, examples.NOTIFICATION),
     ],
 )
 def test_an_example_is_of_its_shape_and_whole(shape: type[BaseModel], example: dict[str, Any]) -> None:

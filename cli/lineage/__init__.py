@@ -1,1 +1,0 @@
-"""What models were made from, and where an input went."""

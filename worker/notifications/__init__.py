@@ -1,0 +1,1 @@
+"""Tells other systems what has happened: a webhook, and Slack."""
