@@ -189,7 +189,7 @@ class LineageEdge(StrEnum):
 
 
 class FileChange(StrEnum):
-    """How a file inside an archive differs from that of another model."""
+    """How a file inside an archive, or a package, differs from that of another model."""
 
     ADDED = "added"
     REMOVED = "removed"

@@ -216,12 +216,14 @@ def _run(
         with Path(os.devnull).open("w") as nowhere, Progress(log=nowhere) as silent:
             return follow(lambda: work(by_hand if job_path is None else read_job(job_path), silent))
 
-    def lead() -> pipeline.Outcome:
-        with Progress(folder / "progress.jsonl") as progress:
-            return work(by_hand if job_path is None else read_job(job_path), progress)
-
     folder.mkdir(parents=True, exist_ok=True)
-    return run(command, folder, lead)
+    with Progress(folder / "progress.jsonl") as progress:
+        return run(
+            command,
+            folder,
+            lambda: work(by_hand if job_path is None else read_job(job_path), progress),
+            progress.timings,
+        )
 
 
 def _processes(job_path: Path | None, by_hand: Job) -> int:

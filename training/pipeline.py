@@ -1,7 +1,7 @@
 """The pipeline from its inputs to its files: training, benchmark and classification, in reading order."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from training.lookup import Lookup
 from training.network.distributed import is_leader, join
 from training.network.head import choose_bfloat16, choose_device
 from training.network.package import Answers, read_model, write_model
-from training.network.train import fix_cublas_workspace, train_network
+from training.network.train import Epoch, fix_cublas_workspace, train_network
 from training.progress import Progress
 from training.sources.rows import read_lines
 from training.sources.snapshot import Snapshot
@@ -76,6 +76,7 @@ class Outcome:
     metrics: dict[str, float] | dict[str, dict[str, float]]
     counts: Mapping[str, int | dict[str, int]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    epochs: Sequence[Epoch] = ()
     # What happened to the rows of each source, and what a person should look at.
     data: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -164,6 +165,7 @@ def _train(
         metrics={"loss": round(last.loss, 6), "accuracy": round(last.accuracy, 6)},
         counts={**dataset.counts, "sources": dataset.rows_by_source},
         config=every_value(data.config),
+        epochs=trained.epochs,
         data={summary.source: summary.to_json() for summary in data.summaries},
         warnings=data.warnings,
     )

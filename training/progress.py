@@ -40,7 +40,7 @@ class Phase:
         # The networks of an ensemble advance the same phase from several threads.
         self._lock = threading.Lock()
         self._progress = progress
-        self._started = progress.clock()
+        self.started = progress.clock()
         self._task = progress.add_bar(self)
 
     def advance(self, count: int = 1, **metrics: float) -> None:
@@ -53,7 +53,7 @@ class Phase:
         self._progress.report(self, self._task, last=True)
 
     def line(self, now: float) -> dict[str, object]:
-        elapsed = now - self._started
+        elapsed = now - self.started
         rate = self.done / elapsed if elapsed > 0 else 0.0
         eta = (self.total - self.done) / rate if rate > 0 else None
         return {
@@ -78,6 +78,8 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
+        # The names of the phases that have ended, with their seconds.
+        self.timings: list[tuple[str, float]] = []
         self._log = log or sys.stdout
         self._file = _open_for_lines(path) if path else None
         self._last_line = float("-inf")
@@ -113,6 +115,7 @@ class Progress:
             yield phase
         finally:
             phase.finish()
+            self.timings.append((name, round(self.clock() - phase.started, 3)))
 
     def say(self, message: str) -> None:
         """Print a line for people: counts, warnings, and where the results are."""

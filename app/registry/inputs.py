@@ -19,6 +19,10 @@ from app.words import InputKind, known
 # One statement has at most 65,535 parameters.
 _PARTS_AT_ONCE = 5_000
 
+# The inputs that say on what hardware a model was trained: what EC2 was asked for, and what was found there.
+INSTANCE_TYPE = "instance type"
+TRAINING_MACHINE = "training machine"
+
 # What else is known of a use, by the names that docs/api.md lists.
 Details = Mapping[str, str | int | bool | Mapping[str, int]]
 

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from app.db.tables import Build, BuildStep
 from app.registry import inputs
 from app.registry.builds import listing
+from app.registry.lineage import outputs
+from app.registry.lineage.outputs import Content
 from app.registry.public import public_text
 from app.words import InputKind, StepName
 
@@ -32,9 +34,11 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
     build = listing.get(session, build_id)
     collect = next((step for step in build.steps if step.name == StepName.COLLECT), None)
     maker, finished = build, None
+    byproducts: list[dict[str, Any]] = []
     if collect is not None:
         maker = listing.get(session, collect.taken_over_from or build_id)
         finished = collect.finished_at
+        byproducts = [_byproduct(one) for one in outputs.contents_of(collect.output or {})]
     metadata = {
         "invocationId": str(maker.id),
         "startedOn": maker.started_at.isoformat() if maker.started_at else None,
@@ -65,6 +69,7 @@ def statement(session: Session, build_id: UUID, made: Mapping[str, str]) -> dict
             "runDetails": {
                 "builder": {"id": "urn:tariff-model-registry:worker"},
                 "metadata": {key: value for key, value in metadata.items() if value is not None},
+                **({"byproducts": byproducts} if byproducts else {}),
             },
         },
     }
@@ -100,14 +105,23 @@ def _public(value: Any) -> Any:
 
 def _config_differs(session: Session, build_id: UUID) -> list[str]:
     """The configuration keys whose values differ from those at the commit, as an earlier step found them."""
-    outputs = session.scalars(
+    stored = session.scalars(
         select(BuildStep.output).where(
             BuildStep.build_id == build_id,
             BuildStep.name.in_([StepName.NEEDS_MODEL, StepName.BRING_CODE]),
             BuildStep.output.is_not(None),
         )
     )
-    return sorted({key for output in outputs for key in (output or {}).get("config_differs") or []})
+    return sorted({key for output in stored for key in (output or {}).get("config_differs") or []})
+
+
+def _byproduct(file: Content) -> dict[str, Any]:
+    """A file inside model.zip, as a ResourceDescriptor."""
+    return {
+        "name": f"model.zip/{file.path}",
+        "digest": {"sha256": file.sha256},
+        "annotations": {"size_bytes": file.size_bytes},
+    }
 
 
 def _dependency(item: inputs.InputRecord) -> dict[str, Any]:

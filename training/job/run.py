@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,16 @@ class Failure:
     message: str
 
 
-def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
-    """Do the work, write `result.json` into the folder, and return the exit status."""
+def run(
+    command: Command,
+    folder: Path,
+    work: Callable[[], Outcome],
+    timings: Sequence[tuple[str, float]] = (),
+) -> int:
+    """Do the work, write `result.json` into the folder, and return the exit status.
+
+    `timings` has the phases of the work and their seconds, when the work has ended.
+    """
     try:
         outcome = work()
         result: dict[str, Any] = {
@@ -39,7 +47,16 @@ def run(command: Command, folder: Path, work: Callable[[], Outcome]) -> int:
             "metrics": outcome.metrics,
             "counts": outcome.counts,
         }
-        optional = {"config": outcome.config, "data": outcome.data, "warnings": outcome.warnings}
+        optional = {
+            "config": outcome.config,
+            "epochs": [
+                {"epoch": number, "loss": round(one.loss, 6), "accuracy": round(one.accuracy, 6)}
+                for number, one in enumerate(outcome.epochs, 1)
+            ],
+            "phases": [{"phase": name, "seconds": seconds} for name, seconds in timings],
+            "data": outcome.data,
+            "warnings": outcome.warnings,
+        }
         result |= {key: value for key, value in optional.items() if value}
     except Exception as exc:
         failure = failure_of(exc)

@@ -19,12 +19,16 @@ from worker.machine.remote import Remote, RemoteFault
 from worker.retry import Patience
 from worker.steps.connection import ValidateConnection, connect
 from worker.steps.inputs import LIMIT_BYTES, keep_input
-from worker.steps.job import Benchmark, FileRef, Train
+from worker.steps.job import Benchmark, Train
+from worker.steps.parts import UnknownParts, parts_of
 from worker.steps.reported import JobInput
+from worker.steps.result import FileRef
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
 _LARGEST_ENVIRONMENT = 4 << 20
+# A model has five. They are shown with the build.
+_MOST_MODEL_FILES = 100
 
 REQUIRED = (keys.MODEL_ZIP, keys.BENCHMARK_XML, keys.BENCHMARK_ZIP)
 
@@ -41,10 +45,19 @@ class CollectedFile(FileRef):
         return self.key or keys.former_unpublished_key(build_id, name)
 
 
+class ModelFile(Output):
+    """A file inside model.zip."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
 class Collected(Output):
-    """The files of the model, by name."""
+    """The files of the model, by name, and the files inside model.zip, where these could be told."""
 
     files: dict[str, CollectedFile]
+    model_files: tuple[ModelFile, ...] = ()
 
 
 class Collect(Step[Collected]):
@@ -70,7 +83,8 @@ class Collect(Step[Collected]):
         contents = {(one.kind, one.name, one.sha256): one for one in (*trained.contents, *measured.contents)}
         for one in contents.values():
             self._keep(build, work, remote, f"{output}/{one.content}", one)
-        files = {}
+        files: dict[str, CollectedFile] = {}
+        inside: tuple[ModelFile, ...] = ()
         for name in REQUIRED:
             if name not in reported:
                 message = (
@@ -79,9 +93,11 @@ class Collect(Step[Collected]):
                 raise StepFailed(FailureCode.MISSING_OUTPUT, message)
             local, content = self._fetch(work, remote, f"{output}/{name}", reported[name].sha256)
             key = keep_unpublished(build, work, name, local, content)
+            if name == keys.MODEL_ZIP:
+                inside = _inside(work, local)
             local.unlink()
             files[name] = CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
-        return Collected(files=files)
+        return Collected(files=files, model_files=inside)
 
     def _keep(self, build: BuildView, work: Workbench, remote: Remote, path: str, item: JobInput) -> None:
         """Keep an input that only the instance has, such as the answer of an additional source.
@@ -120,6 +136,19 @@ class Collect(Step[Collected]):
             message = f"{path} has the sha256 {content.sha256}, and training reported {sha256}"
             raise RemoteFault(message, FailureCode.CORRUPT_TRANSFER)
         return local, content
+
+
+def _inside(work: Workbench, model: Path) -> tuple[ModelFile, ...]:
+    """The files inside model.zip. None if it cannot be read, or has so many that it is not a model."""
+    try:
+        parts = parts_of(model, work.check)
+    except UnknownParts as exc:
+        work.log(f"The files in {model.name} are not recorded: {exc}")
+        return ()
+    if len(parts) > _MOST_MODEL_FILES:
+        work.log(f"The files in {model.name} are not recorded, because there are {len(parts):,} of them.")
+        return ()
+    return tuple(ModelFile(path=one.path, sha256=one.sha256, size_bytes=one.size_bytes) for one in parts)
 
 
 def keep_unpublished(build: BuildView, work: Workbench, name: str, local: Path, content: FileDigest) -> str:

@@ -12,7 +12,7 @@ from app.failures import FailureCode
 from app.registry import inputs, launches
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
-from app.registry.inputs import InputRecord
+from app.registry.inputs import INSTANCE_TYPE, InputRecord
 from app.registry.launches import Place, TooManyLaunches
 from app.words import InputKind, StepName
 from worker import ec2
@@ -147,7 +147,7 @@ class LaunchInstance(Step[Launched]):
             launches.launched(session, lease, output.launch_id, output.instance_id)
         machine = InputRecord(
             InputKind.HARDWARE,
-            "instance type",
+            INSTANCE_TYPE,
             origin=f"aws:{output.region}:{output.instance_type}",
             details={"instance_type": output.instance_type, "region": output.region},
         )

@@ -1,11 +1,9 @@
 """Runs the training and the benchmark as detached jobs on the instance."""
 
-import json
-import re
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from app.failures import FailureCode
 from app.registry import inputs
@@ -19,55 +17,10 @@ from worker.machine.job import Follower, Job, JobDied, JobSilent
 from worker.retry import Patience
 from worker.steps.code import BringCode
 from worker.steps.connection import ValidateConnection, workspace
-from worker.steps.reported import SHA256, JobInput, rows_by_source
+from worker.steps.reported import JobInput, rows_by_source
+from worker.steps.result import FileRef, JobResult
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
-
-# A configuration has tables, lists of tables, and lists in those.
-_CONFIG_DEPTH = 6
-_CONFIG_LENGTH = 64 << 10
-
-
-class FileRef(BaseModel):
-    """A file that a job made."""
-
-    sha256: str = Field(pattern=f"^{SHA256}$")
-    size_bytes: int = Field(ge=0)
-
-
-class JobResult(BaseModel):
-    """The content of `result.json`, which docs/training-machine.md describes."""
-
-    outcome: str
-    files: dict[str, FileRef] = Field(default_factory=dict)
-    inputs: list[JobInput] = Field(default_factory=list)
-    metrics: dict[str, Any] = Field(default_factory=dict)
-    counts: dict[str, Any] = Field(default_factory=dict)
-    config: dict[str, Any] = Field(default_factory=dict)
-    data: dict[str, Any] = Field(default_factory=dict)
-    code: str = ""
-    message: str = ""
-
-    @field_validator("config")
-    @classmethod
-    def _small(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Drop what is too deep or too large: it is loaded with every build, and can be done without."""
-        small = _is_shallow(config, _CONFIG_DEPTH) and len(json.dumps(config)) <= _CONFIG_LENGTH
-        return config if small else {}
-
-    @field_validator("code")
-    @classmethod
-    def _word(cls, code: str) -> str:
-        """Drop a code that is not a plain word, because programs could not branch on it."""
-        return code if re.fullmatch(r"[a-z][a-z0-9_]{0,49}", code) else ""
-
-
-def _is_shallow(value: object, depth: int) -> bool:
-    if not isinstance(value, dict | list):
-        return True
-    return depth > 0 and all(
-        _is_shallow(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value)
-    )
 
 
 class JobState(Output):
@@ -82,6 +35,10 @@ class JobState(Output):
     metrics: dict[str, Any] = Field(default_factory=dict)
     counts: dict[str, Any] = Field(default_factory=dict)
     config: dict[str, Any] = Field(default_factory=dict)
+    epochs: list[dict[str, int | float]] = Field(default_factory=list)
+    phases: list[dict[str, str | int | float]] = Field(default_factory=list)
+    data: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
     snapshots: list[JobInput] = Field(default_factory=list)
     contents: list[JobInput] = Field(default_factory=list)
 
@@ -125,6 +82,10 @@ class RunJob(Step[JobState]):
             metrics=result.metrics,
             counts=result.counts,
             config=result.config,
+            epochs=result.epochs,
+            phases=result.phases,
+            data=result.data,
+            warnings=result.warnings,
             snapshots=[item for item in reported if item.file is not None],
             contents=[item for item in reported if item.content is not None],
         )

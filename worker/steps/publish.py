@@ -29,10 +29,11 @@ from worker.documents.signature import sign
 from worker.errors import StepFailed
 from worker.retry import Patience
 from worker.steps.collect import Collect, CollectedFile, keep_unpublished
-from worker.steps.job import Benchmark, FileRef
+from worker.steps.job import Benchmark
 from worker.steps.leftovers import is_leftover
 from worker.steps.published_config import published_config
 from worker.steps.report import report_of
+from worker.steps.result import FileRef
 from worker.steps.step import Output, Step, output_of
 from worker.steps.validation import Validate
 from worker.workbench import Workbench

@@ -144,7 +144,8 @@ def record(session: Session, lease: Lease, taken: TakenOver) -> None:
 
     def output(name: StepName, before: dict[str, Any] | None) -> dict[str, Any] | None:
         if name is StepName.COLLECT:
-            return collected
+            # The same bytes, so the same files are inside.
+            return {**collected, "model_files": (before or {}).get("model_files", [])}
         return before if name in _ABOUT_THE_MODEL else None
 
     takeovers.take_over(session, lease, taken.build, _DONE, output)

@@ -36,7 +36,9 @@ class StepOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     output: dict[str, Any] | None = Field(
-        description="What the step found or made, as far as anybody may see it. Each step has its own fields."
+        description="What the step found or made, as far as anybody may see it. Each step has its own "
+        "fields. A list of builds leaves out what can be long: `epochs`, `phases`, `data`, `warnings`, "
+        "`model_files`."
     )
     message: ShownMessage | None = Field(description="What the step waits for, or why it failed.")
     taken_over_from: UUID | None = Field(
@@ -44,14 +46,14 @@ class StepOut(BaseModel):
     )
 
     @classmethod
-    def of(cls, step: StepView) -> Self:
+    def of(cls, step: StepView, *, whole: bool) -> Self:
         return cls(
             name=step.name,
             state=step.state,
             attempts=step.attempts,
             started_at=step.started_at,
             finished_at=step.finished_at,
-            output=None if step.output is None else step_output(step.name, step.output),
+            output=None if step.output is None else step_output(step.name, step.output, whole=whole),
             message=step.message,
             taken_over_from=step.taken_over_from,
         )
@@ -197,7 +199,8 @@ class BuildOut(BaseModel):
     )
 
     @classmethod
-    def of(cls, build: Build) -> Self:
+    def of(cls, build: Build, *, whole: bool = True) -> Self:
+        """`whole` includes what can be long in the outputs of its steps."""
         outputs = {step.name: step.output or {} for step in build.steps}
         failure = None
         if build.failure_code is not None:
@@ -216,7 +219,7 @@ class BuildOut(BaseModel):
             created_at=build.created_at,
             started_at=build.started_at,
             finished_at=build.finished_at,
-            steps=[StepOut.of(step) for step in build_steps.shown(build)],
+            steps=[StepOut.of(step, whole=whole) for step in build_steps.shown(build)],
             progress=ProgressOut.of(build.progress),
             launches=[LaunchOut.of(launch) for launch in build.launches],
             instance=InstanceOut.of(outputs),

@@ -265,7 +265,7 @@ def _shown(type_: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """What anybody may see of an event."""
     shown = dict(data)
     if "output" in shown:
-        shown["output"] = step_output(str(shown.get("step")), shown["output"])
+        shown["output"] = step_output(str(shown.get("step")), shown["output"], whole=False)
     if type_ != following.LOG and isinstance(shown.get("message"), str):
         shown["message"] = shown_message(shown["message"])
     return shown

@@ -60,7 +60,7 @@ def list_builds(
         version=version,
         search=search,
     )
-    return BuildPage(items=[BuildOut.of(build) for build in page.items], next=page.next_cursor)
+    return BuildPage(items=[BuildOut.of(build, whole=False) for build in page.items], next=page.next_cursor)
 
 
 BuildId = Annotated[UUID, Path(description="The build's id.")]

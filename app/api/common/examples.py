@@ -226,6 +226,13 @@ MODEL: dict[str, Any] = {
     "promotions": [PROMOTION],
 }
 
+ONE_MODEL: dict[str, Any] = MODEL | {
+    "warnings": [
+        "source tradesets: only 3,120 of 48,210 rows can be used (no source creates this code: 45,090). See "
+        "the cleaning report, or lower minimum_usable_share if this is right."
+    ]
+}
+
 _TROUSERS: dict[str, Any] = {"description": "mens cotton trousers", "codes": ["620342"]}
 
 LINEAGE: dict[str, Any] = {
@@ -284,6 +291,23 @@ LINEAGE: dict[str, Any] = {
             "type": "used_by",
         },
     ],
+    "outputs": {
+        "files": [
+            {
+                "name": "model.zip",
+                "sha256": DIGEST,
+                "size": _SIZE,
+                "contents": [{"path": "target/model.pt", "sha256": DIGEST[::-1], "size": _SIZE - 4096}],
+            }
+        ],
+        "epochs": [{"epoch": 1, "loss": 2.104112, "accuracy": 0.512203}],
+        "timings": [
+            {"step": "train", "phase": None, "seconds": 3391.204},
+            {"step": "train", "phase": "embed", "seconds": 412.91},
+        ],
+        "data": {"train": {"cn": {"rows": 11_290, "usable": 11_203, "broken": 0}}},
+        "warnings": [],
+    },
     "not_known": [],
 }
 INPUT_USERS: dict[str, Any] = {
@@ -372,6 +396,9 @@ COMPARISON: dict[str, Any] = {
             }
         ],
         "files_total": 1,
+        "packages": [{"name": "torch", "change": "changed", "version": "2.9.1", "other_version": "2.9.0"}],
+        "packages_total": 1,
+        "facts": [{"kind": "determinism", "fact": "seed", "this": 1, "other": 0}],
         "not_known": [],
     },
 }

@@ -83,19 +83,23 @@ _SHOWN: dict[str, frozenset[str]] = {
     StepName.VALIDATE_CONNECTION: frozenset(),
     StepName.BRING_CODE: frozenset({"commit", "config_differs"}),
     StepName.LOAD_INPUTS: frozenset({"inputs", "config_sha256"}),
-    StepName.TRAIN: frozenset({"files", "metrics", "counts"}),
-    StepName.BENCHMARK: frozenset({"files", "metrics", "counts"}),
-    StepName.COLLECT: frozenset({"files"}),
+    StepName.TRAIN: frozenset({"files", "metrics", "counts", "epochs", "phases", "data", "warnings"}),
+    StepName.BENCHMARK: frozenset({"files", "metrics", "counts", "phases", "data", "warnings"}),
+    StepName.COLLECT: frozenset({"files", "model_files"}),
     StepName.TERMINATE_INSTANCE: frozenset({"instance_ids"}),
     StepName.VALIDATE: frozenset({"verdict", "reason", "against"}),
     StepName.PUBLISH: frozenset({"artifacts", "metrics", "verdict", "verdict_reason", "signed_with"}),
 }
 
 
-def step_output(step: str, output: Mapping[str, Any]) -> dict[str, Any]:
+# What can be long. A list of builds leaves it out.
+_LONG = frozenset({"epochs", "phases", "data", "warnings", "model_files"})
+
+
+def step_output(step: str, output: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
     """The part of a step's output that anybody may see: no network, private address, secret's name or path.
 
     If this version does not know the step, nothing of its output is shown.
     """
-    shown = _SHOWN.get(step, frozenset())
+    shown = _SHOWN.get(step, frozenset()) - (frozenset() if whole else _LONG)
     return {name: value for name, value in output.items() if name in shown}

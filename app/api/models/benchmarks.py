@@ -8,19 +8,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.api.common import bounded, examples
 from app.api.common.deps import DatabaseDep, OtherPrefixPath, PrefixPath
 from app.api.common.errors import problems
-from app.api.common.shown import ShownInputKind
 from app.api.common.strict import StrictRoute
 from app.api.common.text import Line
+from app.api.models.made_from import InputsComparedOut
 from app.registry.errors import ArtifactsMissing, BucketUnavailable, NotFound
 from app.registry.lineage import differences
-from app.registry.lineage.differences import Differences, FileDifference, InputDifference
 from app.registry.models import benchmarks, comparison
 from app.registry.models.benchmarks import Chapter, Measured
 from app.registry.models.comparison import Compared, FigurePair, Pair
 from app.registry.models.kept_results import KeptResults
 from app.registry.models.predictions import Answer, Prediction
-from app.words import FileChange
-from training.config import Difference
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
 
@@ -211,77 +208,6 @@ class ComparedOut(BaseModel):
             compared=one.compared,
             better=PairsOut.of(one.better, limit),
             worse=PairsOut.of(one.worse, limit),
-        )
-
-
-class ConfigDifferenceOut(BaseModel):
-    """A key of search-config.toml whose values differ, written as in TOML. Null stands for no value."""
-
-    key: Shown = Field(examples=["learning_rate"])
-    this: Shown | None
-    other: Shown | None
-
-    @classmethod
-    def of(cls, one: Difference) -> Self:
-        return cls(key=one.key, this=one.sent, other=one.there)
-
-
-class InputDifferenceOut(BaseModel):
-    """An input that only one of the models has, or that has other content or another origin."""
-
-    kind: ShownInputKind
-    name: Shown
-    this: Shown | None = Field(description="Its sha256, or where it came from. Null if this model lacks it.")
-    other: Shown | None
-
-    @classmethod
-    def of(cls, one: InputDifference) -> Self:
-        return cls(kind=one.kind, name=one.name, this=one.this, other=one.other)
-
-
-class FileDifferenceOut(BaseModel):
-    """A file inside the raw data or the benchmark data that differs."""
-
-    archive: Shown = Field(examples=["raw_source_data.zip"])
-    path: Shown = Field(examples=["tradesets/2024.csv"])
-    change: FileChange = Field(description="`added` if only this model has it, `removed` if only the other.")
-    lines: int | None = Field(
-        description="The lines of a table in this model. Null if it is none, or absent."
-    )
-    other_lines: int | None
-
-    @classmethod
-    def of(cls, one: FileDifference) -> Self:
-        return cls(
-            archive=one.archive,
-            path=one.path,
-            change=one.change,
-            lines=one.lines,
-            other_lines=one.other_lines,
-        )
-
-
-class InputsComparedOut(BaseModel):
-    """What differs between that from which the two models were made."""
-
-    commit: str
-    other_commit: str
-    config: list[ConfigDifferenceOut]
-    inputs: list[InputDifferenceOut]
-    files: list[FileDifferenceOut] = Field(description="At most 200.")
-    files_total: int
-    not_known: list[Shown] = Field(description="What could not be compared, in sentences.")
-
-    @classmethod
-    def of(cls, found: Differences) -> Self:
-        return cls(
-            commit=found.commit,
-            other_commit=found.other_commit,
-            config=[ConfigDifferenceOut.of(one) for one in found.config],
-            inputs=[InputDifferenceOut.of(one) for one in found.inputs],
-            files=[FileDifferenceOut.of(one) for one in found.files],
-            files_total=found.files_total,
-            not_known=list(found.not_known),
         )
 
 

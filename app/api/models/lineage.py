@@ -9,11 +9,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.api.common import bounded, examples
 from app.api.common.deps import Db, PrefixPath
 from app.api.common.errors import problems
-from app.api.common.shown import ShownInputKind
+from app.api.common.shown import ShownInputKind, ShownStep
 from app.api.common.strict import StrictRoute
 from app.registry.errors import NotFound
 from app.registry.lineage import graph
 from app.registry.lineage.graph import Edge, Lineage, Node
+from app.registry.lineage.outputs import Content, OutputFile, Outputs, Timing
 from app.words import LineageEdge, LineageNode
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
@@ -67,6 +68,68 @@ class EdgeOut(BaseModel):
         return cls(source=one.source, target=one.target, type=one.type)
 
 
+class ContentOut(BaseModel):
+    """A file inside model.zip."""
+
+    path: Shown = Field(examples=["target/model.pt"])
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, one: Content) -> Self:
+        return cls(path=one.path, sha256=one.sha256, size=one.size_bytes)
+
+
+class OutputFileOut(BaseModel):
+    """A file of the model."""
+
+    name: str = Field(examples=["model.zip"])
+    sha256: str | None
+    size: int
+    contents: list[ContentOut] = Field(description="The files inside model.zip. None for other files.")
+
+    @classmethod
+    def of(cls, one: OutputFile) -> Self:
+        contents = [ContentOut.of(content) for content in one.contents]
+        return cls(name=one.name, sha256=one.sha256, size=one.size_bytes, contents=contents)
+
+
+class TimingOut(BaseModel):
+    """How long a step took, or a phase of the job in it."""
+
+    step: ShownStep
+    phase: Shown | None = Field(description="Null for the whole step.", examples=["embed"])
+    seconds: float
+
+    @classmethod
+    def of(cls, one: Timing) -> Self:
+        return cls(step=one.step, phase=one.phase, seconds=one.seconds)
+
+
+class OutputsOut(BaseModel):
+    """What the build made. Lists are empty for what builds of earlier releases did not record."""
+
+    files: list[OutputFileOut]
+    epochs: list[dict[str, float]] = Field(
+        description="The figures of each epoch of the training, at most those of the last 500."
+    )
+    timings: list[TimingOut] = Field(description="In the order in which the steps were done.")
+    data: dict[str, dict[str, Any]] = Field(
+        description="What happened to the rows of each source (`train`) and of each benchmark (`benchmark`)."
+    )
+    warnings: list[Shown] = Field(description="What training and benchmark warned of.")
+
+    @classmethod
+    def of(cls, found: Outputs) -> Self:
+        return cls(
+            files=[OutputFileOut.of(one) for one in found.files],
+            epochs=[dict(one) for one in found.epochs],
+            timings=[TimingOut.of(one) for one in found.timings],
+            data={step: dict(data) for step, data in found.data.items()},
+            warnings=list(found.warnings),
+        )
+
+
 class LineageOut(BaseModel):
     """What a model was made from, and where it went."""
 
@@ -75,6 +138,7 @@ class LineageOut(BaseModel):
     prefix: str = Field(examples=["0.0.2-aff1242"])
     nodes: list[NodeOut]
     edges: list[EdgeOut]
+    outputs: OutputsOut | None = Field(description="What the build made. Null for an imported model.")
     not_known: list[Shown] = Field(description="What nobody recorded, in sentences.")
 
     @classmethod
@@ -83,6 +147,7 @@ class LineageOut(BaseModel):
             prefix=prefix,
             nodes=[NodeOut.of(one) for one in found.nodes],
             edges=[EdgeOut.of(one) for one in found.edges],
+            outputs=None if found.outputs is None else OutputsOut.of(found.outputs),
             not_known=list(found.not_known),
         )
 
@@ -95,7 +160,8 @@ class LineageOut(BaseModel):
     responses=problems(NotFound),
 )
 def show_lineage(prefix: PrefixPath, db: Db) -> LineageOut:
-    """The model's inputs, its build, the model that it was compared with, and its promotions, as a graph.
+    """The model's inputs, its build, the model that it was compared with, and its promotions, as a graph; and
+    what the build made.
 
     The order of nodes and edges is the same each time. `not_known` says what nobody recorded, such as the
     inputs of an imported model.

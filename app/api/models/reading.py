@@ -1,5 +1,6 @@
 """The published models and their files."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -34,6 +35,7 @@ from app.api.stages.promotions import PromotionOut
 from app.aws import CloudError
 from app.db.tables import Model
 from app.registry.errors import ModelCollected, ModelMarked, NotFound
+from app.registry.lineage import outputs
 from app.registry.models import catalogue, states
 from app.words import ModelState, Origin, Stage, Verdict, known
 
@@ -182,6 +184,21 @@ def signature_of(model: Model) -> SignatureOut | None:
     return SignatureOut(key=model.signed_with, signed_at=model.signed_at)
 
 
+class OneModelOut(ModelOut):
+    """A model with what a person should know before they use it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ONE_MODEL]})
+
+    warnings: list[ShownMessage] = Field(
+        description="What its training and its benchmark warned of, such as a source of which hardly a row "
+        "could be used. `GET /models/{prefix}/lineage` shows what happened to the rows of each source."
+    )
+
+    @classmethod
+    def of_one(cls, model: Model, warnings: Sequence[str]) -> Self:
+        return cls(**dict(ModelOut.of(model)), warnings=list(warnings))
+
+
 class ModelPage(BaseModel):
     """Models, newest first."""
 
@@ -237,9 +254,12 @@ def list_models(
     response_description="The model",
     responses=problems(NotFound),
 )
-def get(prefix: PrefixPath, db: Db) -> ModelOut:
-    """The model with its files, figures, verdict and promotions."""
-    return ModelOut.of(catalogue.get(db, prefix))
+def get(prefix: PrefixPath, db: Db) -> OneModelOut:
+    """The model with its files, figures, verdict and promotions, and the warnings of its training."""
+    model = catalogue.get(db, prefix)
+    return OneModelOut.of_one(
+        model, () if model.build_id is None else outputs.warnings_of_build(db, model.build_id)
+    )
 
 
 @router.get(

@@ -6,12 +6,14 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Build, BuildInput, Input, InputPart, Model
+from app.registry.lineage import facts
+from app.registry.lineage.facts import FactsCompared, Side
 from app.registry.models import catalogue
 from app.words import FileChange, InputKind
 from training.config import Difference, differences
 
-# The inputs that have files inside.
-_ARCHIVES = (InputKind.RAW_DATA, InputKind.BENCHMARK_DATA)
+# The inputs that consist of files.
+_ARCHIVES = (InputKind.RAW_DATA, InputKind.BENCHMARK_DATA, InputKind.TRANSFORMER)
 # How many files are told. Two archives of 100,000 files each must not make a long answer.
 MOST_FILES = 200
 
@@ -50,6 +52,7 @@ class Differences:
     inputs: tuple[InputDifference, ...]
     files: tuple[FileDifference, ...]
     files_total: int
+    facts: FactsCompared
     not_known: tuple[str, ...]
 
 
@@ -79,7 +82,14 @@ def between(session: Session, prefix: str, other: str) -> Differences:
             found, count = _files(session, one.name, one.this, one.other)
             files += found[: MOST_FILES - len(files)]
             total += count
-    return Differences(mine.sha, theirs.sha, config, tuple(changed), tuple(files), total, tuple(not_known))
+    found_facts = FactsCompared((), (), 0, ())
+    if mine.build_id and theirs.build_id:
+        sides = Side(prefix, mine.build_id), Side(other, theirs.build_id)
+        found_facts = facts.compare(session, *sides)
+        not_known += found_facts.not_known
+    return Differences(
+        mine.sha, theirs.sha, config, tuple(changed), tuple(files), total, found_facts, tuple(not_known)
+    )
 
 
 def _config(session: Session, model: Model) -> str | None:

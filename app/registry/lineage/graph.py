@@ -1,15 +1,17 @@
 """What a model came from and where it went, as a graph: inputs, build, baseline, promotions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.db.tables import Build, BuildInput, BuildStep, Input, Model
+from app.registry.lineage import outputs
+from app.registry.lineage.outputs import Outputs
 from app.registry.models import catalogue
 from app.words import LineageEdge, LineageNode, StepName
 
@@ -43,10 +45,14 @@ class Edge:
 
 @dataclass(frozen=True)
 class Lineage:
-    """The graph, in an order that does not change, and what is not known, in sentences."""
+    """The graph, in an order that does not change, and what is not known, in sentences.
+
+    `outputs` is what the build made. None for an imported model.
+    """
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
+    outputs: Outputs | None
     not_known: tuple[str, ...]
 
 
@@ -59,8 +65,18 @@ def of_model(session: Session, prefix: str) -> Lineage:
         found.not_known.append(
             "The model was imported, so nobody recorded its inputs, its build and what it was compared with."
         )
+        made = None
     else:
-        _add_build(session, found, model.build_id, node.id)
+        steps = list(
+            session.scalars(
+                select(BuildStep)
+                .options(defer(BuildStep.checkpoint))
+                .where(BuildStep.build_id == model.build_id)
+                .order_by(BuildStep.started_at, BuildStep.name)
+            )
+        )
+        made = outputs.of_steps(model, steps)
+        _add_build(session, found, model.build_id, node.id, steps)
     for promotion in model.promotions:
         details = {
             "stage": promotion.stage,
@@ -78,7 +94,7 @@ def of_model(session: Session, prefix: str) -> Lineage:
         )
         found.nodes.append(step)
         found.edges.append(Edge(node.id, step.id, LineageEdge.PROMOTED_BY))
-    return Lineage(tuple(found.nodes), tuple(found.edges), tuple(found.not_known))
+    return Lineage(tuple(found.nodes), tuple(found.edges), made, tuple(found.not_known))
 
 
 @dataclass(frozen=True)
@@ -88,18 +104,12 @@ class _Graph:
     not_known: list[str]
 
 
-def _add_build(session: Session, found: _Graph, build_id: UUID, model: str) -> None:
-    outputs = {
-        step.name: step
-        for step in session.scalars(
-            select(BuildStep).where(
-                BuildStep.build_id == build_id,
-                BuildStep.name.in_([StepName.COLLECT, StepName.VALIDATE]),
-            )
-        )
-    }
+def _add_build(
+    session: Session, found: _Graph, build_id: UUID, model: str, steps: Sequence[BuildStep]
+) -> None:
+    by_name = {step.name: step for step in steps}
     build = session.get_one(Build, build_id)
-    collect, validate = outputs.get(StepName.COLLECT), outputs.get(StepName.VALIDATE)
+    collect, validate = by_name.get(StepName.COLLECT), by_name.get(StepName.VALIDATE)
     maker = None if collect is None else collect.taken_over_from
     others = {one: session.get(Build, one) for one in (build.retry_of, maker) if one is not None}
     this = _build_node(build)

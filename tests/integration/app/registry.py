@@ -84,6 +84,14 @@ class Registry:
                 inputs.record_parts(session, lease, used[0].sha256, parts)
             release(session, lease)
 
+    def output(self, build_id: UUID, step: StepName, output: dict[str, Any]) -> None:
+        """What a step of a queued build has stored at its end."""
+        lease = self.take(build_id)
+        with self.database.transaction() as session:
+            steps.start(session, lease, step)
+            steps.finish(session, lease, step, output)
+            release(session, lease)
+
     def publish(self, build_id: UUID, verdict: Verdict = Verdict.PASSED, **sizes: int) -> str:
         """The build's model, with one artifact unless named otherwise; returns its prefix."""
         lease = self.take(build_id)

@@ -52,6 +52,8 @@ WRITES: dict[str, Callable[[Session, Lease], object]] = {
     "record": lambda s, lease: inputs.record(s, lease, [INPUT]),
     "publish": lambda s, lease: publish(s, lease, publication("1.0.0-abcdef1")),
     "rewind": lambda s, lease: steps.rewind(s, lease, StepName.LAUNCH_INSTANCE, "its instance is gone"),
+    "add_details": lambda s, lease: inputs.add_details(s, lease, INPUT.kind, INPUT.name, {"rows": 1}),
+    "describe": lambda s, lease: inputs.describe(s, lease, "a" * 64, {"packages": {"torch": "2.1"}}),
     "record_parts": lambda s, lease: inputs.record_parts(s, lease, "a" * 64, [Part("a.csv", "b" * 64, 1)]),
     "stored": lambda s, lease: inputs.stored(s, lease, "a" * 64),
     "request": lambda s, lease: launches.request(s, lease, PLACE, "g5.xlarge"),

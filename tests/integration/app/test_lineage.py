@@ -1,13 +1,15 @@
 """What a model was made from, and which models in which stages an input went into."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from app.registry.builds import steps
+from app.registry import inputs
 from app.registry.builds.lease import release
+from app.registry.environments import Environment
 from app.registry.inputs import InputRecord, Part
 from app.words import InputKind, Stage, StepName
 from tests.integration.app.registry import Registry
@@ -25,6 +27,8 @@ def made_from(
     version: str = "1.0.0",
     looked_at: bool = True,
     against: str | None = None,
+    facts: Sequence[InputRecord] = (),
+    outputs: Mapping[StepName, dict[str, Any]] | None = None,
 ) -> str:
     """A published model that was made from this raw data; returns its prefix."""
     build = registry.queue(version)
@@ -34,13 +38,40 @@ def made_from(
         InputRecord(InputKind.CODE, "training repository", origin="git+https://git.example.org/x@abc"),
         parts=parts if looked_at else None,
     )
+    if facts:
+        registry.use(build, *facts)
+    for step, output in (outputs or {}).items():
+        registry.output(build, step, output)
     if against is not None:
-        lease = registry.take(build)
-        with registry.database.transaction() as session:
-            steps.start(session, lease, StepName.VALIDATE)
-            steps.finish(session, lease, StepName.VALIDATE, {"against": against})
-            release(session, lease)
+        registry.output(build, StepName.VALIDATE, {"against": against})
     return registry.publish(build)
+
+
+def of_machine(seed: int, packages: dict[str, str], registry: Registry, **hardware: Any) -> list[InputRecord]:
+    """What a training reports of machine and software."""
+    environment = hashlib.sha256(str(packages).encode()).hexdigest()
+    build = registry.queue()
+    used = InputRecord(
+        InputKind.PYTHON_ENVIRONMENT, "python 3.11.7", environment, details={"python": "3.11.7"}
+    )
+    registry.use(build, used)
+    lease = registry.take(build)
+    with registry.database.transaction() as session:
+        inputs.describe(session, lease, environment, Environment(packages).to_stored())
+        release(session, lease)
+    return [
+        used,
+        InputRecord(InputKind.HARDWARE, "instance type", origin="aws:x", details={"instance_type": "g5"}),
+        InputRecord(InputKind.HARDWARE, "training machine", "7" * 64, details={"cpu": "x", **hardware}),
+        InputRecord(InputKind.DETERMINISM, "seed and switches", "8" * 64, details={"seed": seed}),
+        InputRecord(InputKind.TRANSFORMER, "mini", "9" * 64, details={"revision": "1"}),
+    ]
+
+
+def without_facts(sentences: list[str]) -> list[str]:
+    """What is not known, but for what only newer builds record of machine and software."""
+    about = ("instance type", "GPU", "transformer", "environment", "switches", "packages")
+    return [one for one in sentences if not any(word in one for word in about)]
 
 
 def prefixes(answer: dict[str, Any]) -> list[str]:
@@ -187,6 +218,7 @@ def test_an_imported_model_says_what_is_not_known(api: TestClient, registry: Reg
     )
     found = api.get(f"/models/{prefix}/lineage").json()
     assert [node["type"] for node in found["nodes"]] == ["model"]
+    assert found["outputs"] is None
     assert "imported" in found["not_known"][0]
 
 
@@ -204,7 +236,7 @@ def test_a_comparison_names_what_differs_between_the_inputs(api: TestClient, reg
         ("gone.csv", "removed", None, 2),
         ("new.csv", "added", 3, None),
     ]
-    assert (found["files_total"], found["not_known"]) == (3, [])
+    assert (found["files_total"], without_facts(found["not_known"])) == (3, [])
     assert found["commit"] != found["other_commit"]
 
 
@@ -213,4 +245,83 @@ def test_a_comparison_says_which_files_nobody_recorded(api: TestClient, registry
     prefix = made_from(registry, BAD, [Part("new.csv", "5" * 64, 5, 3)])
     found = api.get(f"/models/{prefix}/compare/{other}").json()["made_from"]
     assert (found["files"], found["files_total"]) == ([], 0)
-    assert found["not_known"] == [f"The files in {RAW} were not recorded for both models."]
+    assert without_facts(found["not_known"]) == [f"The files in {RAW} were not recorded for both models."]
+
+
+def test_a_comparison_names_packages_hardware_transformer_and_seed_that_differ(
+    api: TestClient, registry: Registry
+) -> None:
+    before = of_machine(0, {"numpy": "1.26", "torch": "2.1", "old": "1.0"}, registry)
+    after = of_machine(1, {"numpy": "1.26", "torch": "2.2", "new": "3.0"}, registry, gpu="A10G")
+    after[-1] = InputRecord(InputKind.TRANSFORMER, "large", "9" * 64, details={"revision": "2"})
+    other = made_from(registry, GOOD, facts=before)
+    prefix = made_from(registry, GOOD, facts=after)
+    found = api.get(f"/models/{prefix}/compare/{other}").json()["made_from"]
+    assert [tuple(one.values()) for one in found["packages"]] == [
+        ("new", "added", "3.0", None),
+        ("old", "removed", None, "1.0"),
+        ("torch", "changed", "2.2", "2.1"),
+    ]
+    assert found["packages_total"] == 3
+    assert [tuple(one.values()) for one in found["facts"]] == [
+        ("hardware", "gpu", "A10G", None),
+        ("transformer", "name", "large", "mini"),
+        ("transformer", "revision", "2", "1"),
+        ("determinism", "seed", 1, 0),
+    ]
+    assert found["not_known"] == []
+
+
+def test_a_comparison_says_what_an_earlier_release_did_not_record(
+    api: TestClient, registry: Registry
+) -> None:
+    prefix = made_from(registry, GOOD, facts=of_machine(0, {"torch": "2.1"}, registry))
+    other = made_from(registry, GOOD)
+    found = api.get(f"/models/{prefix}/compare/{other}").json()["made_from"]
+    assert (found["facts"], found["packages"]) == ([], [])
+    assert found["not_known"] == [
+        f"The instance type of {other} is not known.",
+        f"The processor and the GPU of {other} are not known.",
+        f"The revision of the transformer of {other} is not known.",
+        f"The Python environment of {other} is not known.",
+        f"The switches for determinism of {other} are not known.",
+        f"The packages of {other} are not known.",
+    ]
+
+
+def test_the_lineage_shows_what_the_build_made_and_the_model_its_warnings(
+    api: TestClient, registry: Registry
+) -> None:
+    weights = {"path": "target/model.pt", "sha256": "6" * 64, "size_bytes": 3}
+    outputs: dict[StepName, dict[str, Any]] = {
+        StepName.TRAIN: {
+            "epochs": [{"epoch": 1, "loss": 0.5}],
+            "phases": [{"phase": "embed", "seconds": 2.5}],
+            "data": {"cn": {"rows": 21}},
+            "warnings": ["hardly a row could be used"],
+        },
+        StepName.BENCHMARK: {"data": {"known": {"rows": 4}}, "warnings": ["one row was left out"]},
+        StepName.COLLECT: {"files": {}, "model_files": [weights]},
+    }
+    prefix = made_from(registry, GOOD, outputs=outputs)
+    found = api.get(f"/models/{prefix}/lineage").json()["outputs"]
+    [model] = [one for one in found["files"] if one["name"] == "model.zip"]
+    assert model["contents"] == [{"path": "target/model.pt", "sha256": "6" * 64, "size": 3}]
+    assert found["epochs"] == [{"epoch": 1, "loss": 0.5}]
+    assert found["data"] == {"train": {"cn": {"rows": 21}}, "benchmark": {"known": {"rows": 4}}}
+    assert {(one["step"], one["phase"]) for one in found["timings"]} >= {
+        ("train", None),
+        ("train", "embed"),
+        ("collect", None),
+    }
+    assert found["warnings"] == ["hardly a row could be used", "one row was left out"]
+    assert api.get(f"/models/{prefix}").json()["warnings"] == found["warnings"]
+
+
+def test_a_build_of_an_earlier_release_shows_what_little_it_stored(
+    api: TestClient, registry: Registry
+) -> None:
+    prefix = made_from(registry, GOOD, outputs={StepName.TRAIN: {"files": {}, "metrics": {}}})
+    found = api.get(f"/models/{prefix}/lineage").json()["outputs"]
+    assert (found["epochs"], found["data"], found["warnings"]) == ([], {}, [])
+    assert api.get(f"/models/{prefix}").json()["warnings"] == []

@@ -158,6 +158,11 @@ def test_training_writes_a_model_a_result_and_progress(build: Path) -> None:
     assert set(trained["metrics"]) == {"loss", "accuracy"}
     # Every value that was used, so that the registry can publish them.
     assert parse_config(toml_document(trained["config"])) == parse_config(CONFIG)
+    assert [one["epoch"] for one in trained["epochs"]] == list(range(1, 31))
+    assert trained["epochs"][-1]["loss"] == trained["metrics"]["loss"]
+    phases = [one["phase"] for one in trained["phases"]]
+    assert phases == ["clean", "embed", "train", "package"]
+    assert all(one["seconds"] >= 0 for one in trained["phases"])
     lines = [json.loads(line) for line in (build / "train" / "progress.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(line["phase"] for line in lines)) == ["clean", "embed", "train", "package"]
     assert all(line["done"] <= line["total"] for line in lines)

@@ -31,8 +31,9 @@ from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
 from worker.runner import Runner
 from worker.runs.carrying import RunCarrier
-from worker.steps.job import FileRef, JobState
+from worker.steps.job import JobState
 from worker.steps.reported import JobInput
+from worker.steps.result import FileRef
 from worker.steps.step import Step
 from worker.workbench import Workbench
 

@@ -106,7 +106,8 @@ def test_everything_that_shaped_a_model_is_recorded_kept_and_named_in_its_proven
     assert files == ["model.safetensors"]
 
     prefix = finish(built)
-    definition = published(built, prefix, keys.PROVENANCE)["predicate"]["buildDefinition"]
+    predicate = published(built, prefix, keys.PROVENANCE)["predicate"]
+    definition = predicate["buildDefinition"]
     named = {(one["annotations"]["kind"], one["name"]): one for one in definition["resolvedDependencies"]}
     assert set(named) == set(used)
     for key_of, one in used.items():
@@ -116,8 +117,19 @@ def test_everything_that_shaped_a_model_is_recorded_kept_and_named_in_its_proven
         "kind": "determinism",
         "seed": 0,
     }
+    # The files inside model.zip, which the worker has looked at.
+    inside = {one["name"] for one in predicate["runDetails"]["byproducts"]}
+    assert inside == {f"model.zip/target/{name}" for name in ("model.pt", "model.toml", "subheadings.json")}
     posted = definition["externalParameters"]
     assert (posted["search_config"], posted["thresholds"]) == (built.view().search_config, THRESHOLDS)
+
+
+def test_what_a_training_tells_of_itself_is_stored_with_the_build(built: Flow) -> None:
+    trained = built.view().outputs[StepName.TRAIN]
+    assert trained["epochs"] == [{"epoch": 1, "loss": 0.5, "accuracy": 0.5}]
+    assert trained["phases"] == [{"phase": "train", "seconds": 0.1}]
+    assert trained["data"] == {"cn": {"rows": 21, "usable": 20, "broken": 1}}
+    assert trained["warnings"] == ["one row is broken"]
 
 
 def test_another_environment_of_the_benchmark_has_a_name_of_its_own(built: Flow) -> None:

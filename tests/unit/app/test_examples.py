@@ -8,7 +8,9 @@ from pydantic import BaseModel
 from app.api.builds.answers import BuildOut
 from app.api.builds.posting import BuildAnswerOut, BuildCreate
 from app.api.common import examples
-from app.api.models.reading import ModelOut
+from app.api.models.benchmarks import ComparisonOut
+from app.api.models.lineage import LineageOut
+from app.api.models.reading import ModelOut, OneModelOut
 from app.api.models.signing import SigningOut
 from app.api.notifications import NotificationOut
 from app.api.stages.history import PeriodOut, RollbackCreate, StageList
@@ -27,6 +29,9 @@ from training.config import parse_config
         (BuildAnswerOut, examples.NOT_NEEDED),
         (BuildAnswerOut, examples.NEEDED),
         (ModelOut, examples.MODEL),
+        (OneModelOut, examples.ONE_MODEL),
+        (LineageOut, examples.LINEAGE),
+        (ComparisonOut, examples.COMPARISON),
         (SigningOut, examples.SIGNING),
         (PromotionOut, examples.PROMOTION),
         (LatestOut, examples.LATEST),

@@ -14,8 +14,8 @@ from app.settings import Settings
 from app.words import BuildKind, StepName
 from worker.flows import FLOWS
 from worker.machine.job import Progress, progress_of
-from worker.steps.job import JobResult
 from worker.steps.reported import JobInput, rows_by_source
+from worker.steps.result import JobResult
 
 DIGEST = "0" * 64
 NUMBERS = st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.just(10**400))
@@ -179,6 +179,32 @@ def test_of_the_files_of_an_input_all_or_none_are_recorded(parts: Any) -> None:
 def test_the_rows_of_each_source_are_taken_from_what_the_training_says_of_its_data() -> None:
     said = {"cn": {"rows": 21, "usable": 20}, "odd": {"rows": "many"}, "odder": 3}
     assert rows_by_source(said) == {"cn": 21}
+
+
+@given(epochs=st.one_of(NUMBERS, st.lists(st.one_of(NUMBERS, st.dictionaries(st.text(), NUMBERS)))))
+def test_any_epochs_phases_data_and_warnings_are_harmless(epochs: Any) -> None:
+    result = JobResult.model_validate(
+        {"outcome": "succeeded", "epochs": epochs, "phases": epochs, "data": epochs, "warnings": epochs}
+    )
+    json.dumps(result.model_dump(), allow_nan=False)
+
+
+def test_what_describes_a_training_is_kept_short() -> None:
+    result = JobResult.model_validate(
+        {
+            "outcome": "succeeded",
+            "epochs": [{"epoch": number, "loss": 0.5} for number in range(1, 1001)],
+            "phases": [{"phase": "x" * 1000, "seconds": 1.5}] * 1000,
+            "data": {"cn": {"rows": "x" * 100_000}},
+            "warnings": ["see https://user:secret@example.org/x?token=secret " + "x" * 1000] * 60,
+        }
+    )
+    assert (len(result.epochs), result.epochs[-1]["epoch"]) == (500, 1000)
+    assert (len(result.phases), len(str(result.phases[0]["phase"]))) == (100, 100)
+    assert result.data == {}
+    assert len(result.warnings) == 51
+    assert "secret" not in result.warnings[0]
+    assert result.warnings[-1] == "There are 10 more warnings in the log of the training."
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"[" * 100_000, b'{"outcome": ', b"\xff"])

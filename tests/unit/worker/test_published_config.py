@@ -11,8 +11,9 @@ from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
 from app.words import BuildKind, StepName
 from training.config import differences, every_value, parse_config
-from worker.steps.job import JobResult, JobState
+from worker.steps.job import JobState
 from worker.steps.published_config import published_config
+from worker.steps.result import JobResult
 
 POSTED = '# A version of the team.\nversion = "0.0.2"\nname = "small"\ncn_data_file = "cn.csv"\n'
 
