@@ -55,6 +55,7 @@ WRITES: dict[str, Callable[[Session, Lease], object]] = {
     "add_details": lambda s, lease: inputs.add_details(s, lease, INPUT.kind, INPUT.name, {"rows": 1}),
     "describe": lambda s, lease: inputs.describe(s, lease, "a" * 64, {"packages": {"torch": "2.1"}}),
     "record_parts": lambda s, lease: inputs.record_parts(s, lease, "a" * 64, [Part("a.csv", "b" * 64, 1)]),
+    "claim": lambda s, lease: inputs.claim(s, lease, "a" * 64),
     "stored": lambda s, lease: inputs.stored(s, lease, "a" * 64),
     "request": lambda s, lease: launches.request(s, lease, PLACE, "g5.xlarge"),
     "launched": lambda s, lease: launches.launched(s, lease, 1, "i-1"),
