@@ -8,7 +8,7 @@ from app.api.common.deps import CanBuild, Db
 from app.api.common.errors import problems
 from app.api.common.strict import StrictRoute
 from app.registry.builds import cancellation, listing, retries
-from app.registry.errors import BuildEnded, Conflict, NotFound, RetryRefused
+from app.registry.errors import BuildEnded, Conflict, NotFound, PrefixCollected, RetryRefused
 from app.words import Scope, Stage
 
 router = APIRouter(tags=["builds"], route_class=StrictRoute)
@@ -40,7 +40,7 @@ def cancel(id: BuildId, who: CanBuild, db: Db) -> BuildOut:  # noqa: A002 - the 
     response_description="A build was created, which repeats this one",
     responses={
         200: {"model": BuildOut, "description": "This build was retried already; the answer is that retry"},
-        **problems(NotFound, RetryRefused, Conflict),
+        **problems(NotFound, RetryRefused, PrefixCollected, Conflict),
     },
 )
 def retry(id: BuildId, who: CanBuild, db: Db, response: Response) -> BuildOut:  # noqa: A002 - see above

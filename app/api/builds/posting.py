@@ -18,6 +18,7 @@ from app.registry.errors import (
     Conflict,
     InvalidConfig,
     InvalidThresholds,
+    PrefixCollected,
     PrefixCollision,
 )
 from app.registry.models import thresholds
@@ -112,7 +113,9 @@ class BuildAnswerOut(BaseModel):
             "model": BuildAnswerOut,
             "description": "The prefix has a model or a build, no model is needed, or it was a dry run",
         },
-        **problems(PrefixCollision, ConfigDiffers, Conflict, InvalidConfig, InvalidThresholds),
+        **problems(
+            PrefixCollision, ConfigDiffers, PrefixCollected, Conflict, InvalidConfig, InvalidThresholds
+        ),
     },
 )
 def create(
@@ -126,8 +129,9 @@ def create(
     """Queue the build of the commit's prefix.
 
     `queued` (202): a build was made. `exists` (200): the prefix has a model, or an active build; send it as
-    often as you like. `not_needed` (200): the version has not risen above the base branch's. With `dry_run`,
-    nothing is made, and `needed` (200) says that a build would be queued.
+    often as you like. A model that is marked for garbage collection is restored by it. `not_needed` (200):
+    the version has not risen above the base branch's. With `dry_run`, nothing is made or restored, and
+    `needed` (200) says that a build would be queued.
     """
     if body.promote_to is not None:
         who.need(Scope.promote(body.promote_to))

@@ -60,7 +60,7 @@ class Model(Base):
         ForeignKey("signing_keys.fingerprint", ondelete="RESTRICT")
     )
     signed_at: Mapped[datetime | None]
-    # What garbage collection has done with the model. Only app/registry/collection/marks.py assigns it, and a
+    # What garbage collection has done with the model. Only app/registry/keeping/marks.py assigns it, and a
     # trigger refuses what must not happen: see migration 0026.
     state: Mapped[str] = mapped_column(server_default=ModelState.KEPT.value)
     marked_at: Mapped[datetime | None]

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, replace
 from typing import Literal
-from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import HOLDS_PREFIX, Build, Model
+from app.db.tables import Build, Model
 from app.registry.access import audit
-from app.registry.builds import listing
+from app.registry.builds import holders, listing
+from app.registry.builds.holders import Holder, holder_of
 from app.registry.builds.queueing import NewBuild, queue
 from app.registry.errors import (
     ConfigDiffers,
@@ -22,7 +22,7 @@ from app.registry.errors import (
 from app.registry.models import thresholds
 from app.registry.prefixes import Base, NotNeeded, Prefix, decide, parse_sha, parse_version
 from app.registry.public import public_text
-from app.words import Actor, AuditAction, Stage
+from app.words import Actor, AuditAction, ModelState, Stage
 from training.config import ConfigError, SearchConfig, differences, parse_config, warnings_of
 
 # The most names that an answer lists. They say that there are others, and GET /models lists them all.
@@ -70,10 +70,11 @@ def request(session: Session, wanted: BuildRequest) -> BuildAnswer:
     """Record and enqueue the build of a commit's prefix, unless it has one already or does not need one.
 
     The row and its job are made in the caller's transaction, so a build cannot be committed without its job.
-    However many callers ask at the same moment, a prefix gets one build. A dry run changes nothing.
+    However many callers ask at the same moment, a prefix gets one build. A model of the prefix that is marked
+    for garbage collection is restored. A dry run changes nothing.
 
-    Raises InvalidConfig, InvalidThresholds, Invalid (sha, promote_to, a pre-release), PrefixCollision and
-    ConfigDiffers.
+    Raises InvalidConfig, InvalidThresholds, Invalid (sha, promote_to, a pre-release), PrefixCollision,
+    ConfigDiffers and PrefixCollected.
     """
     config = _config_of(wanted.search_config)
     _check_thresholds(wanted.thresholds)
@@ -124,12 +125,25 @@ def _answer_for(session: Session, new: NewBuild, answer: BuildAnswer, *, dry_run
         if holder := holder_of(session, new.prefix):
             _refuse_other_commit(new, holder)
             _refuse_other_config(new, holder)
+            if holder.state == ModelState.MARKED:
+                answer = _wanted_again(session, new, answer, dry_run=dry_run)
             found = None if holder.build is None else listing.get(session, holder.build)
             return replace(answer, outcome="exists", build=found)
         if dry_run:
             return replace(answer, outcome="needed")
     msg = f"The builds of {new.prefix} keep starting and ending. Send the request again."
     raise Conflict(msg)
+
+
+def _wanted_again(session: Session, new: NewBuild, answer: BuildAnswer, *, dry_run: bool) -> BuildAnswer:
+    """Restore the marked model of the prefix. The answer says so."""
+    if dry_run:
+        what = "Without dry_run, this request would restore it."
+    else:
+        holders.restore(session, new.prefix, new.requested_by, new.requested_by_kind)
+        what = "This request has restored it."
+    marked = f"{new.prefix} was marked for garbage collection. {what}"
+    return replace(answer, warnings=(*answer.warnings, marked))
 
 
 def _audit(session: Session, build: Build) -> None:
@@ -195,39 +209,11 @@ def _changed_keys(wanted: BuildRequest) -> tuple[str, ...]:
 def _other_models(session: Session, version: str, prefix: str) -> tuple[str, ...]:
     found = session.execute(
         select(Model.prefix)
-        .where(Model.version == version, Model.prefix != prefix)
+        .where(Model.version == version, Model.prefix != prefix, Model.state == ModelState.KEPT)
         .order_by(Model.published_at.desc(), Model.id.desc())
         .limit(MOST_NAMED)
     )
     return tuple(found.scalars())
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The model of a prefix or, while there is none, its build that is active or has succeeded.
-
-    `build` is None for a model that was not built here, and `search_config` is None if it has no known one.
-    """
-
-    what: Literal["model", "build"]
-    sha: str
-    build: UUID | None
-    search_config: str | None
-
-
-def holder_of(session: Session, prefix: str) -> Holder | None:
-    """What has the prefix. Models come first: a model may have been imported, and then it has no build."""
-    model = session.execute(
-        select(Model.sha, Model.build_id, func.coalesce(Build.search_config, Model.search_config))
-        .outerjoin(Build, Build.id == Model.build_id)
-        .where(Model.prefix == prefix)
-    ).one_or_none()
-    if model is not None:
-        return Holder("model", *model)
-    build = session.execute(
-        select(Build.sha, Build.id, Build.search_config).where(Build.prefix == prefix, HOLDS_PREFIX)
-    ).one_or_none()
-    return None if build is None else Holder("build", *build)
 
 
 def _refuse_other_commit(new: NewBuild, holder: Holder) -> None:

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, undefer
 from app.db.tables import ACTIVE_BUILD, Build
 from app.registry.access import audit
 from app.registry.builds import events, listing
+from app.registry.builds.holders import Holder, holder_of, restore
 from app.registry.builds.queueing import NewBuild, queue
-from app.registry.builds.requests import Holder, holder_of
 from app.registry.errors import Conflict, RetryRefused
 from app.words import (
     Actor,
@@ -33,8 +33,9 @@ def retry(session: Session, build_id: UUID, who: str, kind: Actor) -> tuple[Buil
     """Queue a build that repeats a failed or cancelled one, with everything that was asked for then.
 
     Returns the build, and whether it is new. However often and however many at once ask for it, there is one
-    retry while it is active or has succeeded: the constraint on the prefix decides.
-    Raises NotFound and RetryRefused.
+    retry while it is active or has succeeded: the constraint on the prefix decides. If the model that it made
+    is marked for garbage collection, it is restored.
+    Raises NotFound, RetryRefused and PrefixCollected.
     """
     earlier = session.scalar(
         select(Build)
@@ -52,6 +53,8 @@ def retry(session: Session, build_id: UUID, who: str, kind: Actor) -> tuple[Buil
         if holder := holder_of(session, earlier.prefix):
             found = None if holder.build is None else listing.get(session, holder.build)
             if found is not None and found.retry_of == earlier.id:
+                if holder.what == "model":
+                    restore(session, earlier.prefix, who, kind)
                 return found, False
             raise _held(earlier, holder)
     message = f"The builds of {earlier.prefix} keep starting and ending. Send the request again."

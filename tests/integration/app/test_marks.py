@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import product
 from uuid import UUID
 
@@ -12,16 +13,20 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.registry.collection import marks
-from app.registry.collection.marks import MarkReason
+from app.registry.builds import requests
+from app.registry.builds.requests import BuildRequest
 from app.registry.errors import CollectionRefused, Conflict, ModelCollected, RegistryError
+from app.registry.keeping import marks
+from app.registry.keeping.marks import MarkReason
 from app.registry.models import documents
+from app.registry.prefixes import Prefix
+from app.registry.runs import imports
 from app.registry.stages import baseline, promotions
 from app.registry.stages.promotions import PromotionRequest
 from app.settings import Settings
 from app.storage.bucket import Bucket
-from app.words import Actor, ModelState, Stage
-from tests.integration.app.registry import Registry
+from app.words import Actor, ModelState, Stage, Verdict
+from tests.integration.app.registry import Registry, config_of, sha_of
 
 DEVELOPMENT, STAGING, PRODUCTION = Stage
 KEPT, MARKED, SWEEPING, COLLECTED = ModelState
@@ -285,6 +290,63 @@ def test_what_is_known_of_a_model_stays_readable_and_its_files_are_not_handed_ou
     assert found.prefix == newer
 
 
+def test_posting_a_marked_prefix_again_restores_its_model(api: TestClient, registry: Registry) -> None:
+    sha = sha_of(0xB000001)
+    prefix = registry.publish(registry.queue("1.0.0", sha=sha))
+    body = registry.body("1.0.0", sha=sha)
+    mark(registry, prefix)
+    before = registry.counts() | {"audit": registry.count("audit")}
+    answer = api.post("/builds", json=body | {"dry_run": True})
+    assert (answer.status_code, answer.json()["outcome"]) == (200, "exists")
+    assert "would restore it" in answer.json()["warnings"][-1]
+    assert registry.counts() | {"audit": registry.count("audit")} == before
+    assert state_of(registry, prefix) == MARKED
+
+    answer = api.post("/builds", json=body)
+    assert (answer.status_code, answer.json()["outcome"]) == (200, "exists")
+    assert "has restored it" in answer.json()["warnings"][-1]
+    assert state_of(registry, prefix) == KEPT
+    [entry] = api.get("/audit", params={"action": "model_restored"}).json()["items"]
+    assert (entry["subject"], entry["who"]) == (prefix, "anonymous")
+    assert api.post("/builds", json=body).json()["warnings"] == []
+
+
+def test_the_prefix_of_a_collected_model_is_never_used_again(api: TestClient, registry: Registry) -> None:
+    sha = sha_of(0xB000001)
+    failed = registry.queue("1.0.0", sha=sha)
+    registry.fail(failed)
+    prefix = registry.publish(registry.queue("1.0.0", sha=sha))
+    mark(registry, prefix)
+    assert api.post(f"/builds/{failed}/retry").json()["reason"] == "model_exists"
+    assert state_of(registry, prefix) == MARKED
+    body = registry.body("1.0.0", sha=sha)
+    found = imports.FoundModel(
+        Prefix.parse(prefix), None, {}, Verdict.PASSED, "imported", datetime.now(UTC), {}, {}
+    )
+
+    def refusals() -> None:
+        before = registry.counts()
+        calls = [
+            api.post("/builds", json=body),
+            api.post("/builds", json=body | {"dry_run": True}),
+            api.post("/builds", json=body | {"force": True}),
+            api.post(f"/builds/{failed}/retry"),
+        ]
+        for answer in calls:
+            assert (answer.status_code, answer.json()["type"]) == (409, "/problems/prefix-collected")
+            assert "Raise the version" in answer.json()["detail"]
+        with registry.database.transaction() as session:
+            assert imports.known(session, [prefix]) == {prefix}
+            assert imports.adopt(session, [found]) == []
+        assert registry.counts() == before
+
+    sweep(registry, prefix)
+    refusals()
+    with registry.database.transaction() as session:
+        marks.collected(session, id_of(registry, prefix))
+    refusals()
+
+
 # What meets at the same moment: the first one has not committed when the second one begins.
 
 
@@ -330,7 +392,7 @@ def test_a_promotion_waits_for_a_mark_and_is_then_refused(registry: Registry) ->
     assert registry.count("promotions", "stage = 'staging'") == 0
 
 
-def test_a_restore_and_a_sweep_cannot_both_happen(registry: Registry) -> None:
+def test_a_sweep_and_a_restore_or_a_post_cannot_both_happen(registry: Registry) -> None:
     one, two = superseded(registry, DEVELOPMENT), registry.model()
     for prefix in (one, two):
         mark(registry, prefix)
@@ -339,6 +401,17 @@ def test_a_restore_and_a_sweep_cannot_both_happen(registry: Registry) -> None:
         registry, lambda session: marks.begin_sweep(session, of, {}), lambda: restore(registry, one)
     )
     assert (late, state_of(registry, one)) == ("ModelCollected", SWEEPING)
+
+    def posting() -> None:
+        with registry.database.transaction() as session:
+            requests.request(session, BuildRequest(three_sha, "main", config_of("3.0.0")))
+
+    three_sha = sha_of(0xB000003)
+    three = registry.publish(registry.queue("3.0.0", sha=three_sha))
+    mark(registry, three)
+    of_three = id_of(registry, three)
+    late = meanwhile(registry, lambda session: marks.begin_sweep(session, of_three, {}), posting)
+    assert (late, state_of(registry, three)) == ("PrefixCollected", SWEEPING)
 
     def restoring(session: Session) -> None:
         marks.restore(session, two, "someone", Actor.TOKEN)

@@ -14,8 +14,8 @@ import pytest
 from app.db.session import Database
 from app.registry import notifications
 from app.registry.builds import cancellation
-from app.registry.collection import marks
-from app.registry.collection.marks import MarkReason
+from app.registry.keeping import marks
+from app.registry.keeping.marks import MarkReason
 from app.registry.models import catalogue, verdicts
 from app.registry.runs import lifecycle
 from app.registry.stages import promotions

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from app.db.session import Database
 from app.registry import mirror as keys_to_look_at
-from app.registry.collection import marks
-from app.registry.collection.marks import MarkReason
+from app.registry.keeping import marks
+from app.registry.keeping.marks import MarkReason
 from app.registry.models import documents
 from app.registry.runs import lifecycle
 from app.storage.bucket import Bucket, digest_of
