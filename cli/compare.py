@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.lineage.differences import MadeFrom, show_made_from
 from cli.output import plain
 
 # Figures that are not shares.
@@ -84,14 +85,18 @@ class Comparison:
     other: str
     benchmarks: tuple[Benchmark, ...]
     problems: tuple[str, ...]
+    # A registry of an earlier release does not tell.
+    made_from: MadeFrom | None
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
+        made_from = document.get("made_from")
         return cls(
             str(document["prefix"]),
             str(document["other"]),
             tuple(map(Benchmark.of, document["benchmarks"])),
             tuple(map(str, document["problems"])),
+            None if made_from is None else MadeFrom.of(made_from),
         )
 
 
@@ -107,6 +112,8 @@ def show_comparison(console: Console, found: Comparison) -> None:
     console.print(table)
     for benchmark in found.benchmarks:
         _show_descriptions(console, found, benchmark)
+    if found.made_from is not None:
+        show_made_from(console, found.made_from)
     for problem in found.problems:
         console.print(Text(plain(problem), "yellow"), soft_wrap=True)
 

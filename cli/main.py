@@ -17,12 +17,14 @@ from cli.builds.retry import retry_build
 from cli.ci import commands as ci
 from cli.client import path
 from cli.compare import Comparison, show_comparison
+from cli.lineage.graph import lineage
+from cli.lineage.uses import inputs
 from cli.output import show_latest, show_promotion, show_stages
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
-from cli.signing import sign
 from cli.verification.command import verify
+from cli.verification.signing import sign
 from cli.words import Stage
 
 app = typer.Typer(
@@ -38,6 +40,8 @@ app.add_typer(ci.app, name="ci")
 app.add_typer(notifications.app, name="notification")
 app.command(epilog=EXITS)(verify)
 app.command(epilog=EXITS)(sign)
+app.command(epilog=EXITS)(lineage)
+app.command(epilog=EXITS)(inputs)
 
 BuildArgument = Annotated[
     str, typer.Argument(metavar="BUILD", help="A build's id, or a prefix, which means its newest build.")
@@ -276,7 +280,7 @@ def compare(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="The API's answer, for scripts.")] = False,
 ) -> None:
-    """Show the figures of two models, and which descriptions the first one answers better and worse."""
+    """Show which of two models answers better, at which descriptions, and what they were made from."""
     with exit_statuses():
         where = path("models", model_prefix(prefix), "compare", model_prefix(other, "The other prefix"))
         with client_of(url, token) as client:

@@ -5,10 +5,8 @@ import re
 from typing import Final
 
 _GIT_LFS: Final = b"version https://git-lfs.github.com/spec/"
-_MARKUP: Final = re.compile(
-    rb"\s*(?:<!--.*?-->\s*)*(<!doctype|<html|<head|<body|<\?xml|<script|<div|<table|<error)",
-    re.IGNORECASE | re.DOTALL,
-)
+# A tag, a comment or a declaration. No description begins with one.
+_MARKUP: Final = re.compile(rb"\s*<(?:!doctype\b|!--|\?xml\b|/?[a-z][a-z0-9:]*[\s/>])", re.IGNORECASE)
 # Text may begin with one of these; anything else that is not text is binary.
 _MAGIC: Final = (
     (b"%PDF", "a PDF document"),
@@ -24,6 +22,7 @@ _MAGIC: Final = (
     (b"\x28\xb5\x2f\xfd", "a file compressed with zstd"),
     (b"{\\rtf", "an RTF document"),
 )
+_LINES_OF_JSON: Final = 5
 _BYTE_ORDER_MARKS: Final = b"\xef\xbb\xbf"
 
 
@@ -59,3 +58,18 @@ def api_error(content: bytes) -> str | None:
             said = json.dumps(answer[key], ensure_ascii=False)[:200]
             return f"is the error answer of an API ({key}: {said}). Fetch the data again."
     return None
+
+
+def is_json(text: str) -> bool:
+    """Whether the text, or each of its lines, is an object or a list of JSON, and so not a table."""
+    if text.lstrip()[:1] not in {"{", "["}:
+        return False
+    lines = text.split("\n", _LINES_OF_JSON)[:_LINES_OF_JSON]
+    return _is_parsed(text) or all(_is_parsed(line) for line in lines if line.strip())
+
+
+def _is_parsed(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False

@@ -12,6 +12,7 @@ from training.cleaning.pipelines import read_lists
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, ConfigError, SearchConfig, every_value, parse_config
 from training.dataset.merge import CleanedSource, Dataset, merge
+from training.dataset.page import write_report
 from training.dataset.prepare import (
     check_usable,
     examine,
@@ -22,7 +23,7 @@ from training.dataset.prepare import (
     with_usual_sources,
 )
 from training.dataset.quality import Summary
-from training.dataset.report import report, write_report
+from training.dataset.report import report
 from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer, find_transformer

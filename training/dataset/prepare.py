@@ -8,7 +8,7 @@ from typing import Final
 from training.cleaning.pipelines import CleaningLists, read_lists
 from training.config import DEFAULT_SOURCES, SearchConfig, SourceConfig
 from training.dataset.merge import CleanedSource, Dataset, clean_sources, merge
-from training.dataset.quality import Summary, summary_of, warning_of, why_unusable
+from training.dataset.quality import Summary, summary_of, warning_of, warnings_of_files, why_unusable
 from training.dataset.report import Problem
 from training.errors import FailureCode, TrainingError
 from training.inputs.reported import Fact, Input
@@ -124,7 +124,8 @@ def check_usable(
         if (why := why_unusable(one, summary)) and not is_trial:
             raise TrainingError(FailureCode.UNREADABLE_SOURCE, why)
     warnings = [*usual_warnings(config), *noticed]
-    warnings += [text for summary in summaries if (text := warning_of(summary, config.minimum_usable_share))]
+    for one, summary in zip(sources, summaries, strict=True):
+        warnings += _warnings(one, summary, classes, config)
     for text in warnings:
         progress.say(f"warning: {text}")
     return summaries, warnings
@@ -180,6 +181,16 @@ def examine(
         progress.say(str(summary))
         if why := why_unusable(one, summary):
             refused(one.source.name, TrainingError(FailureCode.UNREADABLE_SOURCE, why))
-        elif warning := warning_of(summary, config.minimum_usable_share):
-            found.problems.append(Problem(one.source.name, "warning", warning))
+        else:
+            found.problems += [
+                Problem(one.source.name, "warning", text) for text in _warnings(one, summary, classes, config)
+            ]
     return found
+
+
+def _warnings(
+    one: CleanedSource, summary: Summary, classes: set[str] | None, config: SearchConfig
+) -> Iterator[str]:
+    if warning := warning_of(summary, config.minimum_usable_share):
+        yield warning
+    yield from warnings_of_files(one, classes)

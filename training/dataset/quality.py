@@ -1,7 +1,7 @@
 """What is wrong with each source: whether its rows can be used, and what the reason is if they cannot."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from training.sources.rows import HEADER_NOTE, toml
 
 _SAMPLE: Final = 200
 _MOST: Final = 0.8
+_LISTED: Final = 10
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,34 @@ def why_unusable(one: CleanedSource, summary: Summary) -> str | None:
     """Why a source gives nothing, with file, line and remedy; None if at least one of its rows is usable."""
     if summary.usable:
         return None
-    return f"source {one.source.name}: {' '.join(_why(one, summary))}"
-
-
-def _why(one: CleanedSource, summary: Summary) -> Iterator[str]:
     place = one.source.place or "its file"
+    why = " ".join(_why(one, summary, place, "the source from search-config.toml"))
+    return f"source {one.source.name}: {why}"
+
+
+def warnings_of_files(one: CleanedSource, classes: Collection[str] | None) -> Iterator[str]:
+    """Why files of a folder give nothing, if other files do. Their rows may be a small share."""
+    kept = one.cleaned.kept
+    usable = kept if classes is None else kept.filter(pl.col("code").is_in(list(classes)))
+    useless = sorted(set(one.read.files) - set(usable["file"].unique()))
+    if len(useless) == len(one.read.files):
+        return
+    for name in useless[:_LISTED]:
+        of_file = pl.col("file") == name
+        cleaned = replace(one.cleaned, kept=kept.filter(of_file), dropped=one.cleaned.dropped.filter(of_file))
+        part = CleanedSource(one.source, one.read.of_file(name), cleaned)
+        why = " ".join(_why(part, summary_of(part, classes), name, "the file"))
+        yield f"source {one.source.name}: {why}"
+    if (more := len(useless) - _LISTED) > 0:
+        yield f"source {one.source.name}: {more:,} more files have no usable row. See the cleaning report."
+
+
+def _why(one: CleanedSource, summary: Summary, place: str, what: str) -> Iterator[str]:
+    """`what` can be removed if there is nothing in it."""
     if not summary.rows and not summary.broken:
         header = any(note.what == HEADER_NOTE for _, note in one.read.notes)
         yield f"{place} has {'only a header' if header else 'no rows'}, so nothing can be learned from it."
-        yield "Add its rows, or remove the source from search-config.toml."
+        yield f"Add its rows, or remove {what}."
         return
     yield f"none of the {summary.rows + summary.broken:,} rows of {place} can be used."
     if one.read.broken:

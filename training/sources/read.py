@@ -15,6 +15,7 @@ from training.sources.commodities import read_commodities
 from training.sources.notes import Note
 from training.sources.references import read_references
 from training.sources.rows import BrokenRow, Layout, Rows, read_table
+from training.storable import LONGEST_MESSAGE, one_line
 
 SCHEMA: Final = {"file": pl.String, "line": pl.Int64, "code": pl.String, "description": pl.String}
 
@@ -23,13 +24,23 @@ SCHEMA: Final = {"file": pl.String, "line": pl.Int64, "code": pl.String, "descri
 class SourceRows:
     """The rows of a source (file, line, code, description) as they came, its broken rows, and notes.
 
-    Broken rows and notes come with the name of their file.
+    Broken rows and notes come with the name of their file. `files` are all of them, also those without rows.
     """
 
     source: SourceConfig
     frame: pl.DataFrame
     broken: tuple[tuple[str, BrokenRow], ...]
     notes: tuple[tuple[str, Note], ...] = ()
+    files: tuple[str, ...] = ()
+
+    def of_file(self, name: str) -> "SourceRows":
+        return SourceRows(
+            self.source,
+            self.frame.filter(pl.col("file") == name),
+            tuple(broken for broken in self.broken if broken[0] == name),
+            tuple(note for note in self.notes if note[0] == name),
+            (name,),
+        )
 
 
 def read_source(source: SourceConfig, files: Sequence[Path], limit: int | None = None) -> SourceRows:
@@ -37,7 +48,8 @@ def read_source(source: SourceConfig, files: Sequence[Path], limit: int | None =
     parts: list[pl.DataFrame] = [pl.DataFrame(schema=SCHEMA)]
     broken: list[tuple[str, BrokenRow]] = []
     notes: list[tuple[str, Note]] = []
-    for path, name in _named(files):
+    named = _named(files)
+    for path, name in named:
         code_column: int | None = 0
         description_column = 1
         match source.kind:
@@ -54,7 +66,7 @@ def read_source(source: SourceConfig, files: Sequence[Path], limit: int | None =
     frame = pl.concat(parts)
     if limit is not None:
         frame = frame.head(limit)
-    return SourceRows(source, frame, tuple(broken), tuple(notes))
+    return SourceRows(source, frame, tuple(broken), tuple(notes), tuple(name for _, name in named))
 
 
 def files_of(source: SourceConfig, lookup: Lookup) -> list[Path]:
@@ -79,7 +91,8 @@ def _named(files: Sequence[Path]) -> list[tuple[Path, str]]:
     if not files:
         return []
     root = os.path.commonpath([path.parent for path in files])
-    named = [(path, path.relative_to(root).as_posix()) for path in files]
+    # Names of files may have characters that no report can hold.
+    named = [(path, one_line(path.relative_to(root).as_posix(), LONGEST_MESSAGE)) for path in files]
     return sorted(named, key=lambda one: one[1])
 
 

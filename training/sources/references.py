@@ -51,6 +51,8 @@ def read_references(path: Path) -> Rows:
 
 
 def _parsed(path: Path, text: str) -> object:
+    if not text.strip():
+        raise unreadable(path, "the file is empty. Export the search references again.")
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as exc:

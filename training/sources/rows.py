@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from training.contents import is_json
 from training.sources.codes import SHORTEST, looks_like_a_code
 from training.sources.notes import Note, NoteKind
 from training.sources.sheets import is_workbook, read_sheet
@@ -107,6 +108,8 @@ def _records(path: Path, encoding: str, layout: Layout, found: Rows) -> Iterator
         yield from enumerate(rows, start=1)
         return
     decoded = decode(path, content, encoding)
+    if is_json(decoded.text):
+        raise unreadable(path, "the file is JSON, not a table. Fetch or save the data as CSV.")
     found.notes += decoded.notes
     lines = _physical_lines(decoded.text)
     start, delimiter = 0, str(layout.delimiter)

@@ -7,9 +7,11 @@ from app.db.tables.base import (
     BEING_COLLECTED,
     HOLDS_PREFIX,
     PENDING_NOTIFICATION,
+    UNSUCCESSFUL_BUILD,
     Base,
 )
 from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
+from app.db.tables.git import GitBranch, GitRepository, ModelCommit
 from app.db.tables.inputs import BuildInput, Input, InputPart
 from app.db.tables.mirror import Outbox
 from app.db.tables.models import Artifact, Model, Promotion, SavedDocument, SigningKey
@@ -22,6 +24,7 @@ __all__ = [
     "BEING_COLLECTED",
     "HOLDS_PREFIX",
     "PENDING_NOTIFICATION",
+    "UNSUCCESSFUL_BUILD",
     "Artifact",
     "AuditEntry",
     "Base",
@@ -30,10 +33,13 @@ __all__ = [
     "BuildInput",
     "BuildLogChunk",
     "BuildStep",
+    "GitBranch",
+    "GitRepository",
     "Input",
     "InputPart",
     "Launch",
     "Model",
+    "ModelCommit",
     "Notification",
     "Outbox",
     "Promotion",

@@ -119,6 +119,11 @@ class Build(Base):
         Index("ix_builds_branch_created", "branch", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_state_created", "state", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_active", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
+        Index(
+            "ix_builds_unsuccessful",
+            "finished_at",
+            postgresql_where=text("state IN ('failed', 'cancelled')"),
+        ),
         Index("ix_builds_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
     )
 

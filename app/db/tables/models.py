@@ -60,6 +60,9 @@ class Model(Base):
         ForeignKey("signing_keys.fingerprint", ondelete="RESTRICT")
     )
     signed_at: Mapped[datetime | None]
+    # How many artifacts it has, and their size together. A trigger keeps them: see migration 0033.
+    file_count: Mapped[int] = mapped_column(server_default=text("0"))
+    file_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     # What garbage collection has done with the model. Only app/registry/keeping/marks.py assigns it, and a
     # trigger refuses what must not happen: see migration 0026.
     state: Mapped[str] = mapped_column(server_default=ModelState.KEPT.value)

@@ -11,15 +11,7 @@ from app.words import ModelState, Stage, StepName, Verdict
 
 def find(session: Session) -> Baseline | None:
     """What runs in production; else the newest model that passed and is kept; None if there is neither."""
-    model, why = history.running(session, Stage.PRODUCTION), Why.PRODUCTION
-    if model is None:
-        why = Why.NEWEST_PASSED
-        model = session.scalar(
-            select(Model)
-            .where(Model.verdict == Verdict.PASSED, Model.state == ModelState.KEPT)
-            .order_by(Model.published_at.desc(), Model.id.desc())
-            .limit(1)
-        )
+    model, why = current(session)
     if model is None:
         return None
     # Of an imported model, nobody knows what it was trained on.
@@ -28,3 +20,17 @@ def find(session: Session) -> Baseline | None:
     )
     counts = (trained or {}).get("counts")
     return Baseline(model.prefix, why, Evidence(model.metrics, counts if isinstance(counts, dict) else {}))
+
+
+def current(session: Session) -> tuple[Model | None, Why]:
+    """The model that new ones are compared with, and why this one. Garbage collection must not delete it."""
+    model = history.running(session, Stage.PRODUCTION)
+    if model is not None:
+        return model, Why.PRODUCTION
+    newest_passed = (
+        select(Model)
+        .where(Model.verdict == Verdict.PASSED, Model.state == ModelState.KEPT)
+        .order_by(Model.published_at.desc(), Model.id.desc())
+        .limit(1)
+    )
+    return session.scalar(newest_passed), Why.NEWEST_PASSED

@@ -1,6 +1,5 @@
 """`tariff-registry` against an API that answers what the test says: exit statuses, and what is printed."""
 
-import functools
 import json
 import subprocess
 from collections.abc import Callable
@@ -9,10 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from cli import main
-from cli.client import RegistryClient
+from tests.unit.cli.conftest import NASTY, Api, run
 
 SHA = "a" * 40
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -28,45 +27,6 @@ def build(**changes: Any) -> dict[str, Any]:
         "failure": None,
         **changes,
     }
-
-
-class Api:
-    """The last answer of a path stays; each earlier one is given once."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[httpx.Response | Exception]] = {}
-        self.requests: list[httpx.Request] = []
-
-    def answer(self, call: str, *answers: Any) -> None:
-        """Each is a response, an exception, or the JSON of an answer with status 200."""
-        self.answers[call] = [
-            each if isinstance(each, httpx.Response | Exception) else httpx.Response(200, json=each)
-            for each in answers
-        ]
-
-    def handle(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        if request.url.path.endswith("/events") and f"GET {request.url.path}" not in self.answers:
-            # As a registry of an earlier release, which has no streams.
-            return httpx.Response(404, json={"title": "There is no such path", "detail": "See /docs."})
-        answers = self.answers[f"{request.method} {request.url.path}"]
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Api:
-    made = Api()
-    client = functools.partial(
-        RegistryClient, transport=httpx.MockTransport(made.handle), sleep=lambda _: None
-    )
-    monkeypatch.setattr("cli.shell.RegistryClient", client)
-    monkeypatch.setattr("cli.builds.happenings._POLL_S", 0)
-    monkeypatch.setattr("cli.runs._POLL_S", 0)
-    monkeypatch.setattr("cli.notifications._POLL_S", 0)
-    return made
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -85,11 +45,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         git(tmp_path, "commit", "-m", version)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str, **variables: str) -> Result:
-    clean = {"REGISTRY_URL": None, "REGISTRY_TOKEN": None, "REGISTRY_BRANCH": None, "COLUMNS": "200"}
-    return CliRunner().invoke(main.app, arguments, env={**clean, **variables})
 
 
 def log_part(text: str, offset: int, size: int) -> httpx.Response:
@@ -360,9 +315,6 @@ def test_of_a_long_log_its_end_is_shown(api: Api, checkout: Path) -> None:
     assert "the last line" in result.output
     assert "the first line" not in result.output
     assert api.requests[-1].url.params["offset"] == str(5_000_000 - 65536)
-
-
-NASTY = "[/x] [bold]\\[ \x1b]0;title\x07\x1b[2J\u202e"
 
 
 def test_text_from_the_machine_is_neither_markup_nor_for_the_terminal(api: Api, checkout: Path) -> None:
@@ -728,33 +680,6 @@ def test_a_token_is_revoked_by_its_id_or_its_name(api: Api) -> None:
     assert run("token", "revoke", "nobody").exit_code == 3
 
 
-COMPARED = {
-    "prefix": "0.0.2-aaaaaaa",
-    "other": "0.0.1-bbbbbbb",
-    "benchmarks": [
-        {
-            "benchmark": f"everyday{NASTY}",
-            "other_benchmark": "everyday",
-            "comparable": False,
-            "figures": [
-                {"figure": "top_1", "this": 0.62, "other": 0.585, "difference": 0.035},
-                {"figure": "count", "this": 200, "other": None, "difference": None},
-            ],
-            "compared": 200,
-            "better": {
-                "total": 7,
-                "first": [
-                    {"description": f"slacks{NASTY}", "codes": ["620342"], "place": 1, "other_place": None},
-                    {"description": "goods", "codes": [], "place": 1, "other_place": None},
-                ],
-            },
-            "worse": {"total": 0, "first": []},
-        }
-    ],
-    "problems": ["0.0.1-bbbbbbb has no answers."],
-}
-
-
 def test_a_model_is_signed_and_what_the_run_says_is_the_exit_status(api: Api) -> None:
     asked = {"id": "9", "kind": "signing", "requested_by": "me", "created_at": "then", "state": "queued"}
     api.answer("POST /models/0.0.2-aaaaaaa/sign", {"prefix": "p", "signature": None, "run": asked})
@@ -768,31 +693,6 @@ def test_a_model_is_signed_and_what_the_run_says_is_the_exit_status(api: Api) ->
     api.answer("POST /models/0.0.2-aaaaaaa/sign", {"prefix": "p", "signature": signature, "run": None})
     already = run("sign", "0.0.2-aaaaaaa")
     assert (already.exit_code, already.output) == (0, "p is signed since 2026-11-23, with the key abc.\n")
-
-
-def test_two_models_are_compared_in_a_table_and_by_their_descriptions(api: Api) -> None:
-    api.answer("GET /models/0.0.2-aaaaaaa/compare/0.0.1-bbbbbbb", COMPARED)
-    done = CliRunner().invoke(
-        main.app,
-        ["compare", "0.0.2-aaaaaaa", "0.0.1-bbbbbbb", "--benchmark", "everyday"],
-        env={"COLUMNS": "200"},
-    )
-    assert done.exit_code == 0, done.output
-    assert dict(api.requests[-1].url.params) == {"benchmark": "everyday", "limit": "5"}
-    assert "62.0%" in done.output
-    assert "+3.5 points" in done.output
-    assert "of 200 descriptions, 0.0.2-aaaaaaa answers 7 better and 0 worse" in done.output
-    assert "better  – → 1  620342  slacks[/x]" in done.output
-    assert "better  – → 1  no answer  goods" in done.output
-    assert "cannot be compared" in done.output
-    assert "0.0.1-bbbbbbb has no answers." in done.output
-    assert "\x1b" not in done.output
-
-
-def test_a_comparison_of_what_is_not_a_prefix_is_not_asked_for(api: Api) -> None:
-    done = CliRunner().invoke(main.app, ["compare", "0.0.2-aaaaaaa", "production"])
-    assert done.exit_code == 2
-    assert api.requests == []
 
 
 def notified(target: str, **changes: Any) -> dict[str, Any]:

@@ -50,6 +50,12 @@ def prepared(
         ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("<!doctype html><html>", "web page"),
         ('{"error": "forbidden"}', "forbidden"),
+        ("<title>Log in</title>\n<form>\n01012100,pony\n", "web page"),
+        ('[{"code": "01012100", "text": "pony"}]\n', "is JSON, not a table"),
+        (
+            '{"code": "01012100", "text": "pony"}\n{"code": "84713000", "text": "mac"}\n',
+            "is JSON, not a table",
+        ),
         (b"\x00\x01\x02", "binary"),
     ],
 )
@@ -128,3 +134,38 @@ def test_files_of_a_folder_that_are_not_tables_are_warned_about(tmp_path: Path) 
     (warning,) = [text for text in data.warnings if "tradesets" in text]
     assert warning.startswith("source tradesets: b.xls, x/c.tsv: not read")
     assert f"warning: {warning}" in log
+
+
+def test_files_of_a_folder_that_give_nothing_are_warned_about_although_others_do(tmp_path: Path) -> None:
+    config = CONFIG + 'tradesets_data_dir = "sets"\n'
+    files = {
+        "a.csv": "CODE,TEXT\n" + "".join(f"01012100,stallion {number}\n" for number in range(20)),
+        "x/empty.csv": "",
+        "x/header.csv": "CODE,TEXT\n",
+        "swapped.csv": "TEXT,CODE\nlaptop computer,84713000\n",
+        "unknown.csv": "CODE,TEXT\n99999900,unknown thing\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "sets" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sets" / name).write_text(text)
+    data, _ = prepared(tmp_path, BRANDS, config)
+    found = [text for text in data.warnings if "tradesets" in text]
+    assert [text.split(".csv")[0] for text in found] == [
+        "source tradesets: none of the 1 rows of swapped",
+        "source tradesets: none of the 1 rows of unknown",
+        "source tradesets: x/empty",
+        "source tradesets: x/header",
+    ]
+    assert "codes seem to be in column 1" in found[0]
+    assert "codes that no source creates" in found[1]
+    assert found[2].endswith(
+        "has no rows, so nothing can be learned from it. Add its rows, or remove the file."
+    )
+    assert "has only a header" in found[3]
+
+
+def test_a_list_of_terms_that_is_a_web_page_or_json_is_refused(tmp_path: Path) -> None:
+    for text in ("<form>\nLog in\n</form>\n", '[{"error": "no access"}]\n'):
+        (tmp_path / "vague.csv").write_text(text)
+        with pytest.raises(TrainingError, match=r"vague\.csv: the file is (a web page|JSON)"):
+            prepared(tmp_path, BRANDS, CONFIG + 'vague_terms_data_file = "vague.csv"\n')

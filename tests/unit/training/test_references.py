@@ -95,7 +95,7 @@ def test_the_only_page_is_read(tmp_path: Path, more: dict[str, Any]) -> None:
         ('{\n"a": }', "line 2: this is not valid JSON"),
         ("[" * 100_000, "nested too deeply|not valid JSON"),
         ("<html>", "web page"),
-        ("", "not valid JSON"),
+        ("", "the file is empty"),
     ],
 )
 def test_any_other_answer_is_refused_and_named(tmp_path: Path, content: str, message: str) -> None:

@@ -9,10 +9,12 @@ from training.cleaning.pipelines import CleaningLists
 from training.cli import app
 from training.config import parse_config
 from training.dataset.merge import clean_sources, merge
-from training.dataset.report import page, report
+from training.dataset.page import page
+from training.dataset.report import report
 from training.errors import FailureCode
 from training.lookup import Lookup
 from training.sources.read import files_of, read_source
+from training.storable import is_printable
 
 CONFIG = """
 name = "small"
@@ -108,3 +110,34 @@ def test_the_report_leads_with_what_is_wrong_in_every_source_and_fails_as_a_trai
     shown = (tmp_path / "out" / "cleaning_report.html").read_text()
     assert shown.index("What is wrong") < shown.index("web page") < shown.index("What was guessed")
     assert "x Laptops" in shown[: shown.index("What was guessed")]
+
+
+def test_the_page_begins_with_a_verdict_and_the_state_of_each_source(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "brands.csv").write_bytes(b"CODE;TEXT\n01012100;Red Rum\n")
+    options = ["--config", str(tmp_path / "search-config.toml"), "--raw-source-data", str(tmp_path)]
+    CliRunner().invoke(app, ["clean-report", *options, "--output", str(tmp_path / "out")])
+    shown = (tmp_path / "out" / "cleaning_report.html").read_text()
+    start = shown[: shown.index("What is wrong")]
+    assert "A training with this data would fail because of 1 refusal." in start
+    assert start.index("<td>brands") < start.index("<td>cn_self_texts")
+    assert '<td>brands<td class="refused">refused<td class=n><td' in start
+    assert '<td class="fine">fine<td class=n>1<td class=n>1<td class=n>100.0%' in start
+    assert "the code was cut to the configured digits</span>" in shown
+
+
+def test_a_report_can_be_written_whatever_names_and_rows_hold(tmp_path: Path) -> None:
+    write(tmp_path)
+    config = CONFIG.replace('brands_file = "brands.csv"', 'tradesets_data_dir = "sets"')
+    (tmp_path / "search-config.toml").write_text(config)
+    (tmp_path / "sets").mkdir()
+    rows = "CODE,GDSDESC\n01012100,red\x01rum\nx,bad \x02\x7f\x0b row <i>\n" + "01012100,fine horse\n" * 40
+    (tmp_path / "sets" / "a\udcff\x01.csv").write_text(rows)
+    options = ["--config", str(tmp_path / "search-config.toml"), "--raw-source-data", str(tmp_path)]
+    done = CliRunner().invoke(app, ["clean-report", *options, "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    for name in ("cleaning_report.html", "cleaning_report.csv"):
+        shown = (tmp_path / "out" / name).read_text("utf-8")
+        assert "a??.csv:3" in shown
+        assert "bad ??? row" in shown
+        assert is_printable(shown.replace("\n", ""))

@@ -1,0 +1,253 @@
+"""What the registry knows of its models, as the retention policy wants to have it.
+
+A few statements find it, however many models there are.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Integer, Text, cast, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from app.db.tables import (
+    ACTIVE_BUILD,
+    UNSUCCESSFUL_BUILD,
+    Build,
+    GitBranch,
+    GitRepository,
+    Model,
+    ModelCommit,
+    Promotion,
+)
+from app.registry.collection.retention import Branches, Context, Facts, InStage, Policy
+from app.registry.stages import baseline, history
+from app.words import BuildKind, KeepReason, ModelState, Stage, Verdict
+
+# The models that the policy is about. What is left of the others is a record.
+_THERE = [state for state in ModelState if not state.gone]
+# Where models stay when they were promoted there.
+_WHERE_MODELS_STAY = (Stage.STAGING, Stage.PRODUCTION)
+
+
+class Row(NamedTuple):
+    """A model as its statement finds it.
+
+    There are many of them, so nothing is made of one before it is asked for.
+    """
+
+    published_at: datetime
+    # As text, because making a UUID takes longer than all the rest of the row.
+    id: str
+    prefix: str
+    version: str
+    branch: str | None
+    state: str
+    is_pinned: bool
+    released_at: datetime | None
+    commit_known: bool
+    # One on each line.
+    holders: str | None
+    objects: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Staging and production, if a model reached them, and when it was last promoted to one of them."""
+
+    reached: tuple[InStage, ...]
+    last_promoted_at: datetime | None
+
+    def released(self, released_at: datetime | None) -> bool:
+        """Whether a release covers every promotion. It covers those that are older than it."""
+        if released_at is None:
+            return False
+        return self.last_promoted_at is None or self.last_promoted_at < released_at
+
+
+_NOWHERE = Stages((), None)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What other tables say about single models, by their prefixes."""
+
+    stages: Mapping[str, Stages]
+    needed_by: Mapping[str, frozenset[KeepReason]]
+    passed: Mapping[str, int]
+    latest_in_development: str | None
+
+    def decisive(self, row: Row, context: Context) -> tuple[object, ...]:
+        """Everything about the model that its judgement depends on. Many models have this in common."""
+        stages = self.stages.get(row.prefix)
+        return (
+            row.branch,
+            row.commit_known,
+            row.holders,
+            row.published_at < context.old_enough,
+            row.is_pinned,
+            row.version if context.kept_versions else None,
+            self.passed.get(row.prefix),
+            self.needed_by.get(row.prefix),
+            row.prefix == self.latest_in_development,
+            None if stages is None else (stages, row.released_at),
+        )
+
+    def facts(self, row: Row) -> Facts:
+        stages = self.stages.get(row.prefix, _NOWHERE)
+        return Facts(
+            prefix=row.prefix,
+            version=row.version,
+            published_at=row.published_at,
+            branch=row.branch,
+            commit_known=row.commit_known,
+            holders=tuple(row.holders.split("\n")) if row.holders else (),
+            stages=stages.reached,
+            is_latest_in_development=row.prefix == self.latest_in_development,
+            needed_by=self.needed_by.get(row.prefix, frozenset()),
+            passed_rank=self.passed.get(row.prefix),
+            is_pinned=row.is_pinned,
+            is_released=stages.released(row.released_at),
+        )
+
+
+def context(session: Session, policy: Policy, now: datetime | None = None) -> Context:
+    """What models are judged by at this moment. `now` is the database's time unless it is given."""
+    if now is None:
+        now = session.execute(select(func.clock_timestamp())).scalar_one()
+    repository = session.get(GitRepository, 1)
+    if repository is None or repository.fetched_at is None:
+        return Context(policy, None, now)
+    names = session.scalars(select(GitBranch.name).where(GitBranch.counts))
+    branches = Branches(repository.fetched_at, frozenset(names), frozenset(repository.main_names))
+    return Context(policy, branches, now)
+
+
+def rows(session: Session, prefixes: Collection[str] | None = None) -> list[Row]:
+    """The models whose files are there, or those of these prefixes, newest first."""
+    promotions = select(Promotion.model_id, func.count(Promotion.stage.distinct()).label("stages"))
+    if prefixes is not None:
+        these = select(Model.id).where(Model.prefix.in_(prefixes))
+        promotions = promotions.where(Promotion.model_id.in_(these))
+    promoted = promotions.group_by(Promotion.model_id).subquery()
+    verdict_marker = cast(Model.verdict != Verdict.UNKNOWN, Integer)
+    query = (
+        select(
+            Model.published_at,
+            cast(Model.id, Text),
+            Model.prefix,
+            Model.version,
+            Model.branch,
+            Model.state,
+            Model.pinned_at.is_not(None),
+            Model.released_at,
+            ModelCommit.sha.is_not(None),
+            func.array_to_string(ModelCommit.holders, "\n"),
+            Model.file_count + verdict_marker + func.coalesce(promoted.c.stages, 0),
+            Model.file_bytes,
+        )
+        .outerjoin(ModelCommit, ModelCommit.model_id == Model.id)
+        .outerjoin(promoted, promoted.c.model_id == Model.id)
+        .where(Model.state.in_(_THERE))
+        .order_by(Model.published_at.desc(), Model.id.desc())
+    )
+    if prefixes is not None:
+        query = query.where(Model.prefix.in_(prefixes))
+    return [Row._make(row) for row in session.execute(query)]
+
+
+def surroundings(session: Session, context: Context, prefixes: Collection[str] | None = None) -> Surroundings:
+    """What is known of all models, or of those with these prefixes."""
+    latest = history.running(session, Stage.DEVELOPMENT)
+    return Surroundings(
+        _in_stages(session, prefixes),
+        _needed_by(session, context),
+        _newest_passed(session, context),
+        None if latest is None else latest.prefix,
+    )
+
+
+def _in_stages(session: Session, prefixes: Collection[str] | None) -> dict[str, Stages]:
+    """The models that reached staging or production, by prefix."""
+    ordered = select(
+        Promotion.stage,
+        Promotion.model_id,
+        Promotion.promoted_at,
+        Promotion.id,
+        # The promotion that took its place, since the order is from the newest to the oldest.
+        func.lag(Promotion.promoted_at)
+        .over(partition_by=Promotion.stage, order_by=history.newest_first())
+        .label("superseded_at"),
+    ).where(Promotion.stage.in_(_WHERE_MODELS_STAY))
+    if prefixes is not None:
+        reached = (
+            select(Promotion.stage)
+            .join(Model, Model.id == Promotion.model_id)
+            .where(Model.prefix.in_(prefixes), Promotion.stage.in_(_WHERE_MODELS_STAY))
+            .distinct()
+        )
+        stages = list(session.scalars(reached))
+        if not stages:
+            return {}
+        ordered = ordered.where(Promotion.stage.in_(stages))
+    each = ordered.subquery()
+    # Of several promotions of a model to a stage, the last one says when another model took its place.
+    last = (
+        select(each)
+        .ext(distinct_on(each.c.stage, each.c.model_id))
+        .order_by(each.c.stage, each.c.model_id, each.c.promoted_at.desc(), each.c.id.desc())
+        .subquery()
+    )
+    rank = func.row_number().over(
+        partition_by=last.c.stage, order_by=(last.c.promoted_at.desc(), last.c.id.desc())
+    )
+    ranked = select(last, (rank - 1).label("rank")).subquery()
+    query = (
+        select(Model.prefix, ranked.c.stage, ranked.c.rank, ranked.c.superseded_at, ranked.c.promoted_at)
+        .join(Model, Model.id == ranked.c.model_id)
+        .order_by(Model.prefix, ranked.c.stage)
+    )
+    if prefixes is not None:
+        query = query.where(Model.prefix.in_(prefixes))
+    found: dict[str, Stages] = {}
+    for prefix, stage, position, superseded_at, promoted_at in session.execute(query):
+        before = found.get(prefix)
+        here = InStage(Stage(stage), position, superseded_at)
+        found[prefix] = (
+            Stages((here,), promoted_at)
+            if before is None
+            else Stages((*before.reached, here), max(promoted_at, before.last_promoted_at or promoted_at))
+        )
+    return found
+
+
+def _needed_by(session: Session, context: Context) -> dict[str, frozenset[KeepReason]]:
+    """What needs models at the moment, by their prefixes."""
+    found: dict[str, set[KeepReason]] = {}
+    for prefix, kind in session.execute(select(Build.prefix, Build.kind).where(ACTIVE_BUILD)):
+        reproduced = kind == BuildKind.REPRODUCE
+        reason = KeepReason.ACTIVE_REPRODUCTION if reproduced else KeepReason.ACTIVE_BUILD
+        found.setdefault(prefix, set()).add(reason)
+    since = context.now - context.policy.retry_window
+    for prefix in session.scalars(
+        select(Build.prefix).where(UNSUCCESSFUL_BUILD, Build.finished_at > since).distinct()
+    ):
+        found.setdefault(prefix, set()).add(KeepReason.RETRY_WINDOW)
+    compared_with, _ = baseline.current(session)
+    if compared_with is not None:
+        found.setdefault(compared_with.prefix, set()).add(KeepReason.VALIDATION_BASELINE)
+    return {prefix: frozenset(reasons) for prefix, reasons in found.items()}
+
+
+def _newest_passed(session: Session, context: Context) -> Mapping[str, int]:
+    """The newest models that passed their validation, each with how many are newer."""
+    newest = (
+        select(Model.prefix)
+        .where(Model.verdict == Verdict.PASSED, Model.state.in_(_THERE))
+        .order_by(Model.published_at.desc(), Model.id.desc())
+        .limit(context.policy.keep_newest_passed)
+    )
+    return {prefix: rank for rank, prefix in enumerate(session.scalars(newest))}

@@ -1,0 +1,1 @@
+"""What models were made from, and where an input went."""
