@@ -17,6 +17,7 @@ from training.dataset.prepare import (
     check_usable,
     examine,
     folder_warning,
+    list_warnings,
     read_and_clean,
     snapshot_inputs,
     take_snapshots,
@@ -209,7 +210,8 @@ def prepare(
         sources = read_and_clean(config, lookup, lists, snapshots, progress)
         rows = {f"source {one.source.name}": one.read.frame.height for one in sources}
         read = reference_data(lookup, rows)
-        noticed = [text for source in config.sources if (text := folder_warning(source, lookup))]
+        noticed = list(list_warnings(config, lookup).values())
+        noticed += [text for source in config.sources if (text := folder_warning(source, lookup))]
     dataset = merge(sources, config.seed)
     classes = set(dataset.classes)
     summaries, warnings = check_usable(config, sources, classes, progress, noticed)

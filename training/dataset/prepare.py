@@ -15,10 +15,19 @@ from training.inputs.reported import Fact, Input
 from training.lookup import Lookup, passed_over_in
 from training.progress import Progress
 from training.sources.read import files_of, read_source
+from training.sources.rows import read_lines
 from training.sources.snapshot import Snapshot, take_snapshot
 
 # Sources that existing tools always use, without a key in their configuration, and their usual file.
 USUAL: Final = {"search_references": "reference_data/search_references.json", "commodities_report": None}
+
+_LISTS: Final = (
+    "vague_terms_regex_file",
+    "phrases_to_remove_file",
+    "exact_english_terms",
+    "partial_english_terms",
+    "partial_non_english_terms",
+)
 
 
 def with_usual_sources(config: SearchConfig, lookup: Lookup, progress: Progress) -> SearchConfig:
@@ -54,6 +63,16 @@ def folder_warning(source: SourceConfig, lookup: Lookup) -> str | None:
         return None
     passed_over = passed_over_in(lookup.find(source.folder, what=f"source {source.name}"))
     return passed_over and f"source {source.name}: {passed_over}"
+
+
+def list_warnings(config: SearchConfig, lookup: Lookup) -> dict[str, str]:
+    """What to do about lists that the configuration names and that are empty, by their keys."""
+    named = {key: name for key in _LISTS if (name := getattr(config, key)) is not None}
+    return {
+        key: f"{key}: {name} is empty and has no effect. Add its lines, or remove the key."
+        for key, name in named.items()
+        if not read_lines(lookup.find_file(name, what=key))
+    }
 
 
 def take_snapshots(
@@ -156,6 +175,7 @@ def examine(
         found.problems.append(Problem(source, "refused", error.message))
         found.errors.append(error)
 
+    found.problems += [Problem(key, "warning", text) for key, text in list_warnings(config, lookup).items()]
     rows = []
     lists = read_lists(config, lookup)
     for source in config.sources:

@@ -64,7 +64,10 @@ class Rows:
 
 def read_lines(path: Path) -> list[str]:
     """The lines that are not blank, unchanged: in lists of terms, leading spaces have a meaning."""
-    return [line for line in read_text(path, "utf-8").replace("\r\n", "\n").split("\n") if line.strip()]
+    text = read_text(path, "utf-8")
+    if is_json(text):
+        raise unreadable(path, "the file is JSON, not a list with one term on each line. Save it as such.")
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 def read_csv(path: Path, encoding: str, *, columns: int, header: Header, code_column: int | None) -> Rows:
@@ -219,7 +222,10 @@ def _why_all_are_broken(complete: Sequence[Record], found: Rows, layout: Layout)
     row = complete[0][1] if complete else []
     for other in (";", "\t", "|", ","):
         if other != layout.delimiter and len(layout.delimiter.join(row).split(other)) >= layout.columns:
-            return f"{why} Its cells seem to end at {other!r}: set delimiter = {toml(other)} for the source."
+            return (
+                f"{why} Its cells seem to end at {other!r}: set delimiter = {toml(other)} for the source, "
+                "or save the file with commas."
+            )
     return f"{why} Check the columns of the source."
 
 

@@ -169,3 +169,15 @@ def test_a_list_of_terms_that_is_a_web_page_or_json_is_refused(tmp_path: Path) -
         (tmp_path / "vague.csv").write_text(text)
         with pytest.raises(TrainingError, match=r"vague\.csv: the file is (a web page|JSON)"):
             prepared(tmp_path, BRANDS, CONFIG + 'vague_terms_data_file = "vague.csv"\n')
+
+
+def test_a_list_that_is_empty_is_warned_about_and_json_is_not_a_list(tmp_path: Path) -> None:
+    config = CONFIG + 'phrases_to_remove_file = "phrases.txt"\nvague_terms_regex_file = "patterns.txt"\n'
+    (tmp_path / "phrases.txt").write_text("\n \n")
+    (tmp_path / "patterns.txt").write_text("^x$\n")
+    data, _ = prepared(tmp_path, BRANDS, config)
+    (warning,) = [text for text in data.warnings if "phrases" in text]
+    assert warning.startswith("phrases_to_remove_file: phrases.txt is empty")
+    (tmp_path / "phrases.txt").write_text('["red", "rum"]\n')
+    with pytest.raises(TrainingError, match=r"phrases\.txt: the file is JSON"):
+        prepared(tmp_path, BRANDS, config)
