@@ -9,7 +9,19 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, builds, health, inputs, models, notifications, publishers, runs, stages, tokens
+from app.api import (
+    audit,
+    builds,
+    health,
+    images,
+    inputs,
+    models,
+    notifications,
+    publishers,
+    runs,
+    stages,
+    tokens,
+)
 from app.api.builds.following import Following
 from app.api.common import errors
 from app.api.common.admission import Admission
@@ -41,6 +53,7 @@ TAGS = [
     {"name": "builds", "description": "Attempts to produce the model of a prefix."},
     {"name": "models", "description": "The models that builds published, and what to deploy."},
     {"name": "inputs", "description": "What models were made from, and which models an input went into."},
+    {"name": "images", "description": "The machine images that builds are trained on."},
     {"name": "stages", "description": "What runs where, what ran there before, promotions and rollbacks."},
     {
         "name": "runs",
@@ -120,6 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *models.ROUTERS,
         *stages.ROUTERS,
         inputs.router,
+        images.router,
         runs.router,
         tokens.router,
         *publishers.ROUTERS,

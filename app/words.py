@@ -290,6 +290,7 @@ class RunKind(StrEnum):
     RECONCILIATION = "reconciliation"
     COLLECTION = "collection"
     SIGNING = "signing"
+    IMAGE_CLEANING = "image_cleaning"
 
 
 class CollectionPhase(StrEnum):

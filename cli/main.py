@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import notifications, publishers, tokens
+from cli import images, notifications, publishers, tokens
 from cli.answers import Build, Latest, Promotion, Run, Stages, read
 from cli.arguments import ArgumentError, model_prefix, optional, text
 from cli.builds.cancel import cancel_build
@@ -38,6 +38,7 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(publishers.app, name="publisher")
 app.add_typer(ci.app, name="ci")
 app.add_typer(notifications.app, name="notification")
+app.add_typer(images.app, name="image")
 app.command(epilog=EXITS)(verify)
 app.command(epilog=EXITS)(sign)
 app.command(epilog=EXITS)(lineage)

@@ -23,7 +23,7 @@ _SHOWN = 50
 def run_to_end(
     client: RegistryClient,
     where: str,
-    options: Mapping[str, bool],
+    options: Mapping[str, bool | int],
     console: Console,
     *,
     wait: bool,

@@ -99,8 +99,10 @@ class Runner:
                 subprocess.run(["git", "clone", "-q", self.remote, self.workspace], check=True)
                 where = given.get("ref", "HEAD")
                 self._git("switch", "-q", "--detach", where if len(where) == 40 else f"origin/{where}")
-            case "actions/setup-python":
+            case "actions/setup-python" | "hashicorp/setup-packer":
                 pass
+            case "aws-actions/configure-aws-credentials":
+                self.environment = {**self.environment, "AWS_REGION": given["aws-region"]}
             case "actions/upload-artifact":
                 shutil.copytree(self.workspace / given["path"], self.folder / given["name"])
             case other:
@@ -147,7 +149,7 @@ class Runner:
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", script_file],
             cwd=self.workspace,
             env={
-                "PATH": ":".join([*self._paths, os.environ["PATH"]]),
+                "PATH": ":".join([str(self.folder / "bin"), *self._paths, os.environ["PATH"]]),
                 "HOME": str(self.temp / "home"),
                 "PYTHONPATH": str(ROOT),
                 "RUNNER_TEMP": str(self.temp),

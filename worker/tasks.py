@@ -32,7 +32,7 @@ from app.registry.errors import RunActive
 from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.words import Actor, NotificationTarget, RunKind
-from worker import janitor, mirror
+from worker import images, janitor, mirror
 from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
 from worker.notifications import turns
@@ -130,10 +130,17 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
     _register_part(
         queue, JANITOR, "watch_stages", lambda: janitor.watch_stages(database, clouds), _EVERY_MINUTE
     )
+    _register_part(
+        queue,
+        JANITOR,
+        "list_images",
+        lambda: images.list_images(database, clouds, runner.settings),
+        _EVERY_MINUTE,
+    )
 
 
 # As many jobs as the janitor has parts.
-JANITOR_CONCURRENCY = 4
+JANITOR_CONCURRENCY = 5
 
 _EVERY_MINUTE = "* * * * *"
 

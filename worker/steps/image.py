@@ -1,6 +1,5 @@
 """Which machine image the instance is made from."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +11,7 @@ from app.aws import translated
 from app.failures import FailureCode
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
+from app.registry.images import origin_of, version_in
 from app.registry.inputs import InputRecord
 from app.words import InputKind, StepName
 from worker.clouds import Cloud
@@ -21,9 +21,6 @@ from worker.workbench import Workbench
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import ImageTypeDef
-
-# The start of a pattern, and the first numbers of a version at its end, if it fixes them: `Name 1.`
-_BEGUN = re.compile(r"(.*?)((?<![0-9A-Za-z.])(?:\d+\.){1,2}|)", re.DOTALL)
 
 # The tags by which .packer/ says what an image was made from. A copy in another account lacks them.
 _BASE = {"source-image": "base_image_id", "source-image-name": "base_image_name"}
@@ -74,7 +71,7 @@ class FindImage(Step[Image]):
             name=choice.image["Name"],
             created=choice.image["CreationDate"],
         )
-        origin = f"aws:{cloud.region}:{image.image_id}"
+        origin = origin_of(cloud.region, image.image_id)
         tags = {tag["Key"]: tag["Value"] for tag in choice.image.get("Tags", [])}
         based_on = {name: tags[tag] for tag, name in _BASE.items() if tag in tags}
         details = {"region": cloud.region, "image_id": image.image_id, "created": image.created, **based_on}
@@ -94,34 +91,19 @@ def choose(images: "Iterable[ImageTypeDef]", pattern: str, architectures: frozen
     usable: list[tuple[bool, Version, str, str, ImageTypeDef]] = []
     passed_over = []
     for image in images:
-        text = _version_text(image["Name"], pattern)
+        version = version_in(image["Name"], pattern)
         if image.get("State") != "available":
             passed_over.append(f"{image['Name']!r} is {image.get('State')}")
         elif image.get("Architecture") not in architectures:
             passed_over.append(f"{image['Name']!r} is for {image.get('Architecture')}")
-        elif not Version.is_valid(text):
+        elif version is None:
             passed_over.append(f"{image['Name']!r} does not end in a semantic version")
         else:
             # The id breaks a tie: dates have a resolution of one second.
-            version = Version.parse(text)
             released = version.prerelease is None
             usable.append((released, version, image["CreationDate"], image["ImageId"], image))
     best = max(usable, key=lambda one: one[:4], default=None)
     return Choice(None if best is None else best[4], tuple(passed_over))
-
-
-def _version_text(name: str, pattern: str) -> str:
-    """What should be a semantic version in the name of an image that matches the pattern.
-
-    The same for every name where the pattern does not end in `*`. In `Name 1.*` the version begins before the
-    `*`. As in EC2, `*` and `?` are wildcards, and nothing else is.
-    """
-    if not pattern.endswith("*"):
-        return "0.0.0"
-    before, begun = _BEGUN.fullmatch(pattern[:-1]).groups()  # type: ignore[union-attr]
-    wildcards = "".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in before)
-    found = re.fullmatch(f"{wildcards}({re.escape(begun)}.*)", name, re.DOTALL)
-    return "" if found is None else found[1]
 
 
 def _architectures(cloud: Cloud, instance_type: str) -> frozenset[str]:

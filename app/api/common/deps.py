@@ -101,6 +101,11 @@ async def get_overrider(caller: Annotated[Caller, Depends(get_caller)]) -> Calle
     return caller
 
 
+async def get_collector(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    caller.need(Scope.COLLECT)
+    return caller
+
+
 async def get_administrator(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
     caller.need(Scope.ADMIN)
     return caller
@@ -110,6 +115,7 @@ async def get_administrator(caller: Annotated[Caller, Depends(get_caller)]) -> C
 AnyCaller = Annotated[Caller, Depends(get_caller)]
 CanBuild = Annotated[Caller, Depends(get_builder)]
 CanOverride = Annotated[Caller, Depends(get_overrider)]
+CanCollect = Annotated[Caller, Depends(get_collector)]
 CanAdminister = Annotated[Caller, Depends(get_administrator)]
 
 

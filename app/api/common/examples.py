@@ -522,6 +522,24 @@ TOKEN: dict[str, Any] = {
 }
 TOKEN_CREATED: dict[str, Any] = TOKEN | {"last_used_at": None, "token": "tmr_1aG7bQ…"}
 
+IMAGE: dict[str, Any] = {
+    "region": "eu-west-2",
+    "image_id": "ami-0a1b2c3d4e5f60718",
+    "name": "FPO Training 1.1.0",
+    "version": "1.1.0",
+    "state": "available",
+    "architecture": "x86_64",
+    "created_at": "2026-11-02T14:20:05Z",
+    "base_image": "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) 20261028",
+    "models": 41,
+    "in_use": False,
+}
+IMAGES: dict[str, Any] = {
+    "items": [IMAGE],
+    "regions": [{"region": "eu-west-2", "listed_at": "2026-11-23T09:00:01Z", "problem": None}],
+    "next": None,
+}
+
 GITHUB_SIGN_IN: dict[str, Any] = {"token": "eyJhbGciOiJSUzI1NiIsImtpZCI6…"}
 SIGNED_IN: dict[str, Any] = {
     "token": "tmr_9xKe2P…",

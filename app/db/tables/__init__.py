@@ -12,6 +12,7 @@ from app.db.tables.base import (
 )
 from app.db.tables.builds import Build, BuildEvent, BuildLogChunk, BuildStep, Launch
 from app.db.tables.git import GitBranch, GitRepository, ModelCommit
+from app.db.tables.images import ImageListing, MachineImage
 from app.db.tables.inputs import BuildInput, Input, InputPart
 from app.db.tables.mirror import Outbox
 from app.db.tables.models import Artifact, Model, Promotion, SavedDocument, SigningKey
@@ -35,9 +36,11 @@ __all__ = [
     "BuildStep",
     "GitBranch",
     "GitRepository",
+    "ImageListing",
     "Input",
     "InputPart",
     "Launch",
+    "MachineImage",
     "Model",
     "ModelCommit",
     "Notification",

@@ -72,6 +72,7 @@ WRITES = [
     ("post", "/models/{prefix}/sign"),
     ("post", "/models/{prefix}/promotions"),
     ("post", "/stages/{stage}/rollback"),
+    ("post", "/images/clean"),
     ("post", "/runs/{id}/stop"),
     ("post", "/mirror/reconcile"),
     ("post", "/imports"),

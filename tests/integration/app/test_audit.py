@@ -61,6 +61,7 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     call("/runs/{id}/stop", id=run["id"])
     token = call("/tokens", {"name": "ci", "scopes": ["build"]})
     call("/tokens/{id}", method="delete", id=token["id"])
+    call("/images/clean", {})
     rule = call("/trusted-publishers", examples.PUBLISHER_CREATE)
     call("/trusted-publishers/{id}", method="delete", id=rule["id"])
     call("/notifications/test")

@@ -39,6 +39,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/auth/github": examples.GITHUB_SIGN_IN,
     "/trusted-publishers": examples.PUBLISHER_CREATE,
     "/notifications/test": {},
+    "/images/clean": {},
 }
 
 

@@ -234,6 +234,38 @@ def test_a_fork_builds_nothing(start: Start, github: GitHub, registry: Registry)
     assert registry.count("builds") == 0
 
 
+@pytest.mark.parametrize("risen", [True, False])
+def test_an_image_is_made_when_its_version_has_risen(
+    start: Start, registry: Registry, repository: Path, tmp_path: Path, *, risen: bool
+) -> None:
+    trust(registry, "image.yml", Scope.READ, ref="refs/heads/main")
+    checkout = tmp_path / "checkout"
+    git(checkout, "switch", "-q", "main")
+    for version in ("1.0.0", "1.0.1" if risen else "1.0.0 "):
+        (checkout / ".packer").mkdir(exist_ok=True)
+        (checkout / ".packer" / "ami-version.txt").write_text(version)
+        git(checkout, "add", ".")
+        git(checkout, "commit", "-q", "-m", "Change the image")
+    git(checkout, "push", "-q", "origin", "main")
+    # Packer itself needs AWS. What it is called with is what matters here.
+    calls, packer = tmp_path / "calls", tmp_path / "runner" / "bin" / "packer"
+    packer.parent.mkdir(parents=True)
+    packer.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    packer.chmod(0o755)
+    of_github = {"server_url": "https://github.com", "sha": "5" * 40}
+    event = {"event": "push", "github": of_github, "vars": {"AWS_REGION": "eu-west-2", "PACKER_ROLE": "r"}}
+    runner = start("image.yml", event)
+    assert runner.succeeded, runner.output
+    if not risen:
+        assert not calls.exists()
+        return
+    init, build = calls.read_text().splitlines()
+    assert init == "init .packer"
+    assert f"-var training_repository=https://github.com/{REPOSITORY}" in build
+    assert f"-var training_revision={'5' * 40} .packer" in build
+    assert "1.0.1" in runner.summary
+
+
 def deployment(stage: str) -> dict[str, Any]:
     return {"event": "workflow_dispatch", "inputs": {"stage": stage, "note": "it is better"}}
 
