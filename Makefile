@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # something, so three run at a time on two cores. The slow ones come first, so that no process is left with them.
 TEST_PROCESSES ?= 3
 
-.PHONY: demo up test test-long lint format constraints clean
+.PHONY: demo up test test-long test-image lint format constraints lock clean
 
 demo: $(VENV)/.local
 	@$(BIN)/python -m local.demo.tour $(ARGS)
@@ -22,6 +22,10 @@ test: $(VENV)/.dev
 test-long: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 3600 -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
+# Provisions a bare Debian as Packer provisions the machine image. Needs root and debootstrap.
+test-image: $(VENV)/.local
+	.packer/test-image $${TMPDIR:-/tmp}/tariff-training-image $(BIN)/python
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,10 +33,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict -c .yamllint docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/examples/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 	$(BIN)/zizmor --offline --no-progress --quiet .github action.yml docs/examples/*.yml
-	$(BIN)/shellcheck .ci/run .packer/provision.sh
+	$(BIN)/shellcheck .ci/run .packer/provision .packer/test-image
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -61,6 +66,13 @@ constraints:
 	( echo "# Every version that was tested together. Made by: make constraints"; \
 	  $(BIN)/pip freeze --exclude-editable | grep -v -e '^pip==' -e '@' | sed -E 's/\+cpu$$//' ) > constraints.tmp
 	mv constraints.tmp constraints.txt
+
+# The packages of the machine image, with their digests and the CUDA build of torch: run this after `constraints`.
+lock: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --extra training --generate-hashes --python-version 3.11 \
+	    --python-platform x86_64-manylinux_2_28 -c constraints.txt --no-annotate --no-header \
+	    --quiet -o .packer/environment.lock
 
 clean:
 	rm -rf $(VENV) .tariff-registry

@@ -44,6 +44,23 @@ variable "copy_to_regions" {
   description = "further regions that builds may run in"
 }
 
+variable "share_with_accounts" {
+  type        = list(string)
+  default     = []
+  description = "further AWS accounts that may launch the image"
+}
+
+variable "kms_key_id" {
+  type        = string
+  default     = null
+  description = "the key that encrypts the image; unset, the account's default key, which other accounts cannot use"
+
+  validation {
+    condition     = var.kms_key_id == null || can(regex("^(arn:aws:kms:|alias/|[0-9a-f-]{36}$)", var.kms_key_id))
+    error_message = "This must be the id, the alias or the ARN of a KMS key."
+  }
+}
+
 variable "subnet_id" {
   type        = string
   default     = null
@@ -102,6 +119,10 @@ source "amazon-ebs" "training" {
   ami_name        = "FPO Training ${local.ami_version}"
   ami_description = "Trains tariff models, see docs/training-machine.md"
   ami_regions     = var.copy_to_regions
+  ami_users       = var.share_with_accounts
+  # Encrypted with the account's own key by default. An image that other accounts use needs a key that they may use.
+  encrypt_boot = true
+  kms_key_id   = var.kms_key_id
 
   tags = {
     Name                = "FPO Training ${local.ami_version}"
@@ -132,11 +153,22 @@ build {
   sources = ["source.amazon-ebs.training"]
 
   provisioner "shell" {
-    script = "${path.root}/provision.sh"
+    script = "${path.root}/provision"
     environment_vars = [
+      "IMAGE_VERSION=${local.ami_version}",
+      "BASE_IMAGE=${build.SourceAMI}",
+      "BASE_IMAGE_NAME=${build.SourceAMIName}",
       "TRAINING_REPOSITORY=${var.training_repository}",
       "TRAINING_REVISION=${var.training_revision}",
       "TRANSFORMERS=${join(" ", var.transformers)}",
     ]
+  }
+
+  post-processor "manifest" {
+    output     = "${path.root}/manifest.json"
+    strip_path = true
+    custom_data = {
+      ami_version = local.ami_version
+    }
   }
 }
