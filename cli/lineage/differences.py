@@ -23,6 +23,17 @@ class Change:
         return cls(str(document["key"]), _text(document["this"]), _text(document["other"]))
 
     @classmethod
+    def of_package(cls, document: Mapping[str, Any]) -> Self:
+        return cls(
+            f"package {document['name']}", _text(document["version"]), _text(document["other_version"])
+        )
+
+    @classmethod
+    def of_fact(cls, document: Mapping[str, Any]) -> Self:
+        what = f"{document['kind']} {document['fact']}"
+        return cls(what, _text(document["this"]), _text(document["other"]))
+
+    @classmethod
     def of_input(cls, document: Mapping[str, Any]) -> Self:
         what = f"{document['kind']} {document['name']}"
         return cls(what, _text(document["this"]), _text(document["other"]))
@@ -59,6 +70,10 @@ class MadeFrom:
     inputs: tuple[Change, ...]
     files: tuple[FileChange, ...]
     files_total: int
+    # A registry of an earlier release does not tell these.
+    packages: tuple[Change, ...]
+    packages_total: int
+    facts: tuple[Change, ...]
     not_known: tuple[str, ...]
 
     @classmethod
@@ -70,6 +85,9 @@ class MadeFrom:
             tuple(map(Change.of_input, document["inputs"])),
             tuple(map(FileChange.of, document["files"])),
             int(document["files_total"]),
+            tuple(map(Change.of_package, document.get("packages", ()))),
+            int(document.get("packages_total", 0)),
+            tuple(map(Change.of_fact, document.get("facts", ()))),
             tuple(map(str, document["not_known"])),
         )
 
@@ -83,16 +101,16 @@ def show_made_from(out: Console, found: MadeFrom) -> None:
     line("made from")
     if found.commit != found.other_commit:
         line(f"  commit  {found.other_commit} → {found.commit}")
-    for change in found.config:
+    for change in (*found.config, *found.inputs, *found.facts, *found.packages):
         line(f"  {change.what}  {_or_none(change.other)} → {_or_none(change.this)}")
-    for change in found.inputs:
-        line(f"  {change.what}  {_or_none(change.other)} → {_or_none(change.this)}")
+    if found.packages_total > len(found.packages):
+        line(f"  and {found.packages_total - len(found.packages)} more packages")
     for file in found.files:
         line(f"  {file.path} in {file.archive}  {file.change}{_lines(file)}")
     if found.files_total > len(found.files):
         line(f"  and {found.files_total - len(found.files)} more files")
-    same = found.commit == found.other_commit and not (found.config or found.inputs or found.files)
-    if same and not found.not_known:
+    differing = (*found.config, *found.inputs, *found.facts, *found.packages, *found.files, *found.not_known)
+    if found.commit == found.other_commit and not differing:
         line("  the same commit, configuration and inputs")
     for sentence in found.not_known:
         line(f"  not known: {sentence}", "yellow")

@@ -73,6 +73,8 @@ class Users:
     not_known: tuple[Running, ...]
     items: tuple[User, ...]
     more: bool
+    # When garbage collection had deleted the content. A registry of an earlier release does not tell.
+    collected_at: str | None
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -81,6 +83,7 @@ class Users:
             tuple(map(Running.of, document["not_known"])),
             tuple(map(User.of, document["items"])),
             document["next"] is not None,
+            document.get("collected_at"),
         )
 
 
@@ -158,6 +161,9 @@ def show(out: Console, found: Users) -> None:
         out.print(Text("No stage runs a model of which it is known to be made from this."))
     for one in found.not_known:
         said = f"{one.stage} runs {one.prefix}, and nobody recorded whether it was made from this ({one.why})"
+        out.print(Text(plain(said), "yellow"), soft_wrap=True)
+    if found.collected_at is not None:
+        said = f"Its content was collected at {found.collected_at}, so the bucket does not hold it any more."
         out.print(Text(plain(said), "yellow"), soft_wrap=True)
     table = Table("model", "published", "verdict", "runs in", "used as")
     for user in found.items:

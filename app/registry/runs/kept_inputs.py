@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Input
 from app.storage import keys
 
-# The inputs whose content a build has put into the bucket.
-KEPT: ColumnElement[bool] = Input.stored_at.is_not(None)
+# The inputs whose content a build has put into the bucket, and that no collection deletes or has deleted.
+KEPT: ColumnElement[bool] = and_(Input.stored_at.is_not(None), Input.sweeping_at.is_(None))
 
 
 @dataclass(frozen=True)

@@ -350,13 +350,14 @@ def test_inputs_are_compared_in_parts_and_looked_at_once(
     digests = sorted(hashlib.sha256(content).hexdigest() for content in contents)
     for content in contents:
         overwrite(bucket, input_key(hashlib.sha256(content).hexdigest()), content)
-    # The first was never put there, and nobody has finished to put the last.
-    for digest in ("0" * 64, *digests, "f" * 64):
+    # The first was never put there, nobody has finished to put the last, and the one before was collected.
+    for digest in ("0" * 64, *digests, "e" * 64, "f" * 64):
         registry.execute(
             "INSERT INTO inputs (sha256, size_bytes, stored_at) VALUES (:sha256, 7, :at)",
             sha256=digest,
-            at=None if digest.startswith("ff") else "2026-11-23T10:00:00Z",
+            at=None if digest == "f" * 64 else "2026-11-23T10:00:00Z",
         )
+    registry.execute("UPDATE inputs SET sweeping_at = now(), collected_at = now() WHERE sha256 LIKE 'eeeee%'")
     with database.transaction() as session:
         run_id = lifecycle.request(session, RunKind.RECONCILIATION, {}, "somebody").id
     fault = cloud.faults.add("s3", "HeadObject", code="SlowDown", status=503, times=None, match=digests[4])

@@ -98,6 +98,16 @@ LINEAGE = {
         {"source": "input:raw_data:raw.zip", "target": "build:7", "type": "used_by"},
         {"source": "model:0.0.1-bbbbbbb", "target": "model:0.0.2-aaaaaaa", "type": "baseline_of"},
     ],
+    "outputs": {
+        "files": [
+            {
+                "name": "model.zip",
+                "sha256": "7" * 64,
+                "size": 9,
+                "contents": [{"path": "target/model.pt", "sha256": "8" * 64, "size": 7}],
+            }
+        ]
+    },
     "not_known": ["The files in raw.zip are not recorded."],
 }
 
@@ -112,6 +122,8 @@ def test_what_a_model_was_made_from_is_shown_with_digests_to_copy(api: Api) -> N
     assert "12,345 bytes  s3://models/raw.zip" in shown.output
     assert "its content is missing since yesterday" in shown.output
     assert "baseline of: 0.0.1-bbbbbbb" in shown.output
+    assert f"model.zip                     {'7' * 64}  9 bytes" in shown.output
+    assert f"target/model.pt in model.zip  {'8' * 64}  7 bytes" in shown.output
     assert "by anna  (override)" in shown.output
     assert "not known: The files in raw.zip are not recorded." in shown.output
     assert "\x1b" not in shown.output
@@ -180,6 +192,9 @@ def test_a_comparison_shows_what_differs_between_the_inputs(api: Api) -> None:
             {"archive": "raw.zip", "path": "b.csv", "change": "removed", "lines": None, "other_lines": 7},
         ],
         "files_total": 9,
+        "packages": [{"name": "torch", "change": "changed", "version": "2.9.1", "other_version": "2.8.0"}],
+        "packages_total": 3,
+        "facts": [{"kind": "determinism", "fact": "seed", "this": 2, "other": 1}],
         "not_known": [],
     }
     api.answer("GET /models/0.0.2-aaaaaaa/compare/0.0.1-bbbbbbb", COMPARED | {"made_from": made_from})
@@ -190,6 +205,9 @@ def test_a_comparison_shows_what_differs_between_the_inputs(api: Api) -> None:
         f"  raw_data raw.zip  {'6' * 64} → {SHA256}",
         "  a.csv in raw.zip  changed, 1,100 → 1,200 lines",
         "  b.csv in raw.zip  removed, 7 lines",
+        "  determinism seed  1 → 2",
+        "  package torch  2.8.0 → 2.9.1",
+        "  and 2 more packages",
         "  and 7 more files",
     ):
         assert line in shown.splitlines()
