@@ -44,8 +44,8 @@ def _try(lab: Lab, number: int) -> float:
 
 
 def _await_workers(scene: Scene, count: int) -> None:
-    # Each worker has one connection that listens for jobs in each of its four queues.
-    scene.wait(lambda: scene.listening() >= 4 * count, 60, "both workers")
+    # Each worker has one connection that listens for jobs in each of its six queues.
+    scene.wait(lambda: scene.listening() >= 6 * count, 60, "both workers")
 
 
 def main() -> int:
