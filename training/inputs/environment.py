@@ -12,7 +12,8 @@ from typing import Any, Final
 from training.files import sha256_of_file, written_whole
 from training.inputs.reported import Fact, Input
 
-LOCK: Final = "constraints.txt"
+# What an environment was installed from. An image has the first one beside its packages, with digests.
+LOCKS: Final = ("environment.lock", "constraints.txt")
 _FILE: Final = "inputs/python_environment.json"
 
 
@@ -61,8 +62,9 @@ def describe(environment: Path, checkout: Path) -> dict[str, Any]:
 def _lock(environment: Path, checkout: Path) -> dict[str, str] | None:
     """The lock that the image keeps beside what was installed from it, or else that of the checkout."""
     for of, folder in (("environment", environment), ("checkout", checkout)):
-        if (folder / LOCK).is_file():
-            return {"of": of, "name": LOCK, "sha256": sha256_of_file(folder / LOCK)}
+        for name in LOCKS:
+            if (folder / name).is_file():
+                return {"of": of, "name": name, "sha256": sha256_of_file(folder / name)}
     return None
 
 

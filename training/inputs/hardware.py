@@ -1,5 +1,6 @@
 """The machine that a model is trained on, as far as it can shape the result."""
 
+import json
 import os
 import platform
 import re
@@ -12,10 +13,13 @@ from training.inputs.reported import Fact, Input, of_facts
 
 _CPU: Final = Path("/proc/cpuinfo")
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
+# What the machine's image says of itself: see docs/training-machine.md.
+_IMAGE: Final = Path("/etc/fpo-training-image.json")
+_OF_IMAGE: Final = ("image_version", "base_image", "base_image_name", "commit", "lock_sha256")
 
 
 def hardware() -> Input:
-    """CPU and GPUs, with their driver, CUDA and cuDNN."""
+    """CPU and GPUs, with their driver, CUDA and cuDNN, and what the machine's image says it was made from."""
     facts: dict[str, Fact] = {
         "cpu": cpu_model(_text(_CPU)) or platform.processor() or platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -35,7 +39,7 @@ def hardware() -> Input:
     driver = driver_version(_text(_DRIVER))
     if driver is not None:
         facts["driver"] = driver
-    return of_facts("hardware", "training machine", facts)
+    return of_facts("hardware", "training machine", facts | image_facts(_text(_IMAGE)))
 
 
 def cpu_model(text: str) -> str | None:
@@ -48,6 +52,22 @@ def driver_version(text: str) -> str | None:
     """The version of NVIDIA's driver in the text that its kernel module shows."""
     found = re.search(r"Kernel Module\b.*?\s(\d+\.\d[\d.]*)", text)
     return None if found is None else found[1]
+
+
+def image_facts(text: str) -> dict[str, Fact]:
+    """What an image's description says. Nothing for an image without one, or with one that cannot be read."""
+    try:
+        described = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(described, dict):
+        return {}
+    found = {name: described.get(name) for name in _OF_IMAGE}
+    return {
+        name if name.startswith(("image", "base_image")) else f"image_{name}": value
+        for name, value in found.items()
+        if isinstance(value, str)
+    }
 
 
 def _text(path: Path) -> str:

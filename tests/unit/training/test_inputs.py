@@ -9,7 +9,7 @@ import pytest
 
 from training.files import sha256_of_file
 from training.inputs.environment import describe, python_environment
-from training.inputs.hardware import cpu_model, driver_version
+from training.inputs.hardware import cpu_model, driver_version, image_facts
 from training.inputs.reference import reference_data
 from training.lookup import Lookup
 
@@ -97,3 +97,24 @@ def test_files_of_the_checkout_are_reported_and_those_of_the_raw_data_are_not(tm
     [one] = reference_data(lookup, {"source cn": 5, "source vague_terms": 3})
     assert (one.kind, one.name, one.size_bytes) == ("reference_data", "reference_data/vague.csv", 5)
     assert one.details == {"used_for": "source vague_terms, vague_terms_regex_file", "rows": 3}
+
+
+def test_the_description_of_an_image_is_reported_and_a_broken_one_does_no_harm() -> None:
+    described = {
+        "schema": 1,
+        "image_version": "1.0.0",
+        "commit": "c0ffee",
+        "driver": "580",
+        "base_image": None,
+    }
+    assert image_facts(json.dumps(described)) == {"image_version": "1.0.0", "image_commit": "c0ffee"}
+    for broken in ("", "{", "[]", "null", '{"image_version": ["x"]}'):
+        assert image_facts(broken) == {}
+
+
+def test_the_lock_with_digests_comes_first(tmp_path: Path) -> None:
+    for name in ("environment.lock", "constraints.txt"):
+        (tmp_path / name).write_text(name)
+    lock: Any = describe(tmp_path, tmp_path)["lock"]
+    assert lock["name"] == "environment.lock"
+    assert lock["sha256"] == sha256_of_file(tmp_path / "environment.lock")
