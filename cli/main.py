@@ -17,6 +17,7 @@ from cli.builds.retry import retry_build
 from cli.ci import commands as ci
 from cli.client import path
 from cli.compare import Comparison, show_comparison
+from cli.gc import command as gc
 from cli.lineage.graph import lineage
 from cli.lineage.uses import inputs
 from cli.output import show_latest, show_promotion, show_stages
@@ -35,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(tokens.app, name="token")
+app.add_typer(gc.app, name="gc")
 app.add_typer(publishers.app, name="publisher")
 app.add_typer(ci.app, name="ci")
 app.add_typer(notifications.app, name="notification")

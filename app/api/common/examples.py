@@ -191,6 +191,9 @@ PROVENANCE: dict[str, Any] = {
     },
 }
 
+PIN_CREATE: dict[str, Any] = {"note": "the comparison for the annual report"}
+RELEASE_CREATE: dict[str, Any] = {"reason": "0.0.3 replaced it in March, and the audit of that year is over"}
+
 MODEL: dict[str, Any] = {
     "prefix": PREFIX,
     "version": "0.0.2",

@@ -1,6 +1,6 @@
 """Models: what was published, and its files."""
 
-from app.api.models import benchmarks, lineage, provenance, reading, signing, validation
+from app.api.models import benchmarks, keeping, lineage, provenance, reading, signing, validation
 
 ROUTERS = (
     reading.router,
@@ -9,4 +9,5 @@ ROUTERS = (
     lineage.router,
     provenance.router,
     signing.router,
+    keeping.router,
 )

@@ -27,6 +27,7 @@ TOKENS = {
     "builder": "bu1ld:build",
     "chief": "ch1ef:promote:production+override",
     "root": "r00t:read+admin",
+    "keeper": "k33per:collect",
 }
 
 
@@ -70,6 +71,11 @@ WRITES = [
     ("post", "/builds/{id}/retry"),
     ("post", "/models/{prefix}/verdict"),
     ("post", "/models/{prefix}/sign"),
+    ("post", "/models/{prefix}/restore"),
+    ("post", "/models/{prefix}/pin"),
+    ("delete", "/models/{prefix}/pin"),
+    ("post", "/models/{prefix}/release"),
+    ("delete", "/models/{prefix}/release"),
     ("post", "/models/{prefix}/promotions"),
     ("post", "/stages/{stage}/rollback"),
     ("post", "/images/clean"),
@@ -427,6 +433,32 @@ def test_a_cut_connection_is_replaced(api: TestClient, database: Database, regis
         )
     assert api.get("/models").status_code == 200
     assert api.post("/builds", json=registry.body()).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "scope", "may"),
+    [
+        (("post", "restore"), {}, "collect", "keeper"),
+        (("post", "pin"), {"note": "mine"}, "collect", "keeper"),
+        (("delete", "pin"), None, "collect", "keeper"),
+        (("post", "release"), {"reason": "it was replaced"}, "admin", "root"),
+        (("delete", "release"), None, "admin", "root"),
+    ],
+)
+def test_what_decides_about_a_model_needs_its_scope(
+    guarded: TestClient,
+    registry: Registry,
+    call: tuple[str, str],
+    body: dict[str, str] | None,
+    scope: str,
+    may: str,
+) -> None:
+    method, what = call
+    path = f"/models/{registry.model()}/{what}"
+    for who in ("chief", "builder", "root" if may == "keeper" else "keeper"):
+        refused = guarded.request(method, path, json=body, headers=as_(who))
+        assert (refused.status_code, refused.json()["required_scope"]) == (403, scope)
+    assert guarded.request(method, path, json=body, headers=as_(may)).status_code == 200
 
 
 def test_a_change_of_a_verdict_needs_the_scope_override_and_a_model(

@@ -18,7 +18,6 @@ ELSEWHERE = {
     AuditAction.SIGNED_IN,
     AuditAction.MODEL_SIGNED,
     AuditAction.MODEL_MARKED,
-    AuditAction.MODEL_RESTORED,
     AuditAction.MODEL_SWEPT,
     AuditAction.MODEL_COLLECTED,
 }
@@ -55,6 +54,15 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     call("/models/{prefix}/promotions", {"stage": "development", "note": "newer"}, prefix=newer)
     call("/models/{prefix}/verdict", {"verdict": "failed", "reason": "bad"}, prefix=newer)
     call("/stages/{stage}/rollback", {"expected": newer, "note": "worse"}, stage="development")
+    registry.execute(
+        "UPDATE models SET state = 'marked', marked_at = now(), mark_reason = '{}' WHERE prefix = :prefix",
+        prefix=newer,
+    )
+    call("/models/{prefix}/restore", prefix=newer)
+    call("/models/{prefix}/pin", examples.PIN_CREATE, prefix=newer)
+    call("/models/{prefix}/pin", method="delete", prefix=newer)
+    call("/models/{prefix}/release", examples.RELEASE_CREATE, prefix=newer)
+    call("/models/{prefix}/release", method="delete", prefix=newer)
     call("/mirror/reconcile", {})
     call("/models/{prefix}/sign", prefix=older)
     run = call("/imports", {})

@@ -28,6 +28,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/builds": Registry(None).body(base_search_config=config_of("0.9.0")),  # type: ignore[arg-type]
     "/models/{prefix}/verdict": {"verdict": "failed", "reason": "bad"},
     "/models/{prefix}/sign": {},
+    "/models/{prefix}/restore": {},
+    "/models/{prefix}/pin": {"note": "why"},
+    "/models/{prefix}/release": {"reason": "why"},
     "/models/{prefix}/promotions": {"stage": "development", "note": "why"},
     "/stages/{stage}/rollback": {"expected": "1.0.0-abcdef1", "note": "why"},
     "/runs/{id}/stop": {},

@@ -695,6 +695,28 @@ def test_a_model_is_signed_and_what_the_run_says_is_the_exit_status(api: Api) ->
     assert (already.exit_code, already.output) == (0, "p is signed since 2026-11-23, with the key abc.\n")
 
 
+def test_people_decide_about_single_models(api: Api) -> None:
+    where = "/models/0.0.2-aaaaaaa"
+    kept = {"prefix": "0.0.2-aaaaaaa", "state": "kept", "pin": None, "release": None}
+    api.answer(f"POST {where}/restore", kept)
+    restored = run("gc", "restore", "0.0.2-aaaaaaa")
+    assert (restored.exit_code, restored.output) == (0, "0.0.2-aaaaaaa is kept.\n")
+    api.answer(f"POST {where}/pin", kept | {"pin": {"by": "anna[/x]"}})
+    pinned = run("gc", "pin", "0.0.2-aaaaaaa", "--note", " the report\n")
+    assert (pinned.exit_code, pinned.output) == (0, "0.0.2-aaaaaaa is kept, pinned by anna[/x].\n")
+    assert json.loads(api.requests[-1].content) == {"note": "the report"}
+    api.answer(f"DELETE {where}/pin", kept)
+    assert run("gc", "unpin", "0.0.2-aaaaaaa").output == "0.0.2-aaaaaaa is kept.\n"
+    api.answer(f"POST {where}/release", kept | {"release": {"by": "root"}})
+    released = run("gc", "release", "0.0.2-aaaaaaa", "--reason", "it was replaced")
+    assert (released.exit_code, released.output) == (0, "0.0.2-aaaaaaa is kept, released by root.\n")
+    assert json.loads(api.requests[-1].content) == {"reason": "it was replaced"}
+    api.answer(f"DELETE {where}/release", kept)
+    assert run("gc", "release", "0.0.2-aaaaaaa", "--withdraw").exit_code == 0
+    without_words = run("gc", "release", "0.0.2-aaaaaaa")
+    assert (without_words.exit_code, "--reason is empty" in without_words.output) == (2, True)
+
+
 def notified(target: str, **changes: Any) -> dict[str, Any]:
     return {
         "created_at": "2026-11-23T10:12:44Z",

@@ -1,0 +1,1 @@
+"""`tariff-registry gc`: garbage collection."""
