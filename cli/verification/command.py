@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.answers import ApiError, read
-from cli.arguments import ArgumentError
+from cli.arguments import ArgumentError, model_prefix
 from cli.client import RegistryClient, path
 from cli.output import lines
 from cli.shell import Exit, Token, Url, client_of, console, exit_statuses, fail, say
@@ -37,7 +37,11 @@ def _statuses() -> Iterator[None]:
 
 def verify(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A prefix, or a folder with a model's downloaded files.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A prefix, or a folder with a model's downloaded files, such as ./0.0.2-aff1242.",
+        ),
     ],
     key: Annotated[
         Path | None,
@@ -75,7 +79,8 @@ def verify(
             message = f"{keep} is not empty. Name an empty or a new folder for the model's files."
             raise ArgumentError(message)
         folder, recorded = Path(model), None
-        if not folder.is_dir():
+        # A prefix is never taken for a folder of the same name, into which somebody may have downloaded it.
+        if _is_prefix(model) or not folder.is_dir():
             with client_of(url, token) as client:
                 recorded = _download(client, model, folder := _made(work / "model"))
                 _tell_lost_inputs(client, model)
@@ -87,6 +92,14 @@ def verify(
         if keep is not None and status == 0:
             shutil.copytree(folder, keep, dirs_exist_ok=True)
         raise typer.Exit(status)
+
+
+def _is_prefix(model: str) -> bool:
+    try:
+        model_prefix(model)
+    except ArgumentError:
+        return False
+    return True
 
 
 def _files(given: Iterable[Path]) -> list[Path]:

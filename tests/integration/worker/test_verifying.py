@@ -207,9 +207,12 @@ def test_an_input_that_somebody_changed_or_removed_is_found_and_named(
 
 
 def test_a_model_is_verified_by_its_prefix(
-    trained: Flow, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    trained: Flow, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     prefix = finish(trained)
+    # Where somebody has downloaded it, the prefix still means the registry's files.
+    (tmp_path / prefix).mkdir()
+    monkeypatch.chdir(tmp_path)
     with TestClient(create_app(settings), follow_redirects=False) as api:
         monkeypatch.setattr("cli.shell.RegistryClient", lambda *_, **__: over(api))
         whole = CliRunner().invoke(app, ["verify", prefix])
