@@ -70,6 +70,12 @@ def test_every_revision_can_be_undone_on_its_own(empty: Database) -> None:
     empty.close()
 
 
+def test_the_newest_revision_is_that_of_alembic() -> None:
+    scripts = ScriptDirectory(str(migrate.ROOT / "migrations"))
+    assert migrate.head() == scripts.get_current_head()
+    assert {script.revision for script in scripts.walk_revisions()} == migrate._revisions()[1]
+
+
 def test_keys_of_the_outbox_are_carried_over_in_both_directions(empty: Database) -> None:
     def execute(sql: str) -> None:
         with empty.engine.begin() as connection:
