@@ -11,6 +11,9 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.db.session import Database
+from app.registry.keeping import marks
+from app.registry.keeping.marks import MarkReason
+from app.registry.models import catalogue
 from app.registry.runs import lifecycle
 from app.registry.stages import promotions
 from app.registry.stages.promotions import PromotionRequest
@@ -121,6 +124,23 @@ def test_two_requests_for_a_model_are_one_run_and_another_model_waits(
     assert other.json()["run"] == run["id"]
     assert registry.count("audit", "action = 'run_requested'") == 1
     assert api.post("/models/9.9.9-aaaaaaa/sign").status_code == 404
+
+
+def test_a_model_that_is_to_be_deleted_is_not_signed(
+    api: TestClient, registry: Registry, bucket: Bucket, carrier: RunCarrier
+) -> None:
+    prefix = registry.model("1.0.0")
+    run = ask(api, prefix)
+    with registry.database.transaction() as session:
+        model = catalogue.get_locked(session, prefix)
+        marks.mark(session, model.id, MarkReason("old", "Nobody uses it"), None)
+    refused = api.post(f"/models/{prefix}/sign")
+    assert (refused.status_code, refused.json()["type"]) == (410, "/problems/model-marked")
+    # It was marked after somebody had asked.
+    carrier.carry(UUID(run["id"]))
+    ended = api.get(f"/runs/{run['id']}").json()
+    assert (ended["state"], "is marked for garbage collection" in ended["failure"]) == ("failed", True)
+    assert bucket.head(f"{prefix}/{keys.SIGNATURE}") is None
 
 
 def test_files_that_are_missing_or_different_are_named_and_nothing_is_signed(
