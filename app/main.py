@@ -23,6 +23,7 @@ from app.api import (
     tokens,
 )
 from app.api.builds.following import Following
+from app.api.collection import plan as collection_plan
 from app.api.common import errors
 from app.api.common.admission import Admission
 from app.api.common.edge import Edge
@@ -55,6 +56,7 @@ TAGS = [
     {"name": "inputs", "description": "What models were made from, and which models an input went into."},
     {"name": "images", "description": "The machine images that builds are trained on."},
     {"name": "stages", "description": "What runs where, what ran there before, promotions and rollbacks."},
+    {"name": "gc", "description": "Garbage collection: which models may be deleted, and which are kept."},
     {
         "name": "runs",
         "description": "Imports, reconciliations and collections: long pieces of work that can be "
@@ -134,6 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *stages.ROUTERS,
         inputs.router,
         images.router,
+        collection_plan.router,
         runs.router,
         tokens.router,
         *publishers.ROUTERS,

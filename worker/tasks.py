@@ -33,6 +33,7 @@ from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.words import Actor, NotificationTarget, RunKind
 from worker import images, janitor, mirror
+from worker.branches.look import look
 from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
 from worker.notifications import turns
@@ -127,6 +128,8 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
     }
     for name, part in parts.items():
         _register_part(queue, JANITOR, name, part, _every(runner.settings))
+    every = f"*/{runner.settings.gc_branches_every_min} * * * *"
+    _register_part(queue, JANITOR, "look_at_branches", lambda: look(database, runner.settings), every)
     _register_part(
         queue, JANITOR, "watch_stages", lambda: janitor.watch_stages(database, clouds), _EVERY_MINUTE
     )

@@ -3,11 +3,12 @@
 import typer
 
 from cli.gc import models
+from cli.gc.plan import plan
 from cli.shell import EXITS
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Garbage collection: restore models, and say which ones are kept, or may be deleted.",
+    help="Garbage collection: see its plan, restore models, and say which ones are kept, or may go.",
 )
-for command in (models.restore, models.pin, models.unpin, models.release):
+for command in (plan, models.restore, models.pin, models.unpin, models.release):
     app.command(epilog=EXITS)(command)

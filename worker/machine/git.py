@@ -6,8 +6,10 @@ To git, `aff1242` is first of all a branch or tag of that name. A build means th
 import os
 import re
 import shlex
+import signal
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -49,9 +51,14 @@ class Git(Protocol):
 
 @dataclass(frozen=True)
 class LocalGit:
-    """A repository on the worker's machine. Nothing is written into it: it may be somebody's checkout."""
+    """A repository on the worker's machine, which may be somebody's checkout.
+
+    A command that takes longer than `timeout_s` fails. `environment` is added to that of the worker.
+    """
 
     folder: Path
+    timeout_s: float | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, stdin: str = "") -> str:
         return self.read(*arguments, stdin=stdin).decode(errors="replace").strip()
@@ -61,19 +68,30 @@ class LocalGit:
         # Whoever started the worker may have set GIT_DIR and the like for another repository.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 # safe.directory: in a container the checkout may belong to another user than the worker.
                 ["git", "-c", "safe.directory=*", "-C", self.folder, *arguments],
-                check=True,
-                capture_output=True,
-                input=stdin.encode(),
-                env=inherited | ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**inherited, **ENVIRONMENT, **self.environment},
+                # git starts further processes, which would outlive it and hold its pipes.
+                start_new_session=True,
             )
-        except subprocess.CalledProcessError as exc:
-            raise GitFailed(exc.stderr.decode(errors="replace").strip()) from exc
         except OSError as exc:
             raise GitFailed(str(exc)) from exc
-        return done.stdout
+        with process:
+            try:
+                output, errors = process.communicate(stdin.encode(), self.timeout_s)
+            except subprocess.TimeoutExpired as exc:
+                message = f"git {arguments[0]} took longer than {self.timeout_s:g} s"
+                raise GitFailed(message) from exc
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode != 0:
+            raise GitFailed(errors.decode(errors="replace").strip())
+        return output
 
 
 @dataclass(frozen=True)

@@ -639,6 +639,54 @@ NOTIFICATION: dict[str, Any] = {
     "error": "The target answered 503: no upstream",
 }
 
+PLAN: dict[str, Any] = {
+    "digest": "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c",
+    "computed_at": "2026-11-24T08:15:30.104532Z",
+    "branches": {
+        "current": True,
+        "fetched_at": "2026-11-24T08:15:02.731870Z",
+        "remote": "https://git.example.org/team/classifier.git",
+        "main_branch": "main",
+        "problem": None,
+    },
+    "doomed": {"prefixes": 1, "objects": 10, "size": 48_243_118},
+    "kept": {"prefixes": 1, "objects": 12, "size": 48_251_902},
+    "reasons": {"branch_gone": 1, "branch_exists": 1, "newest_passed": 1},
+    "items": [
+        {
+            "prefix": PREFIX,
+            "verdict": "kept",
+            "reasons": [
+                {"code": "branch_exists", "text": "Its branch exists: feature/cn-2027."},
+                {
+                    "code": "newest_passed",
+                    "text": "It is among the newest models that passed their validation.",
+                },
+            ],
+            "state": "kept",
+            "branch": "feature/cn-2027",
+            "published_at": "2026-11-20T14:02:11.482113Z",
+            "objects": 12,
+            "size": 48_251_902,
+        },
+        {
+            "prefix": "0.0.1-11ce0f5",
+            "verdict": "doomed",
+            "reasons": [
+                {
+                    "code": "branch_gone",
+                    "text": "Its branch feature/units is gone, and it never reached staging or production.",
+                }
+            ],
+            "state": "kept",
+            "branch": "feature/units",
+            "published_at": "2026-10-02T09:41:56.003217Z",
+            "objects": 10,
+            "size": 48_243_118,
+        },
+    ],
+    "next": None,
+}
 MIRROR: dict[str, Any] = {
     "waiting": 1,
     "since": "2026-11-24T08:15:30.104532Z",

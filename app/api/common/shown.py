@@ -17,7 +17,9 @@ from app.words import (
     AuditAction,
     BuildKind,
     BuildState,
+    CollectReason,
     InputKind,
+    KeepReason,
     LaunchState,
     Market,
     ModelState,
@@ -25,6 +27,7 @@ from app.words import (
     NotificationState,
     NotificationTarget,
     Origin,
+    PlanVerdict,
     RunKind,
     RunState,
     Stage,
@@ -37,6 +40,9 @@ from app.words import (
 ShownActor = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Actor)})]
 ShownAuditAction = Annotated[str, WithJsonSchema({"type": "string", "enum": list(AuditAction)})]
 ShownBuildState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildState)})]
+ShownCollectionReason = Annotated[
+    str, WithJsonSchema({"type": "string", "enum": [*CollectReason, *KeepReason]})
+]
 ShownInputKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(InputKind)})]
 ShownKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(BuildKind)})]
 ShownLaunchState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(LaunchState)})]
@@ -46,6 +52,7 @@ ShownNotificationKind = Annotated[str, WithJsonSchema({"type": "string", "enum":
 ShownNotificationState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(NotificationState)})]
 ShownNotificationTarget = Annotated[str, WithJsonSchema({"type": "string", "enum": list(NotificationTarget)})]
 ShownOrigin = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Origin)})]
+ShownPlanVerdict = Annotated[str, WithJsonSchema({"type": "string", "enum": list(PlanVerdict)})]
 ShownRunKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunKind)})]
 ShownRunState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunState)})]
 ShownStage = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Stage)})]

@@ -122,9 +122,18 @@ class Plan:
                 counts[reason] += models
         return {word: counts[word] for word in (*CollectReason, *KeepReason) if counts[word]}
 
-    def page(self, verdict: PlanVerdict | None, *, limit: int, cursor: Cursor | None) -> Page[Planned]:
+    def page(
+        self,
+        verdict: PlanVerdict | None = None,
+        prefix: str | None = None,
+        *,
+        limit: int,
+        cursor: Cursor | None = None,
+    ) -> Page[Planned]:
         """Some of the models, newest first. Raises Invalid for the cursor of another list."""
         rows = self.rows if verdict is None else self._rows_by_verdict[verdict]
+        if prefix is not None:
+            rows = [row for row in rows if row.prefix == prefix]
         first = 0
         if cursor is not None:
             cursor.check(UUID)

@@ -1,7 +1,12 @@
 """The plan of garbage collection, from what is in a real Postgres."""
 
-import pytest
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
 from app.registry.collection import plan
 from app.registry.collection.plan import Plan
 from app.registry.keeping import marks
@@ -208,3 +213,45 @@ def test_the_sizes_of_models_follow_their_files(registry: Registry, models: dict
     )
     assert registry.value(counted)
     assert registry.value("SELECT file_bytes FROM models WHERE prefix = :p", p=models["plain"]) == 0
+
+
+@pytest.fixture
+def api(registry: Registry) -> Iterator[TestClient]:
+    with TestClient(create_app(settings_of(registry))) as client:
+        yield client
+
+
+def test_the_plan_is_paged_and_says_the_same_of_the_whole_on_each_page(
+    api: TestClient, registry: Registry, models: dict[str, str]
+) -> None:
+    whole = api.get("/gc/plan").json()
+    assert [item["prefix"] for item in whole["items"]] == list(reversed(models.values()))
+    assert whole["doomed"]["prefixes"] + whole["kept"]["prefixes"] == len(models)
+    assert whole["branches"]["current"]
+    assert whole["reasons"]["branch_gone"] == 3
+    items: list[Any] = []
+    page: dict[str, Any] = {"next": None}
+    while not items or page["next"]:
+        page = api.get("/gc/plan", params={"limit": 5, **({"cursor": page["next"]} if items else {})}).json()
+        assert [page[name] for name in ("digest", "doomed", "kept", "reasons")] == [
+            whole[name] for name in ("digest", "doomed", "kept", "reasons")
+        ]
+        items += page["items"]
+    assert items == whole["items"]
+    doomed = api.get("/gc/plan", params={"verdict": "doomed"}).json()["items"]
+    assert [item["prefix"] for item in doomed] == [
+        models[name] for name in ("passed", "former-development", "plain")
+    ]
+    [one] = api.get("/gc/plan", params={"prefix": models["lives"]}).json()["items"]
+    assert one["reasons"] == [{"code": "branch_exists", "text": "Its branch exists: feature/lives."}]
+    assert api.get("/gc/plan", params={"prefix": "9.9.9-0000000"}).json()["items"] == []
+
+
+def test_before_any_look_at_the_branches_the_plan_says_so(api: TestClient, registry: Registry) -> None:
+    prefix = registry.model(verdict=Verdict.FAILED)
+    age(registry)
+    found = api.get("/gc/plan").json()
+    assert (found["doomed"]["prefixes"], found["branches"]["current"]) == (0, False)
+    assert "No worker" in found["branches"]["problem"]
+    assert [reason["code"] for reason in found["items"][0]["reasons"]] == ["branches_unknown"]
+    assert found["items"][0]["prefix"] == prefix
