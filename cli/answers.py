@@ -170,10 +170,17 @@ class Model:
     metrics: Mapping[str, Mapping[str, Any]]
     verdict: str
     verdict_reason: str
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        return cls(dict(document["metrics"]), str(document["verdict"]), str(document["verdict_reason"]))
+        return cls(
+            dict(document["metrics"]),
+            str(document["verdict"]),
+            str(document["verdict_reason"]),
+            # A registry of an earlier release does not tell them.
+            tuple(map(str, document.get("warnings", ()))),
+        )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
+from uuid import UUID
 
 from pydantic import BaseModel, StringConstraints, ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import BuildInput, Input
+from app.words import InputKind
 
 # Far more than any environment has.
 MOST_PACKAGES = 5_000
@@ -52,3 +58,16 @@ class Environment:
 
 class _Stored(BaseModel):
     packages: dict[str, str]
+
+
+def of_build(session: Session, build_id: UUID) -> Environment | None:
+    """The environment of the training. None if nobody recorded its packages."""
+    stored = session.scalar(
+        select(Input.content)
+        .join(BuildInput, BuildInput.sha256 == Input.sha256)
+        .where(BuildInput.build_id == build_id, BuildInput.kind == InputKind.PYTHON_ENVIRONMENT)
+        # That of a benchmark in another environment is named after that of the training, and so comes later.
+        .order_by(BuildInput.name)
+        .limit(1)
+    )
+    return Environment.of_stored(stored)

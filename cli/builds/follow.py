@@ -111,6 +111,8 @@ def show_model(client: RegistryClient, prefix: str, console: Console) -> None:
     show_metrics(console, model.metrics)
     verdict = f". Verdict: {plain(model.verdict)} ({plain(model.verdict_reason)})"
     console.print(Text.assemble("Published ", (plain(prefix), "bold"), verdict), soft_wrap=True)
+    for warning in model.warnings:
+        console.print(Text(f"Warning: {lines(warning)}", "yellow"), soft_wrap=True)
 
 
 def show_failure(client: RegistryClient, build: Build, console: Console, *, log_tail: bool = True) -> None:

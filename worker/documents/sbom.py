@@ -16,18 +16,27 @@ if TYPE_CHECKING:
 # So that the same model always has the same serial number.
 _NAMESPACE = UUID("0f9f4c0e-5a43-4d2c-9c55-0d2b8c6c8b11")
 
-_DATA_SETS = (InputKind.RAW_DATA, InputKind.ADDITIONAL_SOURCE, InputKind.BENCHMARK_DATA)
+_DATA_SETS = (
+    InputKind.RAW_DATA,
+    InputKind.ADDITIONAL_SOURCE,
+    InputKind.REFERENCE_DATA,
+    InputKind.BENCHMARK_DATA,
+)
 
 
 @dataclass(frozen=True)
 class Described:
-    """A model, as its bill of materials describes it. `at` is when it was made."""
+    """A model, as its bill of materials describes it. `at` is when it was made.
+
+    `packages` are the versions of those that were installed where it was trained, by name.
+    """
 
     prefix: str
     sha256: str
     at: datetime | None
     inputs: tuple[InputRecord, ...]
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
 
 def sbom(model: Described) -> str:
@@ -46,12 +55,16 @@ def sbom(model: Described) -> str:
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=model.sha256)],
     )
     parts = [_component(item) for item in model.inputs]
+    packages = [_package(name, version) for name, version in sorted(model.packages.items())]
     bom = Bom(
-        components=parts,
+        components=[*parts, *packages],
         serial_number=uuid5(_NAMESPACE, f"{model.prefix} {model.sha256}"),
         metadata=BomMetaData(component=root, timestamp=model.at),
     )
     bom.register_dependency(root, parts)
+    for item, part in zip(model.inputs, parts, strict=True):
+        if item.kind is InputKind.PYTHON_ENVIRONMENT:
+            bom.register_dependency(part, packages)
     document: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     if model.at is None:
         # The library gives the time of the call, which says nothing about the model.
@@ -75,7 +88,9 @@ def _component(item: InputRecord) -> "Component":
     types = {
         InputKind.CODE: ComponentType.APPLICATION,
         InputKind.CONFIG: ComponentType.FILE,
+        InputKind.THRESHOLDS: ComponentType.FILE,
         InputKind.MACHINE_IMAGE: ComponentType.OPERATING_SYSTEM,
+        InputKind.HARDWARE: ComponentType.DEVICE,
         InputKind.TRANSFORMER: ComponentType.MACHINE_LEARNING_MODEL,
         InputKind.PYTHON_ENVIRONMENT: ComponentType.PLATFORM,
     }
@@ -87,7 +102,21 @@ def _component(item: InputRecord) -> "Component":
         bom_ref=_ref(item),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=item.sha256)] if item.sha256 else None,
         external_references=[ExternalReference(type=where, url=XsUri(item.origin))] if item.origin else None,
-        properties=[Property(name="tariff-model-registry:kind", value=item.kind)],
+        properties=[
+            Property(name=f"tariff-model-registry:{name}", value=str(value))
+            for name, value in {**item.details, "kind": item.kind}.items()
+            if not isinstance(value, Mapping)
+        ],
+    )
+
+
+def _package(name: str, version: str) -> "Component":
+    from cyclonedx.model.component import Component, ComponentType  # noqa: PLC0415
+    from packageurl import PackageURL  # noqa: PLC0415
+
+    purl = PackageURL(type="pypi", name=name, version=version)
+    return Component(
+        name=name, version=version, type=ComponentType.LIBRARY, bom_ref=purl.to_string(), purl=purl
     )
 
 

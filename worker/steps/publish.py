@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.aws import PreconditionFailed
 from app.failures import FailureCode
-from app.registry import inputs, provenance, takeovers
+from app.registry import environments, inputs, provenance, takeovers
 from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
@@ -172,6 +172,7 @@ class Publish(Step[Published]):
         with work.transaction() as session:
             statement = provenance.statement(session, build.id, made)
             used = tuple(inputs.of_build(session, build.id))
+            environment = environments.of_build(session, build.id)
         finished = statement["predicate"]["runDetails"]["metadata"].get("finishedOn")
         described = Described(
             build.prefix,
@@ -179,6 +180,7 @@ class Publish(Step[Published]):
             None if finished is None else datetime.fromisoformat(finished),
             used,
             output_of(build, Benchmark).metrics,
+            {} if environment is None else environment.packages,
         )
         yield self._write(work, keys.SBOM, sbom(described))
         yield self._write(work, keys.PROVENANCE, json.dumps(statement, indent=2, sort_keys=True) + "\n")

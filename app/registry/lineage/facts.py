@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import BuildInput, Input
-from app.registry.environments import Environment
+from app.db.tables import BuildInput
+from app.registry import environments
 from app.registry.inputs import INSTANCE_TYPE, TRAINING_MACHINE
 from app.words import FileChange, InputKind
 
@@ -82,13 +82,13 @@ def compare(session: Session, this: Side, other: Side) -> FactsCompared:
             not_known.append(sentence.format(" and ".join(lacking)))
         else:
             facts.extend(_differing(group[0], known[this][group], known[other][group]))
-    packages = {side: _packages(session, side.build_id) for side in (this, other)}
-    lacking = [side.prefix for side, found in packages.items() if found is None]
+    mine, theirs = (environments.of_build(session, side.build_id) for side in (this, other))
     changed: list[PackageDifference] = []
-    if lacking:
-        not_known.append(f"The packages of {' and '.join(lacking)} are not known.")
+    if mine is not None and theirs is not None:
+        changed = list(_changed(mine.packages, theirs.packages))
     else:
-        changed = list(_changed(packages[this] or {}, packages[other] or {}))
+        lacking = [side.prefix for side, found in ((this, mine), (other, theirs)) if found is None]
+        not_known.append(f"The packages of {' and '.join(lacking)} are not known.")
     return FactsCompared(tuple(facts), tuple(changed[:MOST_PACKAGES]), len(changed), tuple(not_known))
 
 
@@ -122,19 +122,6 @@ def _differing(
     for name in sorted({*this, *other}):
         if this.get(name) != other.get(name):
             yield FactDifference(kind, name, this.get(name), other.get(name))
-
-
-def _packages(session: Session, build_id: UUID) -> Mapping[str, str] | None:
-    """The packages of the training. None if nobody recorded them."""
-    stored = session.scalar(
-        select(Input.content)
-        .join(BuildInput, BuildInput.sha256 == Input.sha256)
-        .where(BuildInput.build_id == build_id, BuildInput.kind == InputKind.PYTHON_ENVIRONMENT)
-        .order_by(BuildInput.name)
-        .limit(1)
-    )
-    environment = Environment.of_stored(stored)
-    return None if environment is None else environment.packages
 
 
 def _changed(this: Mapping[str, str], other: Mapping[str, str]) -> Iterator[PackageDifference]:

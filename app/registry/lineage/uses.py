@@ -129,7 +129,9 @@ def find(session: Session, wanted: Wanted, *, limit: int, cursor: Cursor | None 
         )
         for build_id in shown
     ]
-    not_traced = {} if is_whole else _not_traced(session, ids - set(uses))
+    # A file of a transformer may be in other transformers too.
+    kinds = {*_ARCHIVES, *(use.kind for found in uses.values() for use in found if use.path is not None)}
+    not_traced = set() if is_whole else _not_traced(session, ids - set(uses), kinds)
     not_known = []
     for running, model in current:
         if model.build_id is None:
@@ -240,15 +242,15 @@ def _uses(session: Session, wanted: Wanted, builds: Collection[UUID]) -> dict[UU
     return found
 
 
-def _not_traced(session: Session, builds: Collection[UUID]) -> set[UUID]:
-    """Those of the builds that used an archive whose files are not known."""
+def _not_traced(session: Session, builds: Collection[UUID], kinds: Collection[str]) -> set[UUID]:
+    """Those of the builds that used an input of these kinds whose files are not known."""
     return set(
         session.scalars(
             select(BuildInput.build_id)
             .join(Input, Input.sha256 == BuildInput.sha256)
             .where(
                 BuildInput.build_id.in_(builds),
-                BuildInput.kind.in_(_ARCHIVES),
+                BuildInput.kind.in_(kinds),
                 or_(Input.parts_recorded_at.is_(None), Input.parts_problem.is_not(None)),
             )
         )

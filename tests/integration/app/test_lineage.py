@@ -167,6 +167,23 @@ def test_a_stage_of_which_nobody_can_tell_is_named(api: TestClient, registry: Re
     assert [one["why"] for one in api.get(f"/inputs/{BAD}").json()["not_known"]] == ["imported"]
 
 
+def test_a_file_of_a_transformer_is_found_and_models_of_which_nobody_recorded_it_are_named(
+    api: TestClient, registry: Registry
+) -> None:
+    weights = Part("model.safetensors", ROW_FILE, 4)
+    build = registry.queue()
+    registry.use(build, InputRecord(InputKind.TRANSFORMER, "mini", BAD), parts=[weights])
+    prefix = registry.publish(build)
+    # As the release before recorded transformers: without their files.
+    before = registry.queue()
+    registry.use(before, InputRecord(InputKind.TRANSFORMER, "mini", GOOD))
+    registry.promote(registry.publish(before), Stage.DEVELOPMENT)
+    found = api.get(f"/inputs/{ROW_FILE}").json()
+    assert prefixes(found) == [prefix]
+    assert found["items"][0]["uses"][0]["path"] == "model.safetensors"
+    assert [one["why"] for one in found["not_known"]] == ["files_not_recorded"]
+
+
 @pytest.mark.parametrize("path", [f"/inputs/{NOTES}", "/inputs?name=nowhere.csv"])
 def test_an_input_that_nobody_used_is_not_found(api: TestClient, path: str) -> None:
     answer = api.get(path)

@@ -1,10 +1,13 @@
 """What a build records of everything that shaped its model, with a fake training that reports it."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from sqlalchemy import select
 
 from app.db.session import Database
@@ -117,6 +120,12 @@ def test_everything_that_shaped_a_model_is_recorded_kept_and_named_in_its_proven
         "kind": "determinism",
         "seed": 0,
     }
+    bill = published(built, prefix, keys.SBOM)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill)) is None
+    packages = {one["purl"] for one in bill["components"] if one["type"] == "library"}
+    assert packages == {"pkg:pypi/fake@1.0", "pkg:pypi/torch@2.0"}
+    [seed_of_bill] = [one for one in bill["components"] if one["bom-ref"].startswith("determinism:")]
+    assert {"name": "tariff-model-registry:seed", "value": "0"} in seed_of_bill["properties"]
     # The files inside model.zip, which the worker has looked at.
     inside = {one["name"] for one in predicate["runDetails"]["byproducts"]}
     assert inside == {f"model.zip/target/{name}" for name in ("model.pt", "model.toml", "subheadings.json")}

@@ -95,6 +95,13 @@ def test_what_was_collected_is_published_without_another_instance(
     trained: Flow, new_runner: NewRunner, cloud: SimCloud, *, cancelled: bool
 ) -> None:
     trained.do_until(StepName.PUBLISH)
+    inside = [{"path": "target/model.pt", "sha256": "a" * 64, "size_bytes": 1}]
+    stored = text(
+        "UPDATE build_steps SET output = output || jsonb_build_object('model_files', CAST(:inside AS jsonb))"
+        " WHERE build_id = :id AND name = 'collect'"
+    )
+    with trained.database.transaction() as session:
+        session.execute(stored, {"inside": json.dumps(inside), "id": trained.build_id})
     trained.work.log("the end of the training")
     database, bucket = trained.database, trained.clouds.bucket
     earlier = end(trained, new_runner, cancelled=cancelled)
@@ -113,6 +120,7 @@ def test_what_was_collected_is_published_without_another_instance(
     }
     assert by_name[StepName.TRAIN].taken_over_from == earlier
     assert by_name[StepName.LAUNCH_INSTANCE].output is None
+    assert (by_name[StepName.COLLECT].output or {})["model_files"] == inside
     assert by_name[StepName.TERMINATE_INSTANCE].taken_over_from is None
     assert (by_name[StepName.TERMINATE_INSTANCE].output or {})["instance_ids"] == []
     with database.transaction() as session:
