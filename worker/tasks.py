@@ -143,7 +143,7 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
 
 
 # As many jobs as the janitor has parts.
-JANITOR_CONCURRENCY = 5
+JANITOR_CONCURRENCY = 6
 
 _EVERY_MINUTE = "* * * * *"
 

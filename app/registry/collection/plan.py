@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.registry.collection import facts
-from app.registry.collection.facts import Row, Surroundings
+from app.registry.collection.facts import Plain, Row, Surroundings
 from app.registry.collection.retention import Context, Facts, Judgement, Policy, judge
 from app.registry.collection.sentences import Explained, explain
 from app.registry.pages import Cursor, Page
@@ -56,8 +56,8 @@ class Total:
     size_bytes: int
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Self:
-        return cls(len(rows), sum(row.objects for row in rows), sum(row.size_bytes for row in rows))
+    def of(cls, rows: Sequence[Plain]) -> Self:
+        return cls(len(rows), sum([row[10] for row in rows]), sum([row[11] for row in rows]))
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Plan:
 
     context: Context
     surroundings: Surroundings
-    rows: Sequence[Row]
+    rows: Sequence[Plain]
     judgements: Sequence[Judgement]
 
     @cached_property
-    def _rows_by_verdict(self) -> dict[PlanVerdict, list[Row]]:
-        found: dict[PlanVerdict, list[Row]] = {verdict: [] for verdict in PlanVerdict}
+    def _rows_by_verdict(self) -> dict[PlanVerdict, list[Plain]]:
+        found: dict[PlanVerdict, list[Plain]] = {verdict: [] for verdict in PlanVerdict}
         doomed, kept = found[PlanVerdict.DOOMED], found[PlanVerdict.KEPT]
         for row, judgement in zip(self.rows, self.judgements, strict=True):
             (kept if judgement.collect is None else doomed).append(row)
@@ -82,9 +82,9 @@ class Plan:
 
     @cached_property
     def _judged(self) -> dict[str, Judgement]:
-        return {row.prefix: judged for row, judged in zip(self.rows, self.judgements, strict=True)}
+        return {row[2]: judged for row, judged in zip(self.rows, self.judgements, strict=True)}
 
-    def _planned(self, rows: Iterable[Row]) -> Iterator[Planned]:
+    def _planned(self, rows: Iterable[Plain]) -> Iterator[Planned]:
         return (
             Planned(
                 self.surroundings.facts(row),
@@ -95,7 +95,7 @@ class Plan:
                 row.objects,
                 row.size_bytes,
             )
-            for row in rows
+            for row in map(Row._make, rows)
         )
 
     def models(self, verdict: PlanVerdict | None = None) -> Iterator[Planned]:
@@ -106,7 +106,7 @@ class Plan:
     def digest(self) -> str:
         """The same as long as the same models are doomed for the same reasons. A mark does not change it."""
         doomed = self._rows_by_verdict[PlanVerdict.DOOMED]
-        lines = sorted(f"{row.prefix} {self._judged[row.prefix].collect}\n" for row in doomed)
+        lines = sorted(f"{prefix} {self._judged[prefix].collect}\n" for _, _, prefix, *_ in doomed)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @cached_property
@@ -133,16 +133,16 @@ class Plan:
         """Some of the models, newest first. Raises Invalid for the cursor of another list."""
         rows = self.rows if verdict is None else self._rows_by_verdict[verdict]
         if prefix is not None:
-            rows = [row for row in rows if row.prefix == prefix]
+            rows = [row for row in rows if row[2] == prefix]
         first = 0
         if cursor is not None:
             cursor.check(UUID)
             last_shown = (cursor.at, str(cursor.id))
             # The rows descend. Those that come after the last one that was shown are at their end.
-            first = bisect_left(rows, 1, key=lambda row: (row.published_at, row.id) < last_shown)
+            first = bisect_left(rows, 1, key=lambda row: row[:2] < last_shown)
         items = rows[first : first + limit]
         more = len(rows) > first + limit
-        end = Cursor(items[-1].published_at, UUID(items[-1].id)) if more else None
+        end = Cursor(items[-1][0], UUID(items[-1][1])) if more else None
         return Page(list(self._planned(items)), end)
 
 
@@ -163,7 +163,7 @@ def compute(
         key = surroundings.decisive(row, context)
         judgement = judged.get(key)
         if judgement is None:
-            judgement = judged[key] = judge(surroundings.facts(row), context)
+            judgement = judged[key] = judge(surroundings.facts(Row._make(row)), context)
         judgements.append(judgement)
     return Plan(context, surroundings, rows, judgements)
 

@@ -128,6 +128,24 @@ class Context:
         """Models that were published before this moment have reached the minimum age."""
         return self.now - self.policy.minimum_age
 
+    def by_name(self, branch: str | None) -> KeepReason | None:
+        """Why the name of the branch that a build recorded keeps its model. None if it does not."""
+        if branch in self.branch_names:
+            return KeepReason.BRANCH_EXISTS
+        if branch in self.main_names:
+            return KeepReason.FORMER_MAIN_BRANCH
+        return KeepReason.BRANCH_NOT_RECORDED if branch == _NO_BRANCH else None
+
+    def keeps_branch(self, branch: str | None) -> bool:
+        """Whether a setting keeps the models of the branch."""
+        return (
+            branch is not None and self.kept_branches is not None and bool(self.kept_branches.match(branch))
+        )
+
+    def keeps_version(self, version: str) -> bool:
+        """Whether a setting keeps the models of the version."""
+        return self.kept_versions is not None and bool(self.kept_versions.match(version))
+
     @cached_property
     def kept_branches(self) -> re.Pattern[str] | None:
         return any_of(self.policy.keep_branches)
@@ -189,9 +207,9 @@ def _reasons_to_keep(facts: Facts, context: Context) -> Iterator[KeepReason]:
         yield KeepReason.TOO_YOUNG
     if facts.passed_rank is not None and facts.passed_rank < context.policy.keep_newest_passed:
         yield KeepReason.NEWEST_PASSED
-    if context.kept_branches and facts.branch is not None and context.kept_branches.match(facts.branch):
+    if context.keeps_branch(facts.branch):
         yield KeepReason.BRANCH_RULE
-    if context.kept_versions and context.kept_versions.match(facts.version):
+    if context.keeps_version(facts.version):
         yield KeepReason.VERSION_RULE
 
 
@@ -226,13 +244,9 @@ def _of_branches(facts: Facts, context: Context) -> Iterator[KeepReason]:
     if context.current_branches is None:
         yield KeepReason.BRANCHES_UNKNOWN
         return
-    if facts.branch is not None:
-        if facts.branch in context.branch_names:
-            yield KeepReason.BRANCH_EXISTS
-        elif facts.branch in context.main_names:
-            yield KeepReason.FORMER_MAIN_BRANCH
-        elif facts.branch == _NO_BRANCH:
-            yield KeepReason.BRANCH_NOT_RECORDED
+    by_name = context.by_name(facts.branch)
+    if by_name is not None:
+        yield by_name
     if facts.holders:
         yield KeepReason.COMMIT_ON_BRANCH
     elif not facts.commit_known:
