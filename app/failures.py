@@ -75,6 +75,11 @@ class FailureCode(StrEnum):
         "The commit is not in the training repository.",
         "Push the commit, then post the build again.",
     )
+    NOT_REPRODUCIBLE = (
+        "not_reproducible", False, Responsible.OPERATOR,
+        "Something that the model was made from cannot be had any more as it was recorded.",
+        "Restore it, or ask for the reproduction again and accept what is there now in its place.",
+    )
     CONFIG_DIFFERS_FROM_COMMIT = (
         "config_differs_from_commit", False, Responsible.AUTHOR,
         "The posted search-config.toml has other values than the file at that commit.",

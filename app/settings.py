@@ -344,6 +344,14 @@ class Settings(BaseSettings):
         "the verdict is `failed`, where no thresholds are given",
     )
 
+    reproduction_tolerance: float = Field(
+        default=0.005,
+        ge=0,
+        le=1,
+        description="how far each share in a benchmark may differ from the original's for a reproduction to "
+        "count as `equivalent`",
+    )
+
     @classmethod
     def from_environment(cls) -> Self:
         """The settings of this process. Raises SettingsError."""

@@ -168,6 +168,32 @@ class InputKind(StrEnum):
     DETERMINISM = "determinism"
 
 
+class Pinned(StrEnum):
+    """What a reproduction takes as it was recorded. Most are kinds of inputs."""
+
+    CODE = "code"
+    RAW_DATA = "raw_data"
+    BENCHMARK_DATA = "benchmark_data"
+    ADDITIONAL_SOURCE = "additional_source"
+    MACHINE_IMAGE = "machine_image"
+    INSTANCE_TYPE = "instance_type"
+
+
+class Irreproducible(StrEnum):
+    """Why a model cannot be reproduced, or not without accepting something else in the place of an input."""
+
+    IMPORTED = "imported"
+    NOT_PINNED = "not_pinned"
+
+
+class Sameness(StrEnum):
+    """How the model that a reproduction made compares with the original."""
+
+    IDENTICAL = "identical"
+    EQUIVALENT = "equivalent"
+    DIFFERENT = "different"
+
+
 class LineageNode(StrEnum):
     """What the graph of a model's lineage consists of."""
 
@@ -186,6 +212,7 @@ class LineageEdge(StrEnum):
     MADE = "made"
     BASELINE_OF = "baseline_of"
     PROMOTED_BY = "promoted_by"
+    REPRODUCED_BY = "reproduced_by"
 
 
 class FileChange(StrEnum):
@@ -396,6 +423,7 @@ class AuditAction(StrEnum):
     BUILD_REQUESTED = "build_requested"
     BUILD_CANCELLED = "build_cancelled"
     BUILD_RETRIED = "build_retried"
+    REPRODUCTION_REQUESTED = "reproduction_requested"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
     RUN_REQUESTED = "run_requested"

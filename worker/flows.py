@@ -13,6 +13,8 @@ from worker.steps.job import Benchmark, Train
 from worker.steps.network import FindNetwork
 from worker.steps.preflight import NeedsModel
 from worker.steps.publish import Publish
+from worker.steps.reproduction.compare import Compare
+from worker.steps.reproduction.image import FindRecordedImage
 from worker.steps.step import Step
 from worker.steps.validation import Validate
 
@@ -34,6 +36,22 @@ FLOWS: dict[BuildKind, tuple[Step[Any], ...]] = {
         TerminateInstance(),
         Validate(),
         Publish(),
+    ),
+    BuildKind.REPRODUCE: (
+        FindRecordedImage(),
+        FindNetwork(),
+        LaunchInstance(),
+        AwaitAddress(),
+        AwaitReady(),
+        FetchKey(),
+        ValidateConnection(),
+        BringCode(),
+        LoadInputs(),
+        Train(),
+        Benchmark(),
+        Collect(),
+        TerminateInstance(),
+        Compare(),
     ),
 }
 

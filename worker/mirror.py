@@ -7,6 +7,7 @@ from app.aws import CloudUnavailable, PreconditionFailed
 from app.db.session import Database
 from app.registry import mirror
 from app.registry.mirror import CopyOf, Entry, Exactly, Nothing, NotOurs, Wanted
+from app.storage import keys
 from app.storage.bucket import Bucket, ObjectInfo
 
 _log = logging.getLogger(__name__)
@@ -116,10 +117,15 @@ def _change(bucket: Bucket, key: str, there: ObjectInfo | None, wanted: Wanted) 
             bucket.write(key, content, over=there)
         case Nothing() if there is not None:
             bucket.delete(key, only=there)
-        case CopyOf(source, sha256, _):
-            made = bucket.head(source) if source is not None else None
-            if made is None or made.sha256 != sha256:
+        case CopyOf(source, sha256, _, remade, owner):
+            found = [bucket.head(one) for one in (source, *remade) if one is not None]
+            made = next((one for one in found if one is not None and one.sha256 == sha256), None)
+            if made is None:
                 copy = "the registry never had another copy" if source is None else f"{source} is gone"
                 message = f"{key} is not what it should be, and {copy}."
                 raise Unsettled(message)
-            bucket.copy(made, key, over=there)
+            if owner is None or made.build_id == str(owner):
+                bucket.copy(made, key, over=there)
+            else:
+                kind = keys.CONTENT_TYPES[key.rpartition("/")[2]]
+                bucket.adopt(made, key, content_type=kind, build_id=str(owner), over=there)

@@ -44,7 +44,7 @@ class Workbench:
         self.settings = settings
         self.clouds = clouds
         self.lease = lease
-        self._database = database
+        self.database = database
         self._heartbeat = heartbeat
         self._stopping = stopping
         self._step: StepName | None = None
@@ -54,7 +54,7 @@ class Workbench:
         self.scratch = Path(self._scratch.name)
 
     def transaction(self) -> AbstractContextManager[Session]:
-        return self._database.transaction()
+        return self.database.transaction()
 
     # When to stop
 

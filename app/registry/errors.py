@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from app.words import BuildState, ModelState, RetryRefusal, Scope, Stage
+from app.words import BuildState, Irreproducible, ModelState, Pinned, RetryRefusal, Scope, Stage
 from training.config import ConfigProblem, Difference
 
 
@@ -87,6 +87,27 @@ class RetryRefused(Conflict):
     prefix: str
     reason: RetryRefusal
     held_by: UUID | None = None
+
+
+@dataclass(frozen=True)
+class LostInput:
+    """Something that a model was made from, and that cannot be had as it was recorded any more."""
+
+    what: Pinned
+    name: str
+    reason: str
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NotReproducible(Conflict):
+    """This model cannot be made again.
+
+    `not_pinned` are the inputs that cannot be had as they were recorded any more, if that is the reason.
+    """
+
+    prefix: str
+    reason: Irreproducible
+    not_pinned: tuple[LostInput, ...] | None = None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from app.db.tables import ACTIVE_BUILD, Artifact, Build, Model, Outbox, Promotion
+from app.db.tables import ACTIVE_BUILD, ACTIVE_REPRODUCTION, Artifact, Build, Model, Outbox, Promotion
 from app.queue import enqueue_outbox
 from app.storage import keys
 from app.storage.keys import Place
@@ -43,12 +43,16 @@ class Exactly:
 class CopyOf:
     """The key should hold an object with this digest, which may be unknown as yet.
 
-    A missing object is copied from `source`, if the registry has ever had it elsewhere.
+    A missing object is copied from `source`, if the registry has ever had it elsewhere, or from one of
+    `remade`: there, builds that make the model again keep what they have made, if it is exactly the same. A
+    copy belongs to the build `owner`, whoever made it.
     """
 
     source: str | None
     sha256: str | None
     size_bytes: int
+    remade: tuple[str, ...] = ()
+    owner: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class RecordedModel:
     state: str
     stages: frozenset[str]
     artifacts: Mapping[str, RecordedArtifact]
+    # The active builds that make the model again, and were asked to repair it.
+    repaired_by: tuple[UUID, ...] = ()
 
     def names(self) -> Iterator[str]:
         """The names that hold an object in the model's prefix: its artifacts, then its markers."""
@@ -141,10 +147,15 @@ def of_model(model: RecordedModel, name: str) -> Wanted:
     artifact = model.artifacts.get(name)
     if artifact is None:
         return NotOurs(f"it is not an artifact of {model.prefix}")
-    source = None
-    if model.build_id is not None and artifact.sha256 is not None:
-        source = keys.unpublished_key(model.build_id, artifact.sha256)
-    return CopyOf(source, artifact.sha256, artifact.size_bytes)
+    if model.build_id is None or artifact.sha256 is None:
+        return CopyOf(None, artifact.sha256, artifact.size_bytes)
+    return CopyOf(
+        keys.unpublished_key(model.build_id, artifact.sha256),
+        artifact.sha256,
+        artifact.size_bytes,
+        tuple(keys.unpublished_key(build_id, artifact.sha256) for build_id in model.repaired_by),
+        model.build_id,
+    )
 
 
 def _of_gone(model: RecordedModel, name: str) -> Wanted:
@@ -158,7 +169,7 @@ def _of_gone(model: RecordedModel, name: str) -> Wanted:
 
 
 def recorded(session: Session, which: ColumnElement[bool]) -> list[RecordedModel]:
-    """The models that the condition selects, as the bucket mirrors them. These are three statements."""
+    """The models that the condition selects, as the bucket mirrors them. These are four statements."""
     models = session.execute(
         select(Model.id, Model.prefix, Model.build_id, Model.verdict, Model.state).where(which)
     ).all()
@@ -183,8 +194,23 @@ def recorded(session: Session, which: ColumnElement[bool]) -> list[RecordedModel
         .order_by(Artifact.name)
     ):
         artifacts.setdefault(row.model_id, {})[row.name] = RecordedArtifact(*row[1:])
+    repairing: dict[UUID, list[UUID]] = {}
+    for reproduced, build_id in session.execute(
+        select(Build.reproduces, Build.id).where(
+            Build.reproduces.in_(ids),
+            ACTIVE_REPRODUCTION,
+            Build.reproduction_wanted["repair"].as_boolean(),
+        )
+    ):
+        if reproduced is not None:
+            repairing.setdefault(reproduced, []).append(build_id)
     return [
-        RecordedModel(*model, frozenset(stages.get(model.id, ())), artifacts.get(model.id, {}))
+        RecordedModel(
+            *model,
+            frozenset(stages.get(model.id, ())),
+            artifacts.get(model.id, {}),
+            tuple(repairing.get(model.id, ())),
+        )
         for model in models
     ]
 

@@ -321,10 +321,19 @@ class Bucket:
                 **_condition(over),  # type: ignore[arg-type]
             )
 
-    def adopt(self, source: ObjectInfo, key: str, *, content_type: str, build_id: str) -> None:
+    def adopt(
+        self,
+        source: ObjectInfo,
+        key: str,
+        *,
+        content_type: str,
+        build_id: str,
+        over: ObjectInfo | None = None,
+    ) -> None:
         """Copy an object of another build as one of this build. The content stays, and its digest.
 
-        Raises PreconditionFailed if the source has changed, or if the key holds an object.
+        `over` is what `head` found at the key, or None for no object. Raises PreconditionFailed if the source
+        or the key has changed since then.
         """
         metadata = {"build-id": build_id} | ({"sha256": source.sha256} if source.sha256 else {})
         with translated():
@@ -336,7 +345,7 @@ class Bucket:
                 ContentType=content_type,
                 Metadata=metadata,
                 MetadataDirective="REPLACE",
-                IfNoneMatch="*",
+                **_condition(over),  # type: ignore[arg-type]
             )
 
     def delete(self, key: str, *, only: ObjectInfo | None = None) -> None:

@@ -14,6 +14,9 @@ ROOT_NAMES = {
     BENCHMARKING_DATA: (BENCHMARKING_DATA,),
 }
 
+# The name of the input that holds the commit with its files, without its history, as git packs them.
+CODE_PACK = "code.pack"
+
 UNPUBLISHED = "unpublished/"
 # The folder that the previous release used instead.
 FORMER_UNPUBLISHED = "staging/"

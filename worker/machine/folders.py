@@ -43,5 +43,10 @@ class BuildFolder:
     def input(self, name: str) -> str:
         return f"{self.path}/inputs/{name}"
 
+    @property
+    def snapshots(self) -> str:
+        """Where a reproduction finds the answers of additional sources, instead of at their URLs."""
+        return f"{self.path}/inputs/snapshots"
+
     def job(self, command: str) -> str:
         return f"{self.path}/{command}"

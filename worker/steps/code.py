@@ -12,7 +12,7 @@ from app.registry.inputs import InputRecord
 from app.registry.public import public_text, public_uri
 from app.storage import keys
 from app.storage.bucket import digest_of
-from app.words import InputKind, StepName
+from app.words import BuildKind, InputKind, StepName
 from worker.errors import StepFailed
 from worker.machine import git
 from worker.machine.folders import BuildFolder, Machine
@@ -21,15 +21,13 @@ from worker.machine.remote import CommandFailed
 from worker.machine.workspace import Workspace
 from worker.steps.commit import differing_keys, found_commit, no_such_commit
 from worker.steps.connection import ValidateConnection, workspace
-from worker.steps.inputs import LIMIT_BYTES, keep_input
+from worker.steps.inputs import LIMIT_BYTES, download_pinned, keep_input
 from worker.steps.needed import Needed
+from worker.steps.pins import PinnedCode, pins_of
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
 _GIT_S = 600
-
-# The name of the input that holds the commit with its files, without its history, as git packs them.
-PACK = "code.pack"
 
 # What a git command that was cut off has left: locks, which would stop the next one, and halves of packs.
 _TIDY = """\
@@ -70,8 +68,12 @@ class BringCode(Step[Code]):
             raise StepFailed(FailureCode.INVALID_IMAGE, message)
         clone = RemoteGit(space.remote, machine.clone)
         space.run(f"mkdir -p {shlex.quote(folder.path)}/inputs {shlex.quote(folder.output)}", timeout_s=60)
-        repository = work.settings.code_repository
-        if repository is None:
+        repository, pins = work.settings.code_repository, pins_of(build)
+        fetched = False
+        if pins is not None and pins.code is not None:
+            commit, origin = _bring_kept(work, space, clone, pins.code)
+        elif repository is None:
+            fetched = True
             commit, origin = _fetch(build, space, clone)
         else:
             commit, origin = _bring(build, work, space, clone, Path(repository))
@@ -82,14 +84,19 @@ class BringCode(Step[Code]):
         with work.transaction() as session:
             code = InputRecord(InputKind.CODE, "training repository", origin=f"git+{origin}@{commit}")
             inputs.record(session, build.lease, [code])
-        if repository is None:
+        if fetched:
             _fetch_pack(space, clone, commit, _pack(work))
         _keep_code(build, work, commit, RemoteGit(space.remote, folder.repository))
         return Code(commit=commit, origin=origin, config_differs=differs)
 
 
 def _compared(build: BuildView) -> bool:
-    """Whether an earlier step has compared the configuration with the commit's."""
+    """Whether an earlier step has compared the configuration with the commit's, or nobody needs to.
+
+    A reproduction uses the configuration that its model was made with, whatever the commit has.
+    """
+    if build.kind is BuildKind.REPRODUCE:
+        return True
     stored = build.outputs.get(StepName.NEEDS_MODEL)
     return stored is not None and Needed.model_validate(stored).config_differs is not None
 
@@ -140,7 +147,23 @@ def _bring(
     local = LocalGit(repository)
     commit = found_commit(local, build.sha)
     git.make_pack(local, commit, _pack(work))
-    target = f"{space.path}/{PACK}"
+    _unpack(work, space, clone, commit)
+    return git.resolve(clone, commit), repository.resolve().as_uri()
+
+
+def _bring_kept(work: Workbench, space: Workspace, clone: RemoteGit, code: PinnedCode) -> tuple[str, str]:
+    """Bring the commit as it was kept, whether or not the git host still has it.
+
+    Returns the commit and where it came from at first. Raises StepFailed, CloudError, RemoteFault.
+    """
+    download_pinned(work, code.pack, _pack(work))
+    _unpack(work, space, clone, code.commit)
+    return git.resolve(clone, code.commit), code.origin
+
+
+def _unpack(work: Workbench, space: Workspace, clone: RemoteGit, commit: str) -> None:
+    """Put the objects of the worker's pack into the instance's clone. Raises CommandFailed, RemoteLost."""
+    target = f"{space.path}/{keys.CODE_PACK}"
     space.put_file(_pack(work), target)
     # Marked as where the history ends: git would miss the commit's parents otherwise.
     _change(
@@ -150,12 +173,11 @@ def _bring(
         f"shallow=$({clone.command('rev-parse', '--path-format=absolute', '--git-path', 'shallow')}) && "
         f'{{ grep -qx {commit} "$shallow" 2>/dev/null || echo {commit} >>"$shallow"; }}',
     )
-    return git.resolve(clone, commit), repository.resolve().as_uri()
 
 
 def _pack(work: Workbench) -> Path:
     """Where the worker has the commit's pack meanwhile."""
-    return work.scratch / PACK
+    return work.scratch / keys.CODE_PACK
 
 
 def _fetch_pack(space: Workspace, clone: RemoteGit, commit: str, pack: Path) -> None:
@@ -163,7 +185,7 @@ def _fetch_pack(space: Workspace, clone: RemoteGit, commit: str, pack: Path) -> 
 
     Raises RemoteFault, RemoteLost, LeaseLost.
     """
-    target = f"{space.path}/{PACK}"
+    target = f"{space.path}/{keys.CODE_PACK}"
     listed = clone.command("rev-list", "--objects", "--no-walk", "--no-object-names", commit)
     packed = clone.command(*git.PACK_OBJECTS)
     # Two commands, because the exit status of a pipe is only that of its end.
@@ -181,7 +203,7 @@ def _keep_code(build: BuildView, work: Workbench, commit: str, worktree: RemoteG
     content = digest_of(pack)
     used = InputRecord(
         InputKind.CODE,
-        PACK,
+        keys.CODE_PACK,
         content.sha256,
         content.size_bytes,
         f"s3://{work.clouds.bucket.name}/{keys.input_key(content.sha256)}",

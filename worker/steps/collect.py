@@ -21,6 +21,7 @@ from worker.steps.connection import ValidateConnection, connect
 from worker.steps.inputs import LIMIT_BYTES, keep_input
 from worker.steps.job import Benchmark, Train
 from worker.steps.parts import UnknownParts, parts_of
+from worker.steps.pins import pins_of
 from worker.steps.reported import JobInput
 from worker.steps.result import FileRef
 from worker.steps.step import Output, Step, output_of
@@ -77,8 +78,12 @@ class Collect(Step[Collected]):
         output = Machine(output_of(build, ValidateConnection).home).build(build.id).output
         trained, measured = output_of(build, Train), output_of(build, Benchmark)
         reported = trained.files | measured.files
+        pins = pins_of(build)
+        given = {file.sha256 for file in pins.snapshots.values()} if pins is not None else set()
         for snapshot in trained.snapshots:
-            self._keep(build, work, remote, f"{output}/{snapshot.file}", snapshot)
+            # One that was given to the training is kept already, and is not in its output.
+            if snapshot.sha256 not in given:
+                self._keep(build, work, remote, f"{output}/{snapshot.file}", snapshot)
         # The benchmark runs in the same environment, so it reports the same content again.
         contents = {(one.kind, one.name, one.sha256): one for one in (*trained.contents, *measured.contents)}
         for one in contents.values():

@@ -45,9 +45,16 @@ class FindImage(Step[Image]):
 
     name: ClassVar = StepName.FIND_IMAGE
     deadline: ClassVar = timedelta(minutes=10)
-    output: ClassVar = Image
+    output: ClassVar[type[Image]] = Image
 
     def act(self, build: BuildView, work: Workbench) -> Image:
+        found = self.newest(work, work.settings.instance_type)
+        with work.transaction() as session:
+            inputs.record(session, build.lease, [self.record_of(work.clouds.home, found)])
+        return Image(image_id=found["ImageId"], name=found["Name"], created=found["CreationDate"])
+
+    def newest(self, work: Workbench, instance_type: str) -> "ImageTypeDef":
+        """The image that a build uses if nothing else is said. Raises StepFailed, CloudError."""
         settings, cloud = work.settings, work.clouds.home
         pattern, owners = settings.image_name_pattern, list(settings.image_owners)
         with translated():
@@ -55,7 +62,7 @@ class FindImage(Step[Image]):
                 Owners=owners, Filters=[{"Name": "name", "Values": [pattern]}]
             )
             found = [image for page in pages for image in page["Images"]]
-        choice = choose(found, pattern, _architectures(cloud, settings.instance_type))
+        choice = choose(found, pattern, _architectures(cloud, instance_type))
         if choice.image is None:
             code = FailureCode.NO_IMAGE
             others = "".join(f" Passed over: {one}." for one in choice.passed_over[:10])
@@ -66,19 +73,16 @@ class FindImage(Step[Image]):
             raise StepFailed(code, message)
         for one in choice.passed_over[:10]:
             work.log(f"passed over: {one}")
-        image = Image(
-            image_id=choice.image["ImageId"],
-            name=choice.image["Name"],
-            created=choice.image["CreationDate"],
-        )
-        origin = origin_of(cloud.region, image.image_id)
-        tags = {tag["Key"]: tag["Value"] for tag in choice.image.get("Tags", [])}
+        return choice.image
+
+    def record_of(self, cloud: Cloud, image: "ImageTypeDef") -> InputRecord:
+        """The image as an input of a build."""
+        image_id = image["ImageId"]
+        tags = {tag["Key"]: tag["Value"] for tag in image.get("Tags", [])}
         based_on = {name: tags[tag] for tag, name in _BASE.items() if tag in tags}
-        details = {"region": cloud.region, "image_id": image.image_id, "created": image.created, **based_on}
-        used = InputRecord(InputKind.MACHINE_IMAGE, image.name, origin=origin, details=details)
-        with work.transaction() as session:
-            inputs.record(session, build.lease, [used])
-        return image
+        details = {"region": cloud.region, "image_id": image_id, "created": image["CreationDate"], **based_on}
+        origin = origin_of(cloud.region, image_id)
+        return InputRecord(InputKind.MACHINE_IMAGE, image["Name"], origin=origin, details=details)
 
 
 def choose(images: "Iterable[ImageTypeDef]", pattern: str, architectures: frozenset[str]) -> Choice:

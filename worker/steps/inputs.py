@@ -12,13 +12,15 @@ from app.registry.builds.steps import BuildView
 from app.registry.inputs import InputRecord, Part
 from app.storage import keys
 from app.storage.bucket import Bucket, Downloaded, FileDigest, KeyTaken, digest_of
-from app.words import InputKind, StepName
+from app.words import BuildKind, InputKind, StepName
 from worker.errors import StepFailed
-from worker.machine.folders import Machine
+from worker.machine.folders import BuildFolder, Machine
 from worker.machine.remote import Remote, RemoteFault
+from worker.machine.workspace import Workspace
 from worker.steps.connection import ValidateConnection, workspace
 from worker.steps.needed import KeptFile, Needed
 from worker.steps.parts import UnknownParts, parts_of
+from worker.steps.pins import pins_of
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
@@ -45,7 +47,8 @@ class Loaded(Output):
 class LoadInputs(Step[Loaded]):
     """Copy the inputs that the bucket's root holds now. Later changes there do not affect the build.
 
-    A retry copies the inputs of the build that it repeats instead, as far as the bucket still has them.
+    A retry copies the inputs of the build that it repeats instead, as far as the bucket still has them. A
+    reproduction copies those that were recorded, and the answers of additional sources with them.
     """
 
     name: ClassVar = StepName.LOAD_INPUTS
@@ -55,7 +58,8 @@ class LoadInputs(Step[Loaded]):
     def act(self, build: BuildView, work: Workbench) -> Loaded:
         space = workspace(build, work)
         folder = Machine(output_of(build, ValidateConnection).home).build(build.id)
-        kept = Needed.model_validate(build.outputs[StepName.NEEDS_MODEL]).inputs
+        pins = pins_of(build)
+        kept = pins.inputs if pins else Needed.model_validate(build.outputs[StepName.NEEDS_MODEL]).inputs
         pinned: dict[str, KeptFile] = {}
         for name in KINDS:
             local = work.scratch / name
@@ -68,6 +72,8 @@ class LoadInputs(Step[Loaded]):
             pinned[name] = KeptFile(
                 key=keys.input_key(content.sha256), sha256=content.sha256, size_bytes=content.size_bytes
             )
+        if pins is not None:
+            self._put_snapshots(work, space, folder, pins.snapshots)
         config = work.scratch / keys.SEARCH_CONFIG
         config.write_text(build.search_config, encoding="utf-8")
         space.put_file(config, folder.config)
@@ -77,6 +83,19 @@ class LoadInputs(Step[Loaded]):
             thresholds.write_text(build.thresholds, encoding="utf-8")
             _keep_text(build, work, InputKind.THRESHOLDS, thresholds)
         return Loaded(inputs=pinned, config_sha256=digest.sha256)
+
+    def _put_snapshots(
+        self, work: Workbench, space: Workspace, folder: BuildFolder, snapshots: dict[str, KeptFile]
+    ) -> None:
+        space.run(f"mkdir -p {shlex.quote(folder.snapshots)}", timeout_s=60)
+        for name, kept in snapshots.items():
+            local = work.scratch / "snapshot"
+            content = download_pinned(work, kept, local).content
+            work.check()
+            target = f"{folder.snapshots}/{name}"
+            space.put_file(local, target)
+            self._verify(space.remote, target, content)
+            local.unlink()
 
     def _verify(self, remote: Remote, path: str, content: FileDigest) -> None:
         found = remote.value(f"sha256sum <{shlex.quote(path)}", r"[0-9a-f]{64} .*", timeout_s=300)
@@ -98,7 +117,10 @@ def _keep_text(build: BuildView, work: Workbench, kind: InputKind, local: Path) 
 def _pin(build: BuildView, work: Workbench, name: str, kept: KeptFile | None, local: Path) -> FileDigest:
     """Fetch an input and keep it under its digest, or fetch the one that is kept. Raises StepFailed."""
     bucket = work.clouds.bucket
-    found = None if kept is None else _download_kept(work, name, kept, local)
+    if kept is not None and build.kind is BuildKind.REPRODUCE:
+        found: Downloaded | None = download_pinned(work, kept, local)
+    else:
+        found = None if kept is None else _download_kept(work, name, kept, local)
     if kept is not None and found is not None:
         key = kept.key
     else:
@@ -137,14 +159,27 @@ def _record_parts(build: BuildView, work: Workbench, name: str, sha256: str, loc
 
 def _download_kept(work: Workbench, name: str, kept: KeptFile, local: Path) -> Downloaded | None:
     """The input of the build that is retried. None if the bucket does not hold it any more."""
+    found = _kept_content(work, kept, local)
+    if found is None:
+        work.note(f"{kept.key} is not in the bucket as it was put there. {name} is read from the root again.")
+    return found
+
+
+def download_pinned(work: Workbench, kept: KeptFile, local: Path) -> Downloaded:
+    """The recorded input of the model that is reproduced. Raises StepFailed if it is not there as it was."""
+    found = _kept_content(work, kept, local)
+    if found is None:
+        code = FailureCode.NOT_REPRODUCIBLE
+        raise StepFailed(code, f"{kept.key} is not in the bucket as it was put there. {code.advice}")
+    return found
+
+
+def _kept_content(work: Workbench, kept: KeptFile, local: Path) -> Downloaded | None:
     try:
         found = work.clouds.bucket.download(kept.key, local)
     except CloudNotFound:
-        found = None
-    if found is None or found.content.sha256 != kept.sha256:
-        work.note(f"{kept.key} is not in the bucket as it was put there. {name} is read from the root again.")
         return None
-    return found
+    return found if found.content.sha256 == kept.sha256 else None
 
 
 def _download(bucket: Bucket, name: str, local: Path) -> tuple[str, Downloaded]:

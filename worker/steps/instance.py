@@ -23,6 +23,7 @@ from worker.retry import Patience
 from worker.steps.image import FindImage
 from worker.steps.launch_key import launch_key
 from worker.steps.network import FindNetwork
+from worker.steps.pins import pins_of
 from worker.steps.step import Output, Step, output_of
 from worker.workbench import Workbench
 
@@ -124,7 +125,7 @@ class LaunchInstance(Step[Launched]):
         place = Place(cloud.region, network.zone, network.subnet_id)
         try:
             with work.transaction() as session:
-                request = launches.request(session, build.lease, place, work.settings.instance_type)
+                request = launches.request(session, build.lease, place, _instance_type(build, work))
         except TooManyLaunches as exc:
             code = FailureCode.TOO_MANY_LAUNCHES
             raise StepFailed(code, f"The {exc}, and lost each of them. {code.advice}") from exc
@@ -195,7 +196,7 @@ class LaunchInstance(Step[Launched]):
                 # Tags may become visible late. The token keeps a second try from making a second instance.
                 ClientToken=request.client_token,
                 ImageId=image.image_id,
-                InstanceType=settings.instance_type,  # type: ignore[arg-type]
+                InstanceType=_instance_type(build, work),  # type: ignore[arg-type]
                 KeyName=settings.key_name,
                 MinCount=1,
                 MaxCount=1,
@@ -210,6 +211,11 @@ class LaunchInstance(Step[Launched]):
                 MetadataOptions={"HttpTokens": "required"},
             )
         return answer["Instances"][0]
+
+
+def _instance_type(build: BuildView, work: Workbench) -> str:
+    pins = pins_of(build)
+    return pins.instance_type if pins is not None and pins.instance_type else work.settings.instance_type
 
 
 class AwaitAddress(Step[Address]):

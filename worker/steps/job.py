@@ -17,6 +17,7 @@ from worker.machine.job import Follower, Job, JobDied, JobSilent
 from worker.retry import Patience
 from worker.steps.code import BringCode
 from worker.steps.connection import ValidateConnection, workspace
+from worker.steps.pins import pins_of
 from worker.steps.reported import JobInput, rows_by_source
 from worker.steps.result import FileRef, JobResult
 from worker.steps.step import Output, Step, output_of
@@ -67,6 +68,8 @@ class RunJob(Step[JobState]):
             "benchmarking_data": folder.input(keys.BENCHMARKING_DATA),
             "output": folder.output,
         }
+        if (pins := pins_of(build)) is not None and pins.snapshots:
+            order["snapshots"] = folder.snapshots
         job.start(order, folder.repository, machine.python)
         status, log_bytes = self._follow(build, work, job)
         result = self._result(job, status)

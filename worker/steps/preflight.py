@@ -53,7 +53,7 @@ class NeedsModel(Step[Needed]):
         inputs = takeover.inputs_of(work, earlier)
         bucket = work.clouds.bucket
         sizes = {
-            name: inputs[name].size_bytes if name in inputs else _whole_zip(bucket, name)
+            name: inputs[name].size_bytes if name in inputs else whole_zip(bucket, name)
             for name in keys.ROOT_NAMES
         }
         commit, differs = None, None
@@ -88,7 +88,7 @@ def _refuse_foreign_objects(build: BuildView, work: Workbench) -> None:
             raise StepFailed(code, f"{message} {code.advice}")
 
 
-def _whole_zip(bucket: Bucket, name: str) -> int:
+def whole_zip(bucket: Bucket, name: str) -> int:
     """The size of an input in bytes. Raises StepFailed when it is missing or cannot be a whole archive.
 
     Only its directory is read, which stands at the end of the file: the machine checks the content.

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.api.builds.outcomes import OutcomeOut
 from app.api.common import examples
 from app.api.common.shown import (
     ShownActor,
@@ -24,6 +25,7 @@ from app.failures import FailureCode
 from app.registry.builds import retries
 from app.registry.builds import steps as build_steps
 from app.registry.builds.steps import StepView
+from app.registry.reproductions.outcomes import Outcome, Wanted
 from app.words import StepName, known
 
 
@@ -164,8 +166,36 @@ class FailureOut(BaseModel):
         )
 
 
+class ReproductionOut(BaseModel):
+    """What a build that makes a model again was asked for, and what came of it."""
+
+    model: str = Field(description="The prefix of the model that is made again.", examples=["0.0.2-aff1242"])
+    accept: list[str] = Field(
+        description="The inputs for which what is there now may be used, where they cannot be had as they "
+        "were recorded any more."
+    )
+    repair: bool = Field(description="Whether lost files of the model are to be put back.")
+    model_zip: bool = Field(description="Whether this may write model.zip, too.")
+    outcome: OutcomeOut | None = Field(description="Null until the two models were compared.")
+
+    @classmethod
+    def of(cls, build: Build) -> Self | None:
+        if build.reproduces is None:
+            return None
+        wanted = Wanted.of(build.reproduction_wanted)
+        compared = next((step.output for step in build.steps if step.name == StepName.COMPARE), None)
+        outcome = Outcome.read(compared)
+        return cls(
+            model=build.prefix,
+            accept=list(wanted.accept),
+            repair=wanted.repair,
+            model_zip=wanted.model_zip,
+            outcome=None if outcome is None else OutcomeOut.of(outcome),
+        )
+
+
 class BuildOut(BaseModel):
-    """One attempt to produce the model of a prefix."""
+    """One attempt to produce the model of a prefix, or to make an existing model again."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.BUILD]})
 
@@ -191,6 +221,7 @@ class BuildOut(BaseModel):
         description="When its cancellation was requested. It is `cancelled` once its instance is gone."
     )
     cancel_requested_by: str | None
+    reproduction: ReproductionOut | None = Field(description="Null for a build that trains a new model.")
     retry_of: UUID | None = Field(description="The build that this one repeats.")
     retry_with: str | None = Field(
         description="The call that repeats this build and takes over what still holds of it. Null unless the "
@@ -226,6 +257,7 @@ class BuildOut(BaseModel):
             failure=failure,
             cancel_requested_at=build.cancel_requested_at,
             cancel_requested_by=build.cancel_requested_by,
+            reproduction=ReproductionOut.of(build),
             retry_of=build.retry_of,
             retry_with=f"POST /builds/{build.id}/retry" if retries.can_be_retried(build) else None,
         )

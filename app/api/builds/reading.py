@@ -15,7 +15,7 @@ from app.api.common.text import Line
 from app.registry.builds import listing
 from app.registry.builds import log as build_log
 from app.registry.errors import NotFound
-from app.words import BuildState
+from app.words import BuildKind, BuildState
 
 router = APIRouter(tags=["builds"], route_class=StrictRoute)
 
@@ -48,6 +48,9 @@ def list_builds(
     prefix: Annotated[Line | None, Query(description="Only builds of this prefix.")] = None,
     branch: Annotated[Line | None, Query(description="Only builds of this branch.")] = None,
     version: Annotated[Line | None, Query(description="Only builds of this version.")] = None,
+    kind: Annotated[
+        BuildKind | None, Query(description="Only builds that train a new model, or make one again.")
+    ] = None,
 ) -> BuildPage:
     """The builds with their steps. If there are several filters, a build must match all of them."""
     page = listing.find(
@@ -58,6 +61,7 @@ def list_builds(
         prefix=prefix,
         branch=branch,
         version=version,
+        kind=kind,
         search=search,
     )
     return BuildPage(items=[BuildOut.of(build, whole=False) for build in page.items], next=page.next_cursor)

@@ -61,6 +61,9 @@ KINDS: dict[type[Exception], ProblemKind] = {
     ),
     errors.BuildEnded: ProblemKind(HTTPStatus.CONFLICT, "build-ended", "The build has ended already"),
     errors.RetryRefused: ProblemKind(HTTPStatus.CONFLICT, "retry-refused", "The build cannot be retried"),
+    errors.NotReproducible: ProblemKind(
+        HTTPStatus.CONFLICT, "not-reproducible", "The model cannot be made again exactly"
+    ),
     errors.GateRefused: ProblemKind(HTTPStatus.CONFLICT, "gate-refused", "A promotion gate is closed"),
     errors.RunActive: ProblemKind(HTTPStatus.CONFLICT, "run-active", "Another run of this kind is under way"),
     errors.StageChanged: ProblemKind(HTTPStatus.CONFLICT, "stage-changed", "The stage runs another model"),

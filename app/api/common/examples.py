@@ -63,6 +63,7 @@ BUILD: dict[str, Any] = {
     "failure": None,
     "cancel_requested_at": None,
     "cancel_requested_by": None,
+    "reproduction": None,
     "retry_of": None,
     "retry_with": None,
 }
@@ -216,6 +217,11 @@ MODEL: dict[str, Any] = {
         "note": "the comparison for the annual report",
     },
     "release": None,
+    "last_reproduction": {
+        "build": "0d5b7c1e-6f0a-4b7e-9a41-5c2f8e3d1b90",
+        "verdict": "identical",
+        "at": "2026-11-25T14:20:31.220418Z",
+    },
     "stages": ["development"],
     "artifacts": [
         {

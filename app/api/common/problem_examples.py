@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.api.common.examples import BUILD_ID, PREFIX, RUN_ID, SHA
+from app.api.common.examples import BUILD_ID, DIGEST, PREFIX, RUN_ID, SHA
 
 _NOT_KEPT = {"prefix": PREFIX, "since": "2026-11-19T02:00:00Z", "reason": "branch_gone"}
 
@@ -41,6 +41,22 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         f"Build {BUILD_ID} of {PREFIX} cannot be retried: it is running. Wait for its end, or cancel it "
         "first.",
         {"build": BUILD_ID, "prefix": PREFIX, "reason": "active"},
+    ),
+    "not-reproducible": (
+        f"{PREFIX} cannot be made again exactly, because not everything that it was made from is still "
+        f"there: raw_data raw_source_data.zip: the bucket has no inputs/sha256/{DIGEST} any more. To use "
+        "what is there now in its place, send accept with raw_data.",
+        {
+            "prefix": PREFIX,
+            "reason": "not_pinned",
+            "not_pinned": [
+                {
+                    "what": "raw_data",
+                    "name": "raw_source_data.zip",
+                    "reason": f"the bucket has no inputs/sha256/{DIGEST} any more",
+                }
+            ],
+        },
     ),
     "gate-refused": (
         f"{PREFIX} was never in staging, and production takes only models that were. "

@@ -27,9 +27,11 @@ from app.words import (
     NotificationState,
     NotificationTarget,
     Origin,
+    Pinned,
     PlanVerdict,
     RunKind,
     RunState,
+    Sameness,
     Stage,
     StepName,
     StepState,
@@ -53,6 +55,8 @@ ShownNotificationState = Annotated[str, WithJsonSchema({"type": "string", "enum"
 ShownNotificationTarget = Annotated[str, WithJsonSchema({"type": "string", "enum": list(NotificationTarget)})]
 ShownOrigin = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Origin)})]
 ShownPlanVerdict = Annotated[str, WithJsonSchema({"type": "string", "enum": list(PlanVerdict)})]
+ShownPinned = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Pinned)})]
+ShownSameness = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Sameness)})]
 ShownRunKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunKind)})]
 ShownRunState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunState)})]
 ShownStage = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Stage)})]
@@ -96,6 +100,21 @@ _SHOWN: dict[str, frozenset[str]] = {
     StepName.TERMINATE_INSTANCE: frozenset({"instance_ids"}),
     StepName.VALIDATE: frozenset({"verdict", "reason", "against"}),
     StepName.PUBLISH: frozenset({"artifacts", "metrics", "verdict", "verdict_reason", "signed_with"}),
+    StepName.COMPARE: frozenset(
+        {
+            "verdict",
+            "same_bytes",
+            "largest_difference",
+            "not_compared",
+            "tolerance",
+            "figures",
+            "inputs",
+            "not_pinned",
+            "findings",
+            "repaired",
+            "not_repaired",
+        }
+    ),
 }
 
 

@@ -8,11 +8,10 @@ from app.api.common.deps import CanAdminister, CanCollect, DatabaseDep, PrefixPa
 from app.api.common.errors import problems
 from app.api.common.strict import StrictRoute
 from app.api.common.text import Lines
-from app.api.models.reading import ModelOut
+from app.api.models.reading import ModelOut, model_out
 from app.api.stages.kept import KeptDep
 from app.registry.errors import ModelCollected, NotFound
 from app.registry.keeping import decisions, marks
-from app.registry.models import catalogue
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
 
@@ -47,7 +46,7 @@ def restore(prefix: PrefixPath, who: CanCollect, database: DatabaseDep, kept: Ke
     """
     with database.transaction() as session:
         marks.restore(session, prefix, who.name, who.kind)
-        answer = ModelOut.of(catalogue.get(session, prefix))
+        answer = model_out(session, prefix)
     kept.forget()
     return answer
 
@@ -68,7 +67,7 @@ def pin(
     """
     with database.transaction() as session:
         decisions.pin(session, prefix, who.name, who.kind, body.note)
-        answer = ModelOut.of(catalogue.get(session, prefix))
+        answer = model_out(session, prefix)
     kept.forget()
     return answer
 
@@ -84,7 +83,7 @@ def unpin(prefix: PrefixPath, who: CanCollect, database: DatabaseDep) -> ModelOu
     """The policy decides about the model again. A model that is not pinned stays as it is."""
     with database.transaction() as session:
         decisions.unpin(session, prefix, who.name, who.kind)
-        return ModelOut.of(catalogue.get(session, prefix))
+        return model_out(session, prefix)
 
 
 @router.post(
@@ -102,7 +101,7 @@ def release(prefix: PrefixPath, body: ReleaseCreate, who: CanAdminister, databas
     """
     with database.transaction() as session:
         decisions.release(session, prefix, who.name, who.kind, body.reason)
-        return ModelOut.of(catalogue.get(session, prefix))
+        return model_out(session, prefix)
 
 
 @router.delete(
@@ -118,6 +117,6 @@ def withdraw_release(
     """A model that was in staging or production is restored if it is marked. It can be released again."""
     with database.transaction() as session:
         decisions.withdraw_release(session, prefix, who.name, who.kind)
-        answer = ModelOut.of(catalogue.get(session, prefix))
+        answer = model_out(session, prefix)
     kept.forget()
     return answer

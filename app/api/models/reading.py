@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from app.api.common import examples
 from app.api.common.deps import (
@@ -26,6 +27,7 @@ from app.api.common.shown import (
     ShownMessage,
     ShownModelState,
     ShownOrigin,
+    ShownSameness,
     ShownStage,
     ShownVerdict,
 )
@@ -37,6 +39,8 @@ from app.db.tables import Model
 from app.registry.errors import ModelCollected, ModelMarked, NotFound
 from app.registry.lineage import outputs
 from app.registry.models import catalogue, states
+from app.registry.reproductions import history
+from app.registry.reproductions.history import LastReproduction
 from app.words import ModelState, Origin, Stage, Verdict, known
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
@@ -101,6 +105,18 @@ class DecisionOut(BaseModel):
         return None if at is None else cls(at=at, by=by or "", by_kind=kind or "", note=note or "")
 
 
+class LastReproductionOut(BaseModel):
+    """The newest build that made the model again and got as far as a verdict."""
+
+    build: UUID
+    verdict: ShownSameness
+    at: datetime = Field(description="When it ended.")
+
+    @classmethod
+    def of(cls, last: LastReproduction) -> Self:
+        return cls(build=last.build_id, verdict=last.verdict, at=last.at)
+
+
 class ModelOut(BaseModel):
     """The model of a prefix: a build published it, or an import found it in the bucket."""
 
@@ -136,12 +152,16 @@ class ModelOut(BaseModel):
         description="Who allows the model to be collected although it was in staging or production. It "
         "covers only promotions that are older than it. Null if nobody does."
     )
+    last_reproduction: LastReproductionOut | None = Field(
+        description="When the model was last made again from its recorded inputs, and how that compared. "
+        "Null if it never was. GET /models/{prefix}/reproductions lists all."
+    )
     stages: list[ShownStage] = Field(description="Every stage that the model was ever promoted to.")
     artifacts: list[ArtifactOut]
     promotions: list[PromotionOut]
 
     @classmethod
-    def of(cls, model: Model) -> Self:
+    def of(cls, model: Model, last: LastReproduction | None) -> Self:
         been_in = {promotion.stage for promotion in model.promotions}
         return cls(
             prefix=model.prefix,
@@ -162,6 +182,7 @@ class ModelOut(BaseModel):
             release=DecisionOut.of(
                 model.released_at, model.released_by, model.released_by_kind, model.release_note
             ),
+            last_reproduction=None if last is None else LastReproductionOut.of(last),
             stages=sorted(been_in, key=_order),
             artifacts=[
                 ArtifactOut(
@@ -184,6 +205,12 @@ def signature_of(model: Model) -> SignatureOut | None:
     return SignatureOut(key=model.signed_with, signed_at=model.signed_at)
 
 
+def model_out(session: Session, prefix: str) -> ModelOut:
+    """The model as answers to changes show it. Raises NotFound."""
+    model = catalogue.get(session, prefix)
+    return ModelOut.of(model, history.last_of(session, [model.id]).get(model.id))
+
+
 class OneModelOut(ModelOut):
     """A model with what a person should know before they use it."""
 
@@ -195,8 +222,8 @@ class OneModelOut(ModelOut):
     )
 
     @classmethod
-    def of_one(cls, model: Model, warnings: Sequence[str]) -> Self:
-        return cls(**dict(ModelOut.of(model)), warnings=list(warnings))
+    def of_one(cls, model: Model, warnings: Sequence[str], last: LastReproduction | None) -> Self:
+        return cls(**dict(ModelOut.of(model, last)), warnings=list(warnings))
 
 
 class ModelPage(BaseModel):
@@ -244,7 +271,9 @@ def list_models(
         state=state,
         search=search,
     )
-    return ModelPage(items=[ModelOut.of(model) for model in page.items], next=page.next_cursor)
+    last = history.last_of(db, [model.id for model in page.items])
+    items = [ModelOut.of(model, last.get(model.id)) for model in page.items]
+    return ModelPage(items=items, next=page.next_cursor)
 
 
 @router.get(
@@ -258,7 +287,9 @@ def get(prefix: PrefixPath, db: Db) -> OneModelOut:
     """The model with its files, figures, verdict and promotions, and the warnings of its training."""
     model = catalogue.get(db, prefix)
     return OneModelOut.of_one(
-        model, () if model.build_id is None else outputs.warnings_of_build(db, model.build_id)
+        model,
+        () if model.build_id is None else outputs.warnings_of_build(db, model.build_id),
+        history.last_of(db, [model.id]).get(model.id),
     )
 
 

@@ -3,6 +3,7 @@
 from app.db.tables.access import AuditEntry, Token, TrustedPublisher, UsedIdentityToken
 from app.db.tables.base import (
     ACTIVE_BUILD,
+    ACTIVE_REPRODUCTION,
     ACTIVE_RUN,
     BEING_COLLECTED,
     HOLDS_PREFIX,
@@ -21,6 +22,7 @@ from app.db.tables.runs import Run
 
 __all__ = [
     "ACTIVE_BUILD",
+    "ACTIVE_REPRODUCTION",
     "ACTIVE_RUN",
     "BEING_COLLECTED",
     "HOLDS_PREFIX",

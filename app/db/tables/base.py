@@ -31,6 +31,7 @@ def one_of(column: str, words: Iterable[StrEnum]) -> str:
 HOLDS_PREFIX = text("builds.kind = 'train' AND builds.state IN ('queued', 'running', 'succeeded')")
 ACTIVE_BUILD = text(one_of("builds.state", (state for state in BuildState if state.active)))
 UNSUCCESSFUL_BUILD = text(one_of("builds.state", (BuildState.FAILED, BuildState.CANCELLED)))
+ACTIVE_REPRODUCTION = text("builds.kind = 'reproduce' AND builds.state IN ('queued', 'running')")
 ACTIVE_RUN = text(one_of("runs.state", (state for state in RunState if state.active)))
 # The models that garbage collection is at work on. Those that it has collected stay for ever and are many.
 BEING_COLLECTED = text(

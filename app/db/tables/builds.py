@@ -79,6 +79,13 @@ class Build(Base):
     # The failed or cancelled build that this one repeats. What still holds of it is taken over.
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("builds.id", ondelete="RESTRICT"))
 
+    # Of a build of the kind `reproduce`: the model that it makes again, and what was asked for. The output of
+    # its step `compare` says what came of it.
+    reproduces: Mapped[UUID | None] = mapped_column(
+        ForeignKey("models.id", ondelete="RESTRICT", use_alter=True)
+    )
+    reproduction_wanted: Mapped[dict[str, Any] | None]
+
     steps: Mapped[list["BuildStep"]] = relationship(
         lazy="raise", order_by="BuildStep.started_at", foreign_keys="BuildStep.build_id"
     )
@@ -100,12 +107,20 @@ class Build(Base):
         ),
         CheckConstraint("sha ~ '^[0-9a-f]{7,40}$'", name="sha"),
         CheckConstraint("prefix = version || '-' || left(sha, 7)", name="prefix"),
+        CheckConstraint("(kind = 'reproduce') = (reproduces IS NOT NULL)", name="reproduces"),
         # Collision protection: a prefix has at most one build that is active or has succeeded.
         Index(
             "uq_builds_prefix_live",
             "prefix",
             unique=True,
             postgresql_where=text("kind = 'train' AND state IN ('queued', 'running', 'succeeded')"),
+        ),
+        # A model is reproduced by one build at a time.
+        Index(
+            "uq_builds_reproduces_active",
+            "reproduces",
+            unique=True,
+            postgresql_where=text("kind = 'reproduce' AND state IN ('queued', 'running')"),
         ),
         # Beside the order of the list, what a search for a text looks at.
         Index(
@@ -118,6 +133,14 @@ class Build(Base):
         Index("ix_builds_prefix_created", "prefix", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_branch_created", "branch", text("created_at DESC"), text("id DESC")),
         Index("ix_builds_state_created", "state", text("created_at DESC"), text("id DESC")),
+        Index("ix_builds_kind_created", "kind", text("created_at DESC"), text("id DESC")),
+        Index(
+            "ix_builds_reproduces",
+            "reproduces",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("reproduces IS NOT NULL"),
+        ),
         Index("ix_builds_active", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
         Index(
             "ix_builds_unsuccessful",

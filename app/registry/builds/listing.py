@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, selectinload
 from app.db.tables import Build, BuildStep
 from app.registry.errors import NotFound
 from app.registry.pages import EVERYTHING, Cursor, Page, Search, paginate
-from app.words import BuildState
+from app.words import BuildKind, BuildState
 
 # What an answer shows of a build, besides its row. How a step's worker goes on is not shown.
 SHOWN = (selectinload(Build.steps).defer(BuildStep.checkpoint), selectinload(Build.launches))
@@ -41,9 +41,11 @@ def find(
     prefix: str | None = None,
     branch: str | None = None,
     version: str | None = None,
+    kind: BuildKind | None = None,
+    reproduces: UUID | None = None,
     search: Search = EVERYTHING,
 ) -> Page[Build]:
-    """Builds, newest first, with their steps and launches."""
+    """Builds, newest first, with their steps and launches. `reproduces` is the id of a model."""
     query = select(Build).options(*SHOWN)
     if state is not None:
         query = query.where(Build.state == state)
@@ -53,6 +55,10 @@ def find(
         query = query.where(Build.branch == branch)
     if version is not None:
         query = query.where(Build.version == version)
+    if kind is not None:
+        query = query.where(Build.kind == kind)
+    if reproduces is not None:
+        query = query.where(Build.reproduces == reproduces)
     query = search.narrow(query, Build.created_at, Build.prefix, Build.branch)
     return paginate(
         session,

@@ -133,8 +133,9 @@ def being_repeated() -> Select[UUID]:
 def without_use(session: Session, build_ids: Collection[UUID], window: timedelta) -> set[UUID]:
     """Those of the builds whose unpublished files nobody needs any more.
 
-    A build that has succeeded needs none. The files of one that failed or was cancelled are kept for the
-    window, and as long as a retry of it is active. Builds that this registry does not know are left out.
+    A build that has succeeded needs none, and neither does a reproduction that has ended. The files of others
+    that failed or were cancelled are kept for the window, and as long as a retry of them is active. Builds
+    that this registry does not know are left out.
     """
     kept_until = Build.finished_at + window
     return set(
@@ -143,6 +144,7 @@ def without_use(session: Session, build_ids: Collection[UUID], window: timedelta
                 Build.id.in_(build_ids),
                 or_(
                     Build.state == BuildState.SUCCEEDED,
+                    and_(Build.finished_at.is_not(None), Build.kind != BuildKind.TRAIN),
                     and_(
                         Build.finished_at.is_not(None),
                         kept_until < func.clock_timestamp(),

@@ -45,6 +45,8 @@ class BuildView:
     failure: Failure | None
     cancelled_by: str | None
     retry_of: UUID | None
+    reproduces: UUID | None
+    reproduction_wanted: dict[str, Any] | None
     takings: int
     last_error: str | None
     started: frozenset[str]
@@ -93,6 +95,8 @@ def view(session: Session, lease: Lease) -> BuildView:
         failure=failure,
         cancelled_by=build.cancel_requested_by,
         retry_of=build.retry_of,
+        reproduces=build.reproduces,
+        reproduction_wanted=build.reproduction_wanted,
         takings=build.takings,
         last_error=build.last_error,
         started=frozenset(row.name for row in rows),

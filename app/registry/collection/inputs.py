@@ -4,7 +4,8 @@ Only rows are looked at, never a listing of the bucket: every content that is th
 rows stay for ever, because the lineage of models names them.
 
 A content is needed while an active build uses it, or one that an active build repeats; while a build that
-used it can be retried; and while it was used for a model that can still be handed out or restored.
+used it can be retried; and while it was used for a model that can still be handed out or restored, or that
+is being made again.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import ACTIVE_BUILD, Build, BuildInput, Input, Model
 from app.registry.builds import retries
+from app.registry.reproductions import history
 from app.words import ModelState
 
 
@@ -106,7 +108,12 @@ def _sweeping() -> ColumnElement[bool]:
 def _needed(retry_window: timedelta) -> ColumnElement[bool]:
     since = func.clock_timestamp() - literal(retry_window)
     made_a_model = exists().where(
-        Model.build_id == Build.id, Model.state.in_([ModelState.KEPT, ModelState.MARKED])
+        Model.build_id == Build.id,
+        or_(
+            Model.state.in_([ModelState.KEPT, ModelState.MARKED]),
+            # Also of a collected model, until its reproduction has recorded that it uses them too.
+            Model.id.in_(history.reproduced_now()),
+        ),
     )
     used = exists().where(
         BuildInput.sha256 == Input.sha256,

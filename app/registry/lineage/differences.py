@@ -1,6 +1,7 @@
 """What differs between the inputs of two models."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -70,7 +71,9 @@ def between(session: Session, prefix: str, other: str) -> Differences:
         not_known.append("One of the models has no search-config.toml to compare.")
     else:
         config = differences(texts[0], texts[1])
-    changed = _inputs(session, mine, theirs) if mine.build_id and theirs.build_id else []
+    changed = (
+        between_builds(session, mine.build_id, theirs.build_id) if mine.build_id and theirs.build_id else []
+    )
     files: list[FileDifference] = []
     total = 0
     for one in changed:
@@ -98,16 +101,14 @@ def _config(session: Session, model: Model) -> str | None:
     return session.scalar(select(Model.search_config).where(Model.id == model.id))
 
 
-def _inputs(session: Session, mine: Model, theirs: Model) -> list[InputDifference]:
-    found: dict[tuple[str, str], dict[object, str | None]] = {}
-    rows = session.scalars(
-        select(BuildInput).where(BuildInput.build_id.in_([mine.build_id, theirs.build_id]))
-    )
+def between_builds(session: Session, this: UUID, other: UUID) -> list[InputDifference]:
+    """The inputs that differ between two builds, or that only one of them has used."""
+    found: dict[tuple[str, str], dict[UUID, str | None]] = {}
+    rows = session.scalars(select(BuildInput).where(BuildInput.build_id.in_([this, other])))
     for row in rows:
         found.setdefault((row.kind, row.name), {})[row.build_id] = row.sha256 or row.origin
     pairs = (
-        InputDifference(kind, name, of.get(mine.build_id), of.get(theirs.build_id))
-        for (kind, name), of in sorted(found.items())
+        InputDifference(kind, name, of.get(this), of.get(other)) for (kind, name), of in sorted(found.items())
     )
     return [pair for pair in pairs if pair.this != pair.other]
 

@@ -1,7 +1,7 @@
 """What a model came from and where it went, as a graph: inputs, build, baseline, promotions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,10 @@ from app.db.tables import Build, BuildInput, BuildStep, Input, Model
 from app.registry.lineage import outputs
 from app.registry.lineage.outputs import Outputs
 from app.registry.models import catalogue
+from app.registry.reproductions.outcomes import Outcome
 from app.words import LineageEdge, LineageNode, StepName
+
+_MOST_REPRODUCTIONS = 50
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,30 @@ def of_model(session: Session, prefix: str) -> Lineage:
         )
         found.nodes.append(step)
         found.edges.append(Edge(node.id, step.id, LineageEdge.PROMOTED_BY))
+    _add_reproductions(session, found, model.id, node.id)
     return Lineage(tuple(found.nodes), tuple(found.edges), made, tuple(found.not_known))
+
+
+def _add_reproductions(session: Session, found: "_Graph", model_id: UUID, model: str) -> None:
+    """The builds that have made the model again, from the oldest on."""
+    rows = session.execute(
+        select(Build, BuildStep.output)
+        .outerjoin(BuildStep, (BuildStep.build_id == Build.id) & (BuildStep.name == StepName.COMPARE))
+        .where(Build.reproduces == model_id)
+        .order_by(Build.created_at.desc(), Build.id.desc())
+        .limit(_MOST_REPRODUCTIONS + 1)
+    ).all()
+    if len(rows) > _MOST_REPRODUCTIONS:
+        found.not_known.append(
+            f"Only the {_MOST_REPRODUCTIONS} newest reproductions are shown. "
+            "GET /models/{prefix}/reproductions lists all."
+        )
+    for build, output in reversed(rows[:_MOST_REPRODUCTIONS]):
+        outcome = Outcome.read(output)
+        said = {} if outcome is None else {"verdict": outcome.verdict}
+        made = _build_node(build)
+        found.nodes.append(replace(made, details={**made.details, **said}))
+        found.edges.append(Edge(model, made.id, LineageEdge.REPRODUCED_BY))
 
 
 @dataclass(frozen=True)

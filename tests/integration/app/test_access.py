@@ -70,6 +70,7 @@ WRITES = [
     ("post", "/builds/{id}/cancel"),
     ("post", "/builds/{id}/retry"),
     ("post", "/models/{prefix}/verdict"),
+    ("post", "/models/{prefix}/reproduce"),
     ("post", "/models/{prefix}/sign"),
     ("post", "/models/{prefix}/restore"),
     ("post", "/models/{prefix}/pin"),

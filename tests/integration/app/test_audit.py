@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from app.api.common import examples
 from app.settings import Settings
 from app.storage.bucket import Bucket
-from app.words import AuditAction, Stage
+from app.words import AuditAction, Pinned, Stage
 from tests.integration.app.registry import Registry
 from tests.integration.app.test_access import WRITES
 
@@ -65,6 +65,7 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     call("/models/{prefix}/release", method="delete", prefix=newer)
     call("/mirror/reconcile", {})
     call("/models/{prefix}/sign", prefix=older)
+    call("/models/{prefix}/reproduce", {"accept": list(Pinned)}, prefix=older)
     run = call("/imports", {})
     call("/runs/{id}/stop", id=run["id"])
     token = call("/tokens", {"name": "ci", "scopes": ["build"]})

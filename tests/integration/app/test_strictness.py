@@ -28,6 +28,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/builds": Registry(None).body(base_search_config=config_of("0.9.0")),  # type: ignore[arg-type]
     "/models/{prefix}/verdict": {"verdict": "failed", "reason": "bad"},
     "/models/{prefix}/sign": {},
+    "/models/{prefix}/reproduce": {},
     "/models/{prefix}/restore": {},
     "/models/{prefix}/pin": {"note": "why"},
     "/models/{prefix}/release": {"reason": "why"},

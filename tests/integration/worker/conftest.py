@@ -4,7 +4,7 @@ import hashlib
 import io
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.db.session import Database
+from app.registry import inputs
 from app.registry.builds import requests, steps
 from app.registry.builds.lease import Lease, take
 from app.registry.builds.requests import BuildRequest
@@ -23,7 +24,7 @@ from app.registry.builds.steps import BuildView
 from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.storage import keys
-from app.words import Actor, BuildKind, RunKind, StepName
+from app.words import Actor, RunKind, StepName
 from local import signing
 from local.simcloud.server import SimCloud
 from worker.clouds import Clouds
@@ -39,6 +40,7 @@ from worker.workbench import Workbench
 
 OUTPUT = {keys.MODEL_ZIP: b"weights", keys.BENCHMARK_XML: b"<testsuites/>", keys.BENCHMARK_ZIP: b"figures"}
 SNAPSHOT = b'{"data": []}'
+FIGURES = {"known": {"count": 10, "top_1": 0.5}}
 
 CONFIG = 'name = "small"\nversion = "{version}"\ndigits = 6\ncn_data_file = "cn.csv"\n'
 
@@ -69,7 +71,7 @@ class Flow:
             return steps.view(session, self.lease)
 
     def begin(self, name: StepName) -> Step[Any]:
-        step = next(step for step in FLOWS[BuildKind.TRAIN] if step.name == name)
+        step = next(step for step in FLOWS[self.view().kind] if step.name == name)
         with self.database.transaction() as session:
             steps.start(session, self.lease, name)
         self.work.begin(name, step.deadline)
@@ -88,7 +90,7 @@ class Flow:
 
     def do_until(self, name: StepName) -> None:
         """Every step before the named one."""
-        for step in FLOWS[BuildKind.TRAIN]:
+        for step in FLOWS[self.view().kind]:
             if step.name == name:
                 return
             if step.name not in self.view().done:
@@ -219,25 +221,46 @@ def flow(new_flow: Callable[..., Flow]) -> Flow:
 @pytest.fixture
 def trained(flow: Flow, cloud: SimCloud) -> Flow:
     """A build whose jobs have ended, with their files on the machine."""
+    return end_jobs(flow, cloud)
+
+
+def end_jobs(
+    flow: Flow,
+    cloud: SimCloud,
+    made: Mapping[str, bytes] = OUTPUT,
+    figures: Mapping[str, Any] = FIGURES,
+    fetched: bytes = SNAPSHOT,
+) -> Flow:
+    """Put the files of both jobs on the machine, as if they had run.
+
+    The training has fetched the additional source, unless it was given a snapshot, which it then uses.
+    """
     flow.do_until(StepName.TRAIN)
     [instance] = cloud.instances()
-    output = instance.home / "builds" / str(flow.build_id) / "output"
-    for name, content in OUTPUT.items():
+    folder = instance.home / "builds" / str(flow.build_id)
+    output, given = folder / "output", folder / "inputs" / "snapshots" / "references.json"
+    for name, content in made.items():
         (output / name).write_bytes(content)
-    (output / "snapshots").mkdir()
-    (output / "snapshots" / "references.json").write_bytes(SNAPSHOT)
-    files = {name: FileRef(sha256=sha256(of), size_bytes=len(of)) for name, of in OUTPUT.items()}
+    if given.exists():
+        fetched = given.read_bytes()
+    else:
+        (output / "snapshots").mkdir()
+        (output / "snapshots" / "references.json").write_bytes(fetched)
+    files = {name: FileRef(sha256=sha256(of), size_bytes=len(of)) for name, of in made.items()}
     snapshot = JobInput(
         kind="additional_source",
         name="search_references",
-        sha256=sha256(SNAPSHOT),
+        sha256=sha256(fetched),
         url="https://example.org/references",
         file="snapshots/references.json",
     )
     train = JobState(files={keys.MODEL_ZIP: files.pop(keys.MODEL_ZIP)}, snapshots=[snapshot])
-    benchmark = JobState(files=files, metrics={"known": {"count": 10, "top_1": 0.5}})
+    benchmark = JobState(files=files, metrics=dict(figures))
+    record = snapshot.as_record()
+    assert record is not None
     for name, state in ((StepName.TRAIN, train), (StepName.BENCHMARK, benchmark)):
         with flow.database.transaction() as session:
+            inputs.record(session, flow.lease, [record])
             steps.start(session, flow.lease, name)
             steps.finish(session, flow.lease, name, state.model_dump(mode="json"))
     return flow

@@ -1,0 +1,1 @@
+"""Reproductions: a model is made again from its recorded inputs, and the two are compared."""
