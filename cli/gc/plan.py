@@ -15,7 +15,7 @@ from cli.answers import read
 from cli.arguments import model_prefix
 from cli.client import RegistryClient
 from cli.output import plain
-from cli.shell import Token, Url, client_of, console, exit_statuses
+from cli.shell import Token, Url, client_of, console, exit_statuses, say
 
 _PAGE = 200
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
@@ -118,6 +118,8 @@ def plan(
             typer.echo(json.dumps(answer, indent=2))
         else:
             show_plan(console, found)
+            if wanted is not None and not found.models:
+                say(f"{wanted} is not in the plan: there is no such model, or its files are deleted.")
 
 
 def _answer(

@@ -123,12 +123,24 @@ def context(session: Session, policy: Policy, now: datetime | None = None) -> Co
     """What models are judged by at this moment. `now` is the database's time unless it is given."""
     if now is None:
         now = session.execute(select(func.clock_timestamp())).scalar_one()
-    repository = session.get(GitRepository, 1)
+    repository = session.get(GitRepository, 1, populate_existing=True)
     if repository is None or repository.fetched_at is None:
         return Context(policy, None, now)
     names = session.scalars(select(GitBranch.name).where(GitBranch.counts))
-    branches = Branches(repository.fetched_at, frozenset(names), frozenset(repository.main_names))
+    branches = Branches(
+        repository.fetched_at,
+        frozenset(names),
+        frozenset(repository.main_names),
+        repository.fingerprint or "",
+    )
     return Context(policy, branches, now)
+
+
+def has_other_branches(session: Session, context: Context) -> bool:
+    """Whether a worker has stored other branches since, which facts that were read later may follow from."""
+    if context.branches is None:
+        return False
+    return session.scalar(select(GitRepository.fingerprint)) != context.branches.fingerprint
 
 
 def rows(session: Session, prefixes: Collection[str] | None = None) -> list[Plain]:

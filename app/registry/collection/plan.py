@@ -4,7 +4,7 @@ import hashlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Self
@@ -156,6 +156,10 @@ def compute(
     context = facts.context(session, Policy.of(settings), now)
     surroundings = facts.surroundings(session, context, prefixes)
     rows = facts.rows(session, prefixes)
+    if facts.has_other_branches(session, context):
+        # The names are those of before, and the commits may be those of now. Until all is read anew, the
+        # branches are not known.
+        context = replace(context, branches=None)
     # Of 100,000 models, most have everything in common with others that their judgement depends on.
     judged: dict[tuple[object, ...], Judgement] = {}
     judgements = []

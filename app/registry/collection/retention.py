@@ -51,12 +51,13 @@ class Branches:
     """The branches of the git repository at the time when they were fetched.
 
     `names` has those that count: bots' branches keep no model. `main_names` has every name that the main
-    branch ever had.
+    branch ever had. `fingerprint` is another one when the branches are others.
     """
 
     fetched_at: datetime
     names: frozenset[str]
     main_names: frozenset[str]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

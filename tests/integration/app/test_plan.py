@@ -1,13 +1,14 @@
 """The plan of garbage collection, from what is in a real Postgres."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from app.main import create_app
-from app.registry.collection import plan
+from app.registry.collection import facts, plan
 from app.registry.collection.plan import Plan
 from app.registry.keeping import marks
 from app.registry.keeping.marks import MarkReason
@@ -183,6 +184,21 @@ def test_old_knowledge_of_the_branches_dooms_nothing(registry: Registry, models:
     found = planned(registry)
     assert found.totals[PlanVerdict.DOOMED].prefixes == 0
     assert reasons(found)[models["plain"]] == [KeepReason.BRANCHES_UNKNOWN]
+
+
+def test_branches_that_change_while_the_plan_is_computed_doom_nothing(
+    registry: Registry, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = facts.rows
+
+    def read_late(session: Session, prefixes: Collection[str] | None = None) -> list[facts.Plain]:
+        registry.execute("UPDATE git_repository SET fingerprint = 'another'")
+        return read(session, prefixes)
+
+    monkeypatch.setattr(facts, "rows", read_late)
+    assert planned(registry).totals[PlanVerdict.DOOMED].prefixes == 0
+    # The next plan finds the new ones from its beginning on.
+    assert planned(registry).totals[PlanVerdict.DOOMED].prefixes == 3
 
 
 def test_a_mark_does_not_change_the_digest_and_a_collected_model_leaves_the_plan(

@@ -68,6 +68,7 @@ def test_it_says_why_nothing_may_be_deleted(api: Api) -> None:
     api.answer("GET /gc/plan", page(branches=unknown))
     result = run("gc", "plan", "0.0.2-aaaaaaa")
     assert "nothing may be deleted" in result.output
+    assert "0.0.2-aaaaaaa is not in the plan" in result.output
     assert "git cannot read the repository" in result.output
     assert dict(api.requests[0].url.params) == {"limit": "50", "prefix": "0.0.2-aaaaaaa"}
 
