@@ -151,7 +151,8 @@ def show_plan(to: Console, found: Plan) -> None:
         to.print(Text(f"  {count:>7,}  {plain(reason).replace('_', ' ')}"))
     if not found.knows_branches:
         since = f" since {plain(found.fetched_at)}" if found.fetched_at else ""
-        to.print(Text(f"The branches are not known{since}, so nothing may be deleted.", "yellow"))
+        said = f"The branches are not known{since}, so nothing may be deleted."
+        to.print(Text(said, "yellow"), soft_wrap=True)
     if found.problem is not None:
         to.print(Text(f"  {plain(found.problem)}", "yellow"), soft_wrap=True)
     to.print(Text(f"digest of the plan: {plain(found.digest)}"), soft_wrap=True)
