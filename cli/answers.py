@@ -97,10 +97,19 @@ class Build:
     failure: Mapping[str, Any]
     # A registry of an earlier release does not say how a build can be retried, and cannot do it.
     retry_with: str | None
+    # What came of a build that makes a model again. Empty for others, and before the models were compared.
+    outcome: Mapping[str, Any]
+    reproduces: bool
+
+    @property
+    def verdict(self) -> str:
+        """How the model that was made again compares with the original."""
+        return str(self.outcome.get("verdict", ""))
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
         progress = document.get("progress")
+        reproduction = document.get("reproduction") or {}
         return cls(
             id=str(document["id"]),
             prefix=str(document["prefix"]),
@@ -109,6 +118,8 @@ class Build:
             progress=None if progress is None else Progress.of(progress),
             failure=document.get("failure") or {},
             retry_with=_optional_text(document.get("retry_with")),
+            outcome=reproduction.get("outcome") or {},
+            reproduces=bool(reproduction),
         )
 
     @property

@@ -12,6 +12,7 @@ from cli.arguments import ArgumentError, model_prefix, optional, text
 from cli.builds.cancel import cancel_build
 from cli.builds.checkout import THRESHOLDS, Checkout, thresholds_in
 from cli.builds.follow import build_id_of, follow_to_end
+from cli.builds.reproduce import reproduce
 from cli.builds.request import request_build
 from cli.builds.retry import retry_build
 from cli.ci import commands as ci
@@ -42,6 +43,7 @@ app.add_typer(ci.app, name="ci")
 app.add_typer(notifications.app, name="notification")
 app.add_typer(images.app, name="image")
 app.command(epilog=EXITS)(verify)
+app.command(epilog=EXITS)(reproduce)
 app.command(epilog=EXITS)(sign)
 app.command(epilog=EXITS)(lineage)
 app.command(epilog=EXITS)(inputs)

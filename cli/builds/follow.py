@@ -57,7 +57,9 @@ def follow_to_end(
         ended = follow(client, build.id, console, log=log, sleep=sleep)
     except KeyboardInterrupt as exc:
         raise Interrupted(_how_to_go_on(f"Interrupted. The build {build.id} goes on.", build.id)) from exc
-    if ended.state == "succeeded":
+    if ended.state == "succeeded" and ended.reproduces:
+        show_outcome(ended, console)
+    elif ended.state == "succeeded":
         show_model(client, ended.prefix, console)
     elif ended.state == "failed":
         show_failure(client, ended, console, log_tail=not log)
@@ -113,6 +115,25 @@ def show_model(client: RegistryClient, prefix: str, console: Console) -> None:
     console.print(Text.assemble("Published ", (plain(prefix), "bold"), verdict), soft_wrap=True)
     for warning in model.warnings:
         console.print(Text(f"Warning: {lines(warning)}", "yellow"), soft_wrap=True)
+
+
+def show_outcome(build: Build, console: Console) -> None:
+    """How a model that was made again compares with the original."""
+    same = f" ({plain(build.outcome['same_bytes'])})" if build.outcome.get("same_bytes") else ""
+    console.print(
+        Text.assemble((plain(build.prefix), "bold"), f" was made again: {plain(build.verdict)}{same}")
+    )
+    largest = build.outcome.get("largest_difference")
+    if isinstance(largest, int | float) and largest > 0:
+        console.print(Text(f"  The largest difference of a weight is {largest:g}."))
+    for finding in build.outcome.get("findings") or ():
+        console.print(Text(f"  {plain(finding)}"), soft_wrap=True)
+    for name in build.outcome.get("repaired") or ():
+        console.print(Text(f"  {plain(name)} was put back."), soft_wrap=True)
+    for one in build.outcome.get("not_repaired") or ():
+        console.print(
+            Text(f"  {plain(one.get('name'))} was not put back: {plain(one.get('reason'))}."), soft_wrap=True
+        )
 
 
 def show_failure(client: RegistryClient, build: Build, console: Console, *, log_tail: bool = True) -> None:

@@ -605,6 +605,31 @@ def test_a_failure_that_no_retry_helps_says_what_to_do_first(api: Api) -> None:
     assert "Once the cause is removed, `tariff-registry retry 7` builds it again" in result.output
 
 
+@pytest.mark.parametrize(("verdict", "status"), [("identical", 0), ("equivalent", 0), ("different", 1)])
+def test_a_reproduction_is_followed_and_its_verdict_decides(api: Api, verdict: str, status: int) -> None:
+    outcome = {
+        "verdict": verdict,
+        "same_bytes": None,
+        "largest_difference": 0.25,
+        "findings": ["The classes differ."],
+        "repaired": ["model.zip"],
+        "not_repaired": [{"name": "check_result.json", "reason": "the reproduction did not make it"}],
+    }
+    started = build(id="8", state="queued")
+    ended = build(id="8", state="succeeded", reproduction={"outcome": outcome})
+    queued(api, build())
+    api.answer("POST /models/0.0.2-aaaaaaa/reproduce", httpx.Response(202, json=started))
+    api.answer("GET /builds/8", build(id="8", state="running"), ended)
+    api.answer("GET /builds/8/log", log_part("", 0, 0))
+    result = run("reproduce", "0.0.2-aaaaaaa", "--accept", "machine_image", "--repair")
+    assert result.exit_code == status, result.output
+    for said in (f"was made again: {verdict}", "is 0.25", "The classes differ.", "model.zip was put back"):
+        assert said in result.output
+    assert "Published" not in result.output
+    [sent] = [request for request in api.requests if request.method == "POST"]
+    assert json.loads(sent.content) == {"accept": ["machine_image"], "repair": True}
+
+
 # Tokens
 
 
