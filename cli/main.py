@@ -12,7 +12,6 @@ from cli.arguments import ArgumentError, model_prefix, optional, text
 from cli.builds.cancel import cancel_build
 from cli.builds.checkout import THRESHOLDS, Checkout, thresholds_in
 from cli.builds.follow import build_id_of, follow_to_end
-from cli.builds.reproduce import reproduce
 from cli.builds.request import request_build
 from cli.builds.retry import retry_build
 from cli.ci import commands as ci
@@ -22,6 +21,7 @@ from cli.gc import command as gc
 from cli.lineage.graph import lineage
 from cli.lineage.uses import inputs
 from cli.output import show_latest, show_promotion, show_stages
+from cli.reproduction import reproduce
 from cli.runs import run_to_end, show_run, show_runs
 from cli.serve import MissingExtra, become
 from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses, fail, say
