@@ -151,38 +151,33 @@ def test_these_are_all_the_calls_that_write() -> None:
     assert [call for call in operations(writing=True) if call not in WITHOUT_TOKEN] == WRITES
 
 
-@pytest.mark.parametrize(("method", "path"), WRITES)
-@pytest.mark.parametrize("headers", BAD_TOKENS.values(), ids=BAD_TOKENS)
 @pytest.mark.parametrize("access", [Access.READS, Access.TOKENS])
 def test_changes_need_a_token(
     make_api: Callable[..., TestClient],
     registry: Registry,
     access: Access,
-    method: str,
-    path: str,
-    headers: dict[str, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    prefix = registry.model()
+    prefix, api = registry.model(), make_api(access)
     before = registry.counts()
     bodies = {"/builds": registry.body(), "/models/{prefix}/promotions": {"stage": "development"}}
-    body = bodies.get(path, {})
-    answer = make_api(access).request(
-        method, path.format(stage="development", prefix=prefix, id=UUID(int=1)), json=body, headers=headers
-    )
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["type"] == "/problems/unauthorized"
-    assert "REGISTRY_API_TOKENS" in answer.json()["detail"]
+    for method, path in WRITES:
+        address, body = path.format(stage="development", prefix=prefix, id=UUID(int=1)), bodies.get(path, {})
+        for name, headers in BAD_TOKENS.items():
+            caplog.clear()
+            answer = api.request(method, address, json=body, headers=headers)
+            assert answer.status_code == 401, (method, path, name)
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["type"] == "/problems/unauthorized"
+            assert "REGISTRY_API_TOKENS" in answer.json()["detail"]
+            # A refused change leaves a line in the log, and a token leaves none.
+            logged = [record.getMessage() for record in caplog.records]
+            [line] = [line for line in logged if f"refused {method.upper()}" in line]
+            assert address in line
+            assert "wrong" not in caplog.text
+            assert "c1-token" not in caplog.text
     assert registry.counts() == before
-    # A refused change leaves a line in the log, and a token leaves none.
-    [line] = [
-        record.getMessage() for record in caplog.records if f"refused {method.upper()}" in record.getMessage()
-    ]
-    assert path.format(stage="development", prefix=prefix, id=UUID(int=1)) in line
-    assert "wrong" not in caplog.text
-    assert "c1-token" not in caplog.text
 
 
 def test_the_token_is_asked_for_before_the_body_is_read(guarded: TestClient) -> None:
