@@ -126,9 +126,9 @@ def test_each_model_is_judged_by_what_is_recorded_of_it(registry: Registry, mode
 
 def test_builds_that_need_a_model_keep_it(registry: Registry, models: dict[str, str]) -> None:
     insert = (
-        "INSERT INTO builds (kind, prefix, version, sha, branch, search_config, requested_by, state,"
-        " finished_at, failure_step, failure_code, failure_message)"
-        " SELECT 'reproduce', prefix, version, sha, branch, '', 'x', :s, {}, {}, {}, {} FROM models"
+        "INSERT INTO builds (kind, reproduces, prefix, version, sha, branch, search_config, requested_by,"
+        " state, finished_at, failure_step, failure_code, failure_message)"
+        " SELECT 'reproduce', id, prefix, version, sha, branch, '', 'x', :s, {}, {}, {}, {} FROM models"
         " WHERE prefix = :p"
     )
     registry.execute(insert.format("NULL", "NULL", "NULL", "NULL"), s="queued", p=models["plain"])
