@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.webhooks import SigningSecret
-from app.words import Access, NotificationKind, Scope, known
+from app.words import Access, CollectionMode, NotificationKind, Scope, known
 
 
 def _split(value: object) -> object:
@@ -330,6 +330,28 @@ class Settings(BaseSettings):
         ge=1,
         le=1000,
         description="of each stage, so many of the last models stay whatever `REGISTRY_GC_RETIRE_AFTER` says",
+    )
+    gc: CollectionMode = Field(
+        default=CollectionMode.PLAN,
+        description="garbage collection: `off` (nothing is deleted, whoever asks), `plan` (each night a run "
+        "shows what would be deleted; people can have it deleted) or `on` (each night it is deleted)",
+    )
+    gc_at: time = Field(default=time(4, 0), description="when that is, in UTC")
+    gc_grace: timedelta = Field(
+        default=timedelta(days=7),
+        ge=timedelta(0),
+        description="how long a model stays marked, and can be restored, before its files are deleted",
+    )
+    gc_most_at_once: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="a run that would mark or delete a larger share of all models is refused unless the "
+        "request allows it",
+    )
+    gc_delete_versions: bool = Field(
+        default=False,
+        description="in a bucket that keeps versions, whether every version of a model's objects is deleted",
     )
     thresholds_file: Path | None = Field(
         default=None,

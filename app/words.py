@@ -320,6 +320,17 @@ class RunKind(StrEnum):
     IMAGE_CLEANING = "image_cleaning"
 
 
+class CollectionMode(StrEnum):
+    """What garbage collection may do: nothing; show each night what it would do; or do it each night.
+
+    With `plan`, a person can have it carried out.
+    """
+
+    OFF = "off"
+    PLAN = "plan"
+    ON = "on"
+
+
 class CollectionPhase(StrEnum):
     """What a collection does, in this order."""
 

@@ -1,6 +1,5 @@
-"""Finds builds without a worker, instances without an active build, and unpublished files of ended builds."""
+"""Finds builds without a worker, instances without an active build, and lost files of what the stages run."""
 
-import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -9,11 +8,9 @@ from app.db.session import Database
 from app.db.tables import Model
 from app.queue import enqueue_build
 from app.registry import launches, mirror
-from app.registry.builds import retries
 from app.registry.builds.lease import state_of, unattended
 from app.registry.runs import lifecycle, reconciliation
 from app.registry.stages import history
-from app.storage import keys
 from app.words import Stage
 from worker import ec2
 from worker.clouds import Cloud, Clouds
@@ -94,24 +91,3 @@ def watch_stages(database: Database, clouds: Clouds) -> list[str]:
     with database.transaction() as session:
         reconciliation.remember(session, missing=missing, present=present)
     return missing
-
-
-def sweep_unpublished(database: Database, clouds: Clouds, retry_window: timedelta) -> int:
-    """Delete the unpublished files that nobody needs any more. Returns how many. Raises CloudError.
-
-    A retry can take over the files of a build that has failed or was cancelled: they are kept for the window.
-    """
-    found: dict[UUID, list[str]] = {}
-    for folder in (keys.UNPUBLISHED, keys.FORMER_UNPUBLISHED):
-        for key, _ in clouds.bucket.list(folder):
-            with contextlib.suppress(ValueError):
-                build_id = UUID(key.removeprefix(folder).partition("/")[0])
-                found.setdefault(build_id, []).append(key)
-    if not found:
-        return 0
-    with database.transaction() as session:
-        unneeded = retries.without_use(session, found, retry_window)
-    leftover = [key for build_id in unneeded for key in found[build_id]]
-    for key in leftover:
-        clouds.bucket.delete(key)
-    return len(leftover)

@@ -89,7 +89,11 @@ def settle(database: Database, bucket: Bucket, key: str) -> bool:
             _change(bucket, key, there, wanted)
         except PreconditionFailed:
             continue
-        return True
+        # Garbage collection may have deleted the object of this key before it was written. The condition
+        # cannot tell: there was no object then, and there was none before it was first written.
+        with database.transaction() as session:
+            if mirror.should_hold(session, key) == wanted:
+                return True
     message = f"{key} keeps changing. Find out who else writes to it."
     raise Unsettled(message)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import time, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -28,11 +28,12 @@ from app.queue import (
     RUNS,
     SEND_NOTIFICATIONS,
 )
+from app.registry.collection.requests import CollectionRequest
 from app.registry.errors import RunActive
 from app.registry.runs import lifecycle
 from app.settings import Settings
-from app.words import Actor, NotificationTarget, RunKind
-from worker import images, janitor, mirror
+from app.words import Actor, CollectionMode, NotificationTarget, RunKind
+from worker import images, janitor, mirror, unpublished
 from worker.branches.look import look
 from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
@@ -122,8 +123,8 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
     parts: dict[str, Callable[[], object]] = {
         "requeue_unattended": lambda: janitor.requeue_unattended(database),
         "terminate_orphans": lambda: janitor.terminate_orphans(database, clouds, grace),
-        "sweep_unpublished": lambda: janitor.sweep_unpublished(
-            database, clouds, runner.settings.retry_window
+        "sweep_unpublished": lambda: unpublished.sweep(
+            database, clouds.bucket, runner.settings.retry_window, lambda: None
         ),
     }
     for name, part in parts.items():
@@ -179,22 +180,44 @@ def register_runs(queue: Queue, runner: Runner) -> None:
     async def carry_run(run_id: str) -> None:
         await threads.finished(threads.start(f"run-{run_id}", lambda: carrier.carry(UUID(run_id))))
 
-    at = runner.settings.reconcile_at
+    database, settings = runner.database, runner.settings
+    _register_nightly(
+        queue, "reconcile_nightly", settings.reconcile_at, lambda: ask_for_reconciliation(database)
+    )
+    _register_nightly(
+        queue, "collect_nightly", settings.gc_at, lambda: ask_for_collection(database, settings)
+    )
 
+
+def _register_nightly(queue: Queue, name: str, at: time, part: Callable[[], object]) -> None:
     @queue.periodic(cron=f"{at.minute} {at.hour} * * *")
-    @queue.task(name="reconcile_nightly", queue=RUNS, queueing_lock="reconcile_nightly")
-    async def reconcile_nightly(timestamp: int) -> None:
+    @queue.task(name=name, queue=RUNS, queueing_lock=name)
+    async def nightly(timestamp: int) -> None:
         del timestamp
-        await _take_turn("reconcile_nightly", lambda: ask_for_reconciliation(runner.database))
+        await _take_turn(name, part)
 
 
 def ask_for_reconciliation(database: Database) -> None:
     """Ask for the reconciliation of every night. It only reports, and it changes nothing in the bucket."""
+    _ask_for(database, RunKind.RECONCILIATION, {})
+
+
+def ask_for_collection(database: Database, settings: Settings) -> None:
+    """Ask for the collection of every night, as far as the settings allow it.
+
+    Its worker decides whether it is too large, so that its run shows that it was refused.
+    """
+    if settings.gc is not CollectionMode.OFF:
+        wanted = CollectionRequest(dry_run=settings.gc is not CollectionMode.ON)
+        _ask_for(database, RunKind.COLLECTION, wanted.as_options())
+
+
+def _ask_for(database: Database, kind: RunKind, options: Mapping[str, object]) -> None:
     try:
         with database.transaction() as session:
-            lifecycle.request(session, RunKind.RECONCILIATION, {}, "schedule", Actor.SYSTEM)
+            lifecycle.request(session, kind, options, "schedule", Actor.SYSTEM)
     except RunActive as exc:
-        _log.info("no nightly reconciliation: %s", exc)
+        _log.info("no nightly %s: %s", kind, exc)
 
 
 def _every(settings: Settings) -> str:

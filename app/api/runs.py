@@ -8,13 +8,26 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.api.common import examples
-from app.api.common.deps import AnyCaller, BetweenDep, CanAdminister, Db, Limit, NextCursor, PageCursor
+from app.api.common.deps import (
+    AnyCaller,
+    BetweenDep,
+    CanAdminister,
+    CanCollect,
+    Db,
+    Limit,
+    NextCursor,
+    PageCursor,
+    SettingsDep,
+)
 from app.api.common.errors import problems
 from app.api.common.shown import ShownActor, ShownMessage, ShownRunKind, ShownRunState
 from app.api.common.strict import StrictRoute
+from app.api.common.text import Line
 from app.db.tables import Run
 from app.registry import mirror
-from app.registry.errors import NotFound, RunActive
+from app.registry.collection import requests
+from app.registry.collection.requests import CollectionRequest
+from app.registry.errors import CollectionOff, CollectionTooLarge, NotFound, PlanChanged, RunActive
 from app.registry.runs import lifecycle
 from app.words import RunKind, RunState, Scope
 
@@ -113,6 +126,30 @@ class ImportCreate(BaseModel):
         default=True,
         description="Also compute the digests of all imported files that have none, which reads every file. "
         "Without, another import computes them.",
+    )
+
+
+class CollectionCreate(BaseModel):
+    """What a collection may do. Without anything, it only shows what it would do."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"dry_run": False}]},
+    )
+
+    dry_run: StrictBool = Field(
+        default=True, description="Only show what would be marked and deleted now. Nothing is changed."
+    )
+    plan_digest: Line | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="The digest of the plan, which GET /gc/plan has, and the result of a dry run. The run "
+        "is refused if other models may go by now.",
+    )
+    allow_large: StrictBool = Field(
+        default=False,
+        description="Allow that a larger share of all models is marked or deleted than "
+        "`REGISTRY_GC_MOST_AT_ONCE` says.",
     )
 
 
@@ -253,3 +290,22 @@ def import_models(body: ImportCreate, who: CanAdminister, db: Db) -> RunOut:
     records only what is new.
     """
     return RunOut.of(lifecycle.request(db, RunKind.IMPORT, body.model_dump(), who.name, who.kind))
+
+
+@router.post(
+    "/gc/runs",
+    operation_id="runs:collect",
+    summary="Carry garbage collection out",
+    status_code=202,
+    response_description="The run that does it",
+    responses=problems(RunActive, CollectionOff, PlanChanged, CollectionTooLarge),
+)
+def collect(body: CollectionCreate, who: CanCollect, settings: SettingsDep, db: Db) -> RunOut:
+    """Mark the models that may go, and delete those that were marked longer ago than the grace period.
+
+    A marked model is not handed out and not promoted. Until its files are deleted, it can be restored.
+    Inputs that only deleted models were made from go too, and what ended builds have left. Stop the run with
+    POST /runs/{id}/stop: from then on nothing more is deleted.
+    """
+    wanted = CollectionRequest(body.dry_run, body.plan_digest, body.allow_large)
+    return RunOut.of(requests.request(db, settings, wanted, who.name, who.kind))

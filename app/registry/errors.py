@@ -178,6 +178,32 @@ class CollectionRefused(Conflict):
     rule: str
 
 
+class CollectionOff(Conflict):
+    """REGISTRY_GC is `off`, so garbage collection deletes nothing. Set it to `plan` or `on`."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PlanChanged(Conflict):
+    """The plan has changed since it was shown. Look at the result of a new dry run.
+
+    `digest` is that of the plan now.
+    """
+
+    digest: str
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class CollectionTooLarge(Conflict):
+    """The run would delete too large a share of all models. Look at the result of a dry run.
+
+    It would mark or delete `models` of all models, which are `of`. `most` are allowed.
+    """
+
+    models: int
+    of: int
+    most: int
+
+
 class BucketUnavailable(RegistryError):
     """S3 cannot be asked at the moment. Send the request again."""
 

@@ -82,6 +82,11 @@ def is_outside(folder: str) -> bool:
     return f"{folder}/" in _OUTSIDE
 
 
+def folder(prefix: str) -> str:
+    """What every key of a prefix begins with."""
+    return f"{prefix}/"
+
+
 def artifact_key(prefix: str, name: str) -> str:
     return f"{prefix}/{name}"
 

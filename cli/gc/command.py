@@ -2,7 +2,7 @@
 
 import typer
 
-from cli.gc import models
+from cli.gc import models, runs
 from cli.gc.plan import plan
 from cli.shell import EXITS
 
@@ -10,5 +10,14 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Garbage collection: see its plan, restore models, and say which ones are kept, or may go.",
 )
-for command in (plan, models.restore, models.pin, models.unpin, models.release):
+for command in (
+    plan,
+    runs.run,
+    runs.status,
+    runs.stop,
+    models.restore,
+    models.pin,
+    models.unpin,
+    models.release,
+):
     app.command(epilog=EXITS)(command)

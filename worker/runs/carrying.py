@@ -19,6 +19,7 @@ from worker.errors import Busy, HandOver, RunFailed
 from worker.heartbeat import LeaseKeeper
 from worker.process.logs import in_one_line
 from worker.runner import Runner
+from worker.runs.collection.run import collect
 from worker.runs.images import clean_images
 from worker.runs.imports import import_models
 from worker.runs.reconciliation import reconcile
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 KINDS: dict[RunKind, Callable[[RunWork], None]] = {
     RunKind.IMPORT: import_models,
     RunKind.RECONCILIATION: reconcile,
+    RunKind.COLLECTION: collect,
     RunKind.SIGNING: sign_model,
     RunKind.IMAGE_CLEANING: clean_images,
 }

@@ -78,6 +78,13 @@ KINDS: dict[type[Exception], ProblemKind] = {
     ),
     # No endpoint marks models. The worker does, and its run says what was refused.
     errors.CollectionRefused: CONFLICT,
+    errors.CollectionOff: ProblemKind(HTTPStatus.CONFLICT, "collection-off", "Garbage collection is off"),
+    errors.PlanChanged: ProblemKind(
+        HTTPStatus.CONFLICT, "plan-changed", "The plan of garbage collection has changed"
+    ),
+    errors.CollectionTooLarge: ProblemKind(
+        HTTPStatus.CONFLICT, "collection-too-large", "The run would delete too many models"
+    ),
     errors.ArtifactsMissing: ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE, "artifacts-missing", "Files of the model are missing", 60
     ),

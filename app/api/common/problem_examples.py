@@ -94,6 +94,20 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         "search-config.toml.",
         {"prefix": PREFIX},
     ),
+    "collection-off": (
+        "REGISTRY_GC is `off`, so garbage collection deletes nothing. Set it to `plan` or `on`.",
+        {},
+    ),
+    "plan-changed": (
+        f"The plan has the digest {DIGEST} now, because other models may go than before. Look at the "
+        "result of a new dry run, and send its digest.",
+        {"digest": DIGEST},
+    ),
+    "collection-too-large": (
+        "This run would mark or delete 240 of 610 models, and at most 122 are allowed. Look at the result of "
+        "a dry run. If it is right, send `allow_large` with its `plan_digest`.",
+        {"models": 240, "of": 610, "most": 122},
+    ),
     "artifacts-missing": (
         f"The bucket lacks files of {PREFIX}: model.zip. Restore them and have POST /mirror/reconcile look "
         "at them, or roll the stage back.",

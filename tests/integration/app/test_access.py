@@ -83,6 +83,7 @@ WRITES = [
     ("post", "/runs/{id}/stop"),
     ("post", "/mirror/reconcile"),
     ("post", "/imports"),
+    ("post", "/gc/runs"),
     ("post", "/tokens"),
     ("delete", "/tokens/{id}"),
     ("post", "/trusted-publishers"),

@@ -71,6 +71,7 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     token = call("/tokens", {"name": "ci", "scopes": ["build"]})
     call("/tokens/{id}", method="delete", id=token["id"])
     call("/images/clean", {})
+    call("/gc/runs", {})
     rule = call("/trusted-publishers", examples.PUBLISHER_CREATE)
     call("/trusted-publishers/{id}", method="delete", id=rule["id"])
     call("/notifications/test")

@@ -44,6 +44,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/trusted-publishers": examples.PUBLISHER_CREATE,
     "/notifications/test": {},
     "/images/clean": {},
+    "/gc/runs": {},
 }
 
 

@@ -17,9 +17,9 @@ from app.aws import CloudError, CloudUnavailable
 from app.db.session import Database
 from app.registry import late_deletes
 from app.registry.builds.lease import release
+from app.registry.collection.report import Report
 from app.registry.inputs import InputRecord, claim, record
 from app.registry.runs import lifecycle
-from app.registry.runs.collection import Report
 from app.settings import Settings
 from app.storage import keys
 from app.storage.bucket import Bucket, digest_of

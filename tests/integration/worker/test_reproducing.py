@@ -28,7 +28,7 @@ from local.simcloud.seed import add_image
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import FIGURES, OUTPUT, SNAPSHOT, Flow, a_zip, end_jobs, sha256
-from worker import janitor
+from worker import unpublished
 from worker.errors import StepFailed
 from worker.runner import Runner
 
@@ -186,7 +186,7 @@ def test_one_build_at_a_time_reproduces_a_model_and_a_cancelled_one_leaves_nothi
     with database.transaction() as session:
         assert listing.get(session, first).state == BuildState.CANCELLED
     assert not cloud.instances()
-    janitor.sweep_unpublished(database, again.clouds, again.settings.retry_window)
+    unpublished.sweep(database, again.clouds.bucket, again.settings.retry_window, lambda: None)
     assert not list(again.clouds.bucket.list("unpublished/"))
     assert ask(model) != first
 

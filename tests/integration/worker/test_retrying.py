@@ -24,7 +24,7 @@ from app.words import Actor, StepName
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite, read
 from tests.integration.worker.conftest import OUTPUT, Flow, a_zip, sha256
-from worker import janitor
+from worker import unpublished
 from worker.clouds import Clouds
 from worker.runner import Runner
 from worker.steps.publish import Publish
@@ -263,7 +263,7 @@ def test_the_files_of_a_failed_build_are_kept_for_the_window_and_for_its_retry(
     collected: UUID, database: Database, filled_bucket: Clouds, flow_of: FlowOf, new_runner: NewRunner
 ) -> None:
     def sweep(window: timedelta) -> int:
-        return janitor.sweep_unpublished(database, filled_bucket, window)
+        return unpublished.sweep(database, filled_bucket.bucket, window, lambda: None).objects
 
     assert sweep(timedelta(hours=24)) == 0
     again = retry(database, collected)
@@ -287,7 +287,7 @@ def test_files_that_do_not_hold_any_more_are_trained_again_with_the_same_inputs(
 ) -> None:
     bucket, key = filled_bucket.bucket, keys.unpublished_key(collected, MODEL)
     if harm == "swept":
-        assert janitor.sweep_unpublished(database, filled_bucket, timedelta(0)) == len(OUTPUT)
+        assert unpublished.sweep(database, bucket, timedelta(0), lambda: None).objects == len(OUTPUT)
     elif harm == "changed":
         overwrite(bucket, key, b"WEIGHTS")
     else:

@@ -17,7 +17,7 @@ from app.words import StepName
 from local.simcloud.server import SimCloud
 from tests.integration.objects import overwrite
 from tests.integration.worker.conftest import Flow
-from worker import janitor
+from worker import janitor, unpublished
 from worker.clouds import Clouds
 from worker.runner import Runner
 
@@ -84,7 +84,8 @@ def test_unpublished_files_of_ended_builds_are_removed_and_nothing_else(
         overwrite(bucket, keys.unpublished_key(build_id, "a" * 64))
         overwrite(bucket, keys.former_unpublished_key(build_id, "model.zip"))
     overwrite(bucket, "unpublished/notes.txt")
-    assert janitor.sweep_unpublished(database, filled_bucket, timedelta(0)) == 2
+    assert unpublished.count(database, bucket, timedelta(0)).objects == 2
+    assert unpublished.sweep(database, bucket, timedelta(0), lambda: None).objects == 2
     left = {key for folder in ("unpublished/", "staging/") for key, _ in bucket.list(folder)}
     assert left == {
         keys.unpublished_key(running, "a" * 64),

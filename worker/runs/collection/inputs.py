@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from app.registry import late_deletes
 from app.registry.collection import inputs
 from app.registry.collection.inputs import Unneeded
+from app.registry.collection.report import Report
 from app.registry.runs import lifecycle
-from app.registry.runs.collection import Report
 from app.storage import keys
 from app.words import CollectionPhase
 from worker.runs.work import RunWork

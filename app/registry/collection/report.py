@@ -11,10 +11,11 @@ from app.registry.runs.lifecycle import LISTED
 class Report:
     """What a collection did, or, for a dry run, would do now. Counts are of everything.
 
-    `doomed` are the models that the plan says may go, marked ones included. `marked` were newly marked by
-    this run, `restored` have lost their mark because something keeps them again, and `postponed` are those
-    whose grace period is over, but of which too little is known at the moment. `freed` are prefixes whose
-    objects were deleted.
+    `doomed` are the models that the plan says may go, marked ones included, and `due` those of them whose
+    grace period is over. `marked` were newly marked by this run. `restored` have lost their mark, because
+    something keeps them again. `postponed` would be due, but too little is known of them at the moment.
+    `refused` are those that the database keeps, whatever the plan says. `freed` are prefixes whose objects
+    were deleted.
     """
 
     dry_run: bool = False
@@ -24,6 +25,8 @@ class Report:
     kept_bytes: int = 0
     doomed: int = 0
     doomed_bytes: int = 0
+    due: int = 0
+    too_large: bool = False
     marked: int = 0
     restored: int = 0
     postponed: int = 0

@@ -1,0 +1,68 @@
+"""Deletes what builds that have ended left in the bucket, once no retry can use it any more.
+
+It is no part of a model, so no policy decides about it. The janitor does it all the time, and a collection
+does it too, and says how much there was.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from app.db.session import Database
+from app.registry.builds import retries
+from app.storage import keys
+from app.storage.bucket import Bucket
+from app.storage.deleting import ObjectVersion
+
+_OBJECTS_TOGETHER = 250
+
+
+@dataclass(frozen=True)
+class Left:
+    """Objects that nobody needs any more, and their bytes."""
+
+    objects: int = 0
+    size_bytes: int = 0
+
+    def __add__(self, other: "Left") -> "Left":
+        return Left(self.objects + other.objects, self.size_bytes + other.size_bytes)
+
+
+def sweep(database: Database, bucket: Bucket, retry_window: timedelta, check: Callable[[], object]) -> Left:
+    """Delete the unpublished files that nobody needs any more. Returns what they were.
+
+    A retry can take over the files of a build that has failed or was cancelled: they are kept for the window.
+    `check` is called before each request that deletes, and ends the sweep by what it raises.
+    Raises CloudError.
+    """
+    doomed, left = _unneeded(database, bucket, retry_window)
+    for start in range(0, len(doomed), _OBJECTS_TOGETHER):
+        check()
+        # A build that has ended writes nothing more, and its keys are no other build's.
+        bucket.deleter.together(doomed[start : start + _OBJECTS_TOGETHER])
+    return left
+
+
+def count(database: Database, bucket: Bucket, retry_window: timedelta) -> Left:
+    """What `sweep` would delete now. Raises CloudError."""
+    return _unneeded(database, bucket, retry_window)[1]
+
+
+def _unneeded(
+    database: Database, bucket: Bucket, retry_window: timedelta
+) -> tuple[list[ObjectVersion], Left]:
+    found: dict[UUID, list[tuple[str, int]]] = {}
+    for folder in (keys.UNPUBLISHED, keys.FORMER_UNPUBLISHED):
+        for key, size_bytes in bucket.list(folder):
+            with contextlib.suppress(ValueError):
+                build_id = UUID(key.removeprefix(folder).partition("/")[0])
+                found.setdefault(build_id, []).append((key, size_bytes))
+    if not found:
+        return [], Left()
+    with database.transaction() as session:
+        unneeded = retries.without_use(session, found, retry_window)
+    objects = [one for build_id in sorted(unneeded) for one in found[build_id]]
+    left = Left(len(objects), sum(size_bytes for _, size_bytes in objects))
+    return [ObjectVersion(key) for key, _ in objects], left
