@@ -6,8 +6,10 @@ What steers it comes from the environment:
   as the file `hold-train` or `hold-benchmark` lies there.
 
 Every line of the log has its own number, so that a reader sees whether one is missing or was read twice.
-Every `model.zip` is different, so that nobody takes the work of one training for that of another. A job whose
-code is removed or replaced while it runs fails, as one may that reads more of its code late.
+Every `model.zip` is different, so that nobody takes the work of one training for that of another. While the
+file `repeatable` lies in the folder, it follows instead from what the training reads: its code, configuration
+and raw data, and the answer of `search_references_url`, which is fetched unless a snapshot of it is given. A
+job whose code is removed or replaced while it runs fails, as one may that reads more of its code late.
 """
 
 import hashlib
@@ -16,6 +18,8 @@ import json
 import os
 import sys
 import time
+import tomllib
+import urllib.request
 import uuid
 import zipfile
 from datetime import UTC, datetime
@@ -30,17 +34,52 @@ def packed(files: dict[str, str]) -> bytes:
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for name, text in files.items():
-            archive.writestr(name, text)
+            # With a fixed time, so that the same texts give the same bytes.
+            archive.writestr(zipfile.ZipInfo(name), text)
     return whole.getvalue()
 
 
-def made(command: str) -> dict[str, bytes]:
+def snapshot(order: dict[str, str]) -> tuple[str, bytes] | None:
+    """The URL of the search references and their content. None if the configuration names no URL."""
+    url = tomllib.loads(Path(order["config"]).read_text(encoding="utf-8")).get("search_references_url")
+    if url is None:
+        return None
+    given = Path(order.get("snapshots", "")) / "search_references.json"
+    if "snapshots" in order and given.is_file():
+        return url, given.read_bytes()
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the test's own server
+        content = answer.read()
+    folder = Path(order["output"]) / "snapshots"
+    folder.mkdir(exist_ok=True)
+    write(folder / given.name, content)
+    return url, content
+
+
+def snapshot_input(url: str, content: bytes) -> dict[str, object]:
+    return {
+        "kind": "additional_source",
+        "name": "search_references",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "url": url,
+        "file": "snapshots/search_references.json",
+    }
+
+
+def weights(order: dict[str, str], answer: bytes) -> str:
+    """What stands for the weights."""
+    if not (Path(os.environ["FAKE_TRAINING_CONTROL"]) / "repeatable").exists():
+        return uuid.uuid4().hex
+    read = (Path(__file__), Path(order["config"]), Path(order["raw_source_data"]))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in read) + answer).hexdigest()
+
+
+def made(command: str, of: str) -> dict[str, bytes]:
     """The files that the job leaves in its output folder."""
     if command == "train":
         return {
             "model.zip": packed(
                 {
-                    "target/model.pt": uuid.uuid4().hex,
+                    "target/model.pt": of,
                     "target/model.toml": "input_size = 1\n",
                     "target/subheadings.json": "[]",
                 }
@@ -124,7 +163,8 @@ def main(command: str, job: Path) -> None:
     if not Path(__file__).exists() or not os.path.samestat(code, Path(__file__).stat()):
         sys.exit("The code is not the one that this job was started with.")
     output = Path(order["output"])
-    files = made(command)
+    fetched = snapshot(order) if command == "train" else None
+    files = made(command, weights(order, fetched[1] if fetched is not None else b""))
     for name, content in files.items():
         write(output / name, content)
     result = {
@@ -141,6 +181,8 @@ def main(command: str, job: Path) -> None:
         else {"known": {"count": 1, "top_1": 1.0, "top_5": 1.0, "no_result": 0.0}},
         "counts": {"classes": 2, "pairs": 20, "samples": 20, "sources": {"cn": 20}},
     }
+    if fetched is not None:
+        result["inputs"] = [*inputs(command, output), snapshot_input(*fetched)]
     if command == "train":
         result["data"] = {"cn": {"rows": 21, "usable": 20, "broken": 1}}
         result["epochs"] = [{"epoch": 1, "loss": 0.5, "accuracy": 0.5}]

@@ -1,18 +1,26 @@
-"""Builds beside each other, and builds whose workers, inputs or instances are lost, by real processes.
+"""Builds beside each other, or whose workers, inputs, instances or commits are lost, by real processes.
 
 The training is the fake one, which runs until a test lets it end, so no test waits for a model.
 """
 
+import json
 import re
 import signal
+import subprocess
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from app.words import BuildKind
 from local.fake_training import Control, Repository
-from tests.e2e.service import Service, step_of
+from local.simcloud.seed import add_image
+from tests.e2e.service import Service, small_raw_data, step_of
 
 CONFIG = 'name = "outages"\nversion = "{version}"\ndigits = 6\ncn_data_file = "cn.csv"\n'
 
@@ -132,3 +140,70 @@ def test_an_instance_that_aws_takes_away_fails_the_build(
     control.release("train")
     built = service.await_end(again["build"]["id"])
     assert [step["state"] for step in built["steps"]] == ["succeeded"] * len(BuildKind.TRAIN.steps)
+
+
+@pytest.fixture
+def references() -> Iterator[list[bytes]]:
+    """A server of search references. The first item is its address, and the last one is what it answers."""
+    said: list[bytes] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said[-1])
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    said.append(f"http://127.0.0.1:{server.server_port}/references.json".encode())
+    yield said
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_model_is_made_again_after_its_data_image_and_commit_have_gone(
+    service: Service, code: Repository, control: Control, references: list[bytes]
+) -> None:
+    (control.folder / "repeatable").touch()
+    service.start_worker()
+    config = CONFIG + f'search_references_url = "{references[0].decode()}"\n'
+    references.append(b'{"data": [1]}')
+
+    def build(version: str) -> dict[str, Any]:
+        text = config.format(version=version)
+        build_id = service.post(code.commit(text), text)["build"]["id"]
+        return service.await_end(build_id)
+
+    first = build("0.0.5")
+    assert first["state"] == "succeeded", first["failure"]
+    references.append(b'{"data": [2]}')
+    service.put("raw_source_data.zip", small_raw_data(rows=50))
+    add_image(service.cloud.region, "FPO Training 4.0.0", datetime.now(UTC))
+    second = build("0.0.6")
+    assert second["state"] == "succeeded", second["failure"]
+    where = f"{service.url}/models/{second['prefix']}/compare/{first['prefix']}"
+    compared = httpx.get(where).json()["made_from"]
+    changed = {one["kind"] for one in compared["inputs"]} - {"code", "config"}
+    assert changed == {"raw_data", "additional_source", "machine_image"}
+    assert [one["key"] for one in compared["config"]] == ["version"]
+
+    # The branch is deleted, and git forgets the commit.
+    for arguments in (
+        ("checkout", "--quiet", "--orphan", "new"),
+        ("-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "--message", "new"),
+        ("branch", "-D", "main"),
+        ("reflog", "expire", "--expire=now", "--all"),
+        ("gc", "--quiet", "--prune=now"),
+    ):
+        subprocess.run(["git", *arguments], cwd=code.folder, check=True, capture_output=True)
+    gone = subprocess.run(["git", "cat-file", "-e", first["sha"]], cwd=code.folder, capture_output=True)
+    assert gone.returncode != 0
+    again = service.run("reproduce", first["prefix"], "--json", "--no-log")
+    assert again.returncode == 0, again.stdout + again.stderr
+    outcome = json.loads(again.stdout)["reproduction"]["outcome"]
+    assert (outcome["verdict"], outcome["same_bytes"]) == ("identical", "model.zip")
+    assert (outcome["inputs"], outcome["findings"]) == ([], [])
+    model = httpx.get(f"{service.url}/models/{first['prefix']}").json()
+    assert model["last_reproduction"]["verdict"] == "identical"
