@@ -406,6 +406,7 @@ class KeepReason(StrEnum):
     VALIDATION_BASELINE = "validation_baseline"
     PINNED = "pinned"
     TOO_YOUNG = "too_young"
+    RESTORED_RECENTLY = "restored_recently"
     NEWEST_PASSED = "newest_passed"
     BRANCH_RULE = "branch_rule"
     VERSION_RULE = "version_rule"

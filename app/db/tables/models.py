@@ -70,6 +70,8 @@ class Model(Base):
     # A code and a text: why the model may go.
     mark_reason: Mapped[dict[str, Any] | None] = mapped_column(StorableJson(none_as_null=True))
     marked_by_run: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id", ondelete="RESTRICT"))
+    # When its mark was last taken back: it is not marked again before the minimum age has passed once more.
+    restored_at: Mapped[datetime | None]
     collected_at: Mapped[datetime | None]
     # A person's decision that the model must be kept.
     pinned_at: Mapped[datetime | None]

@@ -49,11 +49,26 @@ class Row(NamedTuple):
     holders: str | None
     objects: int
     size_bytes: int
+    restored_at: datetime | None
 
 
 # A row as the driver makes it. There are many of them, and Python's garbage collector stops looking at a
 # plain tuple of plain values: with objects in their place, it would take as long as all the rest.
-Plain = tuple[datetime, str, str, str, str | None, str, bool, datetime | None, bool, str | None, int, int]
+Plain = tuple[
+    datetime,
+    str,
+    str,
+    str,
+    str | None,
+    str,
+    bool,
+    datetime | None,
+    bool,
+    str | None,
+    int,
+    int,
+    datetime | None,
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,8 @@ class Surroundings:
 
     def decisive(self, row: Plain, context: Context) -> tuple[object, ...]:
         """Everything about the model that its judgement depends on. Many models have this in common."""
-        published_at, _, prefix, version, branch, _, is_pinned, released_at, is_known, holders, _, _ = row
+        published_at, _, prefix, version, branch, _, is_pinned, released_at, is_known, holders, *_ = row
+        restored_at = row[-1]
         stages = self.stages.get(prefix)
         return (
             branch is None,
@@ -93,6 +109,7 @@ class Surroundings:
             is_known,
             holders is None,
             published_at < context.old_enough,
+            restored_at is not None and restored_at >= context.old_enough,
             is_pinned,
             context.keeps_version(version),
             self.passed.get(prefix),
@@ -116,6 +133,7 @@ class Surroundings:
             passed_rank=self.passed.get(row.prefix),
             is_pinned=row.is_pinned,
             is_released=stages.released(row.released_at),
+            restored_at=row.restored_at,
         )
 
 
@@ -165,6 +183,7 @@ def rows(session: Session, prefixes: Collection[str] | None = None) -> list[Plai
             func.array_to_string(ModelCommit.holders, "\n"),
             Model.file_count + verdict_marker + func.coalesce(promoted.c.stages, 0),
             Model.file_bytes,
+            Model.restored_at,
         )
         .outerjoin(ModelCommit, ModelCommit.model_id == Model.id)
         .outerjoin(promoted, promoted.c.model_id == Model.id)

@@ -81,7 +81,8 @@ class Facts:
     its commit was ever seen in the git repository, and `holders` are branches, other than the main one, that
     have it now. `stages` are staging and production, if it reached them. `passed_rank` is how many newer
     models have passed their validation; it is None for models that did not pass, and may be None for those
-    that are not among the newest. `needed_by` are the builds and comparisons that need it.
+    that are not among the newest. `needed_by` are the builds and comparisons that need it. `restored_at` is
+    when its last mark was taken back.
     """
 
     prefix: str
@@ -96,6 +97,7 @@ class Facts:
     passed_rank: int | None = None
     is_pinned: bool = False
     is_released: bool = False
+    restored_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,9 @@ def _reasons_to_keep(facts: Facts, context: Context) -> Iterator[KeepReason]:
         yield KeepReason.PINNED
     if facts.published_at >= context.old_enough:
         yield KeepReason.TOO_YOUNG
+    if facts.restored_at is not None and facts.restored_at >= context.old_enough:
+        # Otherwise, the next run would mark again what a person has just brought back.
+        yield KeepReason.RESTORED_RECENTLY
     if facts.passed_rank is not None and facts.passed_rank < context.policy.keep_newest_passed:
         yield KeepReason.NEWEST_PASSED
     if context.keeps_branch(facts.branch):

@@ -25,6 +25,7 @@ _KEPT_BECAUSE: dict[KeepReason, str] = {
     KeepReason.VALIDATION_BASELINE: "New models are compared with it.",
     KeepReason.PINNED: "It is pinned.",
     KeepReason.TOO_YOUNG: "It has not reached the minimum age.",
+    KeepReason.RESTORED_RECENTLY: "Its mark was taken back less than the minimum age ago.",
     KeepReason.NEWEST_PASSED: "It is among the newest models that passed their validation.",
     KeepReason.BRANCH_RULE: "A setting keeps the models of its branch.",
     KeepReason.VERSION_RULE: "A setting keeps the models of its version.",

@@ -76,7 +76,15 @@ def unmark(session: Session, model: Model, who: str, kind: Actor) -> Model:
     states.refuse_gone(model)
     since = None if model.marked_at is None else model.marked_at.isoformat()
     before = {"state": ModelState.MARKED, "reason": model.mark_reason, "since": since}
-    _change(session, model, ModelState.KEPT, marked_at=None, mark_reason=None, marked_by_run=None)
+    _change(
+        session,
+        model,
+        ModelState.KEPT,
+        marked_at=None,
+        mark_reason=None,
+        marked_by_run=None,
+        restored_at=func.clock_timestamp(),
+    )
     audit.record(
         session,
         who,

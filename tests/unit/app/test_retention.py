@@ -72,6 +72,7 @@ def test_a_model_that_nothing_keeps_goes_because_its_branch_is_gone() -> None:
         ({"is_pinned": True}, {KeepReason.PINNED}),
         ({"published_at": NOW - 14 * DAY}, {KeepReason.TOO_YOUNG}),
         ({"published_at": NOW + DAY}, {KeepReason.TOO_YOUNG}),
+        ({"restored_at": NOW - DAY}, {KeepReason.RESTORED_RECENTLY}),
         ({"passed_rank": 1}, {KeepReason.NEWEST_PASSED}),
         (
             {"is_pinned": True, "branch": "feature/lives", "passed_rank": 0},
@@ -320,6 +321,7 @@ FACTS = st.builds(
     passed_rank=st.none() | st.integers(0, 5),
     is_pinned=st.booleans(),
     is_released=st.booleans(),
+    restored_at=st.none() | st.integers(0, 40).map(lambda days: NOW - days * DAY),
 )
 CONTEXTS = st.builds(
     Context,
@@ -340,6 +342,7 @@ KEEPING: dict[str, Any] = {
     "needed_by": frozenset({KeepReason.VALIDATION_BASELINE}),
     "is_pinned": True,
     "published_at": NOW,
+    "restored_at": NOW,
     "stages": (InStage(Stage.PRODUCTION, 0, None),),
 }
 
