@@ -25,6 +25,7 @@ from tests.integration.app.serving import free_port, served
 from tests.integration.worker.conftest import Flow
 from tests.integration.worker.test_signing import finish
 from tests.workflows import ROOT, Runner
+from worker.runs.carrying import RunCarrier
 
 Start = Callable[..., Runner]
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -264,6 +265,32 @@ def test_an_image_is_made_when_its_version_has_risen(
     assert f"-var training_repository=https://github.com/{REPOSITORY}" in build
     assert f"-var training_revision={'5' * 40} .packer" in build
     assert "1.0.1" in runner.summary
+
+
+@pytest.mark.parametrize("on", ["true", ""])
+def test_every_night_the_plan_is_shown_and_carried_out_if_that_is_switched_on(
+    start: Start, registry: Registry, carrier: RunCarrier, on: str
+) -> None:
+    trust(registry, "clean-up.yml", Scope.READ, Scope.COLLECT, ref="refs/heads/main")
+    kept = registry.model("1.0.0")
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.1):
+            for run_id in registry.values("SELECT id FROM runs WHERE state = 'queued'"):
+                carrier.carry(run_id)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    runner = start("clean-up.yml", {"event": "schedule", "vars": {"CLEAN_UP": on}})
+    stop.set()
+    thread.join(60)
+    assert runner.succeeded, runner.output
+    assert "may be deleted: 0 models" in runner.summary
+    asked = rows(registry, "SELECT kind, options FROM runs ORDER BY created_at")
+    assert [run.kind for run in asked] == ["collection", "image_cleaning"]
+    assert [run.options["dry_run"] for run in asked] == [on != "true"] * 2
+    assert registry.count("models", f"prefix = '{kept}' AND state = 'kept'") == 1
 
 
 def deployment(stage: str) -> dict[str, Any]:
