@@ -372,6 +372,7 @@ class LeftOut(StrEnum):
 
     NO_MODEL = "no_model"
     BUILD_UNDER_WAY = "build_under_way"
+    BEING_DELETED = "being_deleted"
     WRITTEN_BY_A_REGISTRY = "written_by_a_registry"
     CONFIG_UNREADABLE = "config_unreadable"
     VERSION_DIFFERS = "version_differs"

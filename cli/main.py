@@ -1,6 +1,7 @@
 """`tariff-registry`: run the service, ask for builds, and see or record what runs where."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -380,13 +381,27 @@ def reconcile(
             "it for the newest of its version.",
         ),
     ] = False,
+    delete_strays: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--delete-strays",
+            metavar="PREFIX",
+            help="Delete everything under this prefix, of which the registry has no model. It can be given "
+            "several times.",
+        ),
+    ] = None,
     wait: Wait = True,
 ) -> None:
     """Show how the bucket differs from what the registry has recorded."""
-    _run(url, token, "/mirror/reconcile", {"apply": apply, "model_zip": model_zip}, wait=wait)
+    options: dict[str, bool | list[str]] = {"apply": apply, "model_zip": model_zip}
+    if delete_strays:
+        options["delete_strays"] = delete_strays
+    _run(url, token, "/mirror/reconcile", options, wait=wait)
 
 
-def _run(url: str | None, token: str | None, where: str, options: dict[str, bool], *, wait: bool) -> None:
+def _run(
+    url: str | None, token: str | None, where: str, options: Mapping[str, bool | list[str]], *, wait: bool
+) -> None:
     with exit_statuses():
         with client_of(url, token) as client:
             run = run_to_end(client, where, options, console, wait=wait)

@@ -23,7 +23,7 @@ _SHOWN = 50
 def run_to_end(
     client: RegistryClient,
     where: str,
-    options: Mapping[str, bool | int],
+    options: Mapping[str, bool | int | list[str]],
     console: Console,
     *,
     wait: bool,
@@ -98,6 +98,13 @@ def _item(item: object) -> str:
     if "difference" in item:
         done = " (repaired)" if item.get("repaired") else ""
         return plain(f"{item.get('key')}: {item['difference']}{done}. {item.get('detail', '')}")
+    if "kept_because" in item:
+        kept = item["kept_because"]
+        ending = f". The rest is kept: {kept}" if kept else ""
+        return plain(
+            f"{item.get('prefix')}: {item.get('objects')} objects with {item.get('size_bytes')} bytes were "
+            f"deleted{ending}"
+        )
     if "reason" in item:
         return plain(f"{item.get('prefix')} was left out: {item['reason']}")
     return plain(json.dumps(item))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from app.api.common import examples
 from app.api.common.deps import (
@@ -24,10 +24,19 @@ from app.api.common.shown import ShownActor, ShownMessage, ShownRunKind, ShownRu
 from app.api.common.strict import StrictRoute
 from app.api.common.text import Line
 from app.db.tables import Run
-from app.registry import mirror
+from app.registry import clearing, mirror
 from app.registry.collection import requests
 from app.registry.collection.requests import CollectionRequest
-from app.registry.errors import CollectionOff, CollectionTooLarge, NotFound, PlanChanged, RunActive
+from app.registry.errors import (
+    CollectionOff,
+    CollectionTooLarge,
+    Invalid,
+    NotAStray,
+    NotFound,
+    PlanChanged,
+    RunActive,
+)
+from app.registry.prefixes import Prefix
 from app.registry.runs import lifecycle
 from app.words import RunKind, RunState, Scope
 
@@ -99,6 +108,16 @@ class RunPage(BaseModel):
     next: NextCursor
 
 
+def _prefix(text: str) -> str:
+    try:
+        return str(Prefix.parse(text))
+    except Invalid as exc:
+        raise ValueError(exc.message) from exc
+
+
+StrayPrefix = Annotated[Line, AfterValidator(_prefix)]
+
+
 class ReconciliationCreate(BaseModel):
     """What may be repaired. Without anything, differences are only reported."""
 
@@ -111,6 +130,13 @@ class ReconciliationCreate(BaseModel):
         default=False,
         description="With `apply`, also write a missing or different model.zip again. Existing tools then "
         "take it for the newest model of its version.",
+    )
+    delete_strays: list[StrayPrefix] = Field(
+        default_factory=list,
+        max_length=50,
+        description="Delete everything under these prefixes, of which the registry has no model. An earlier "
+        "reconciliation names them as `unknown_prefix`. This does not need `apply`.",
+        examples=[["0.0.9-abcdef1"]],
     )
 
 
@@ -264,14 +290,16 @@ def backlog(db: Db) -> MirrorOut:
     summary="Compare the bucket with the registry",
     status_code=202,
     response_description="The run that does it",
-    responses=problems(RunActive),
+    responses=problems(RunActive, NotAStray),
 )
-def reconcile(body: ReconciliationCreate, who: CanAdminister, db: Db) -> RunOut:
+def reconcile(body: ReconciliationCreate, who: CanAdminister, settings: SettingsDep, db: Db) -> RunOut:
     """Find markers that are missing or unknown, files that are missing or different, and stray objects.
 
     Files that the bucket does not hold are remembered: their models are no longer handed out or promoted
-    until they are back. With `apply`, what can be repaired without harm is repaired.
+    until they are back. With `apply`, what can be repaired without harm is repaired. `delete_strays` deletes
+    what is under prefixes that the registry does not know; each must be named.
     """
+    clearing.refuse_unless_strays(db, body.delete_strays, settings.retry_window)
     return RunOut.of(lifecycle.request(db, RunKind.RECONCILIATION, body.model_dump(), who.name, who.kind))
 
 

@@ -204,6 +204,13 @@ class CollectionTooLarge(Conflict):
     most: int
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class NotAStray(Conflict):
+    """What is under this prefix is not deleted, because the registry knows or may still need it."""
+
+    prefix: str
+
+
 class BucketUnavailable(RegistryError):
     """S3 cannot be asked at the moment. Send the request again."""
 

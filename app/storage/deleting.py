@@ -75,12 +75,13 @@ class Deleter:
                 message = f"{refused.get('Key')} was not deleted: {refused.get('Message', '')}"
                 raise error_of(code, message)
 
-    def sign(self, key: str, valid_for: timedelta) -> SignedDelete:
-        """Sign a delete of the object, which `send` sends."""
+    def sign(self, key: str, valid_for: timedelta, version: str | None = None) -> SignedDelete:
+        """Sign a delete of the object, or of one version of it. `send` sends it."""
+        which = {"Bucket": self._bucket, "Key": key} | ({} if version is None else {"VersionId": version})
         with translated():
             url = self._client.generate_presigned_url(
                 "delete_object",
-                Params={"Bucket": self._bucket, "Key": key},
+                Params=which,
                 ExpiresIn=int(valid_for.total_seconds()),
             )
         return SignedDelete(key, url)

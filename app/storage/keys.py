@@ -77,6 +77,12 @@ def parse(key: str) -> Place | None:
     return Place(prefix, name)
 
 
+def is_marker(key: str) -> bool:
+    """Whether the key has the form of a marker's."""
+    place = parse(key)
+    return place is not None and place.name in MARKERS
+
+
 def is_outside(folder: str) -> bool:
     """Whether the folder is one of the registry's own, and not a prefix."""
     return f"{folder}/" in _OUTSIDE

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from app.aws import CloudNotFound
-from app.registry import mirror
+from app.registry import clearing, mirror
 from app.registry.errors import Invalid
 from app.registry.models import figures
 from app.registry.prefixes import Prefix
@@ -44,9 +44,10 @@ def _import_part(work: RunWork, part: Part, report: Report) -> None:
     with work.transaction() as session:
         names = [folder.prefix for _, folder in folders]
         known, building = imports.known(session, names), mirror.being_built(session, names)
+        cleared = clearing.being_cleared(session, names)
     report.prefixes += len(folders)
     report.known += len(known)
-    new = [(prefix, folder) for prefix, folder in folders if folder.prefix not in known | building]
+    new = [(prefix, folder) for prefix, folder in folders if folder.prefix not in known | building | cleared]
     found: list[FoundModel] = []
     for (_, folder), one in zip(new, work.each(lambda item: _read(work, *item), new), strict=True):
         if isinstance(one, LeftOut):
@@ -55,9 +56,16 @@ def _import_part(work: RunWork, part: Part, report: Report) -> None:
             found.append(one)
     for name in sorted(building - known):
         report.leave_out(name, LeftOut.BUILD_UNDER_WAY)
+    for name in sorted(cleared - known - building):
+        report.leave_out(name, LeftOut.BEING_DELETED)
     with work.transaction() as session:
         # First the fence: nothing is adopted once the run was stopped.
         lifecycle.fence(session, work.lease)
+        # Asked again, because a reconciliation may have been asked to delete some of them since.
+        cleared = clearing.being_cleared(session, [str(one.prefix) for one in found])
+        for name in sorted(cleared):
+            report.leave_out(name, LeftOut.BEING_DELETED)
+        found = [one for one in found if str(one.prefix) not in cleared]
         report.adopt(found if report.dry_run else imports.adopt(session, found))
         progress = {"phase": "models", "prefixes": report.prefixes}
         lifecycle.save(session, work.lease, {"after": part.upto}, progress, report.as_json())

@@ -16,6 +16,7 @@ from app.words import MirrorDifference, ModelState
 from worker.mirror import Unsettled, settle
 from worker.runs.folders import Folder, Part, parts
 from worker.runs.kept_inputs import reconcile_inputs
+from worker.runs.strays import delete_strays
 from worker.runs.work import RunWork
 
 _NO_CONSENT = (
@@ -39,9 +40,10 @@ def reconcile(work: RunWork) -> None:
 
     Whatever seems to differ is looked at once more by itself, because models are published and promoted while
     the listing is read. The inputs come last. Options: `apply` repairs markers and files, and `model_zip`
-    also model.zip.
+    also model.zip. The prefixes of `delete_strays` are deleted before anything is compared.
     """
     report = Report.of(work.result)
+    delete_strays(work, report)
     after = work.checkpoint.get("after", "")
     # The last part's end is None: every model was looked at, and the inputs are next.
     if after is not None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.aws import PreconditionFailed
 from app.failures import FailureCode
-from app.registry import environments, inputs, provenance, takeovers
+from app.registry import clearing, environments, inputs, provenance, takeovers
 from app.registry.builds import listing, log, steps
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
@@ -81,6 +81,7 @@ class Publish(Step[Published]):
         verdict = output_of(build, Validate)
         frozen = self._freeze(build, work)
         files = frozen.files
+        self._await_deletes(build, work)
         for name, file in files.items():
             work.check()
             self._put(build, work, name, file)
@@ -127,6 +128,16 @@ class Publish(Step[Published]):
             if there is not None and there.build_id == str(build.id):
                 work.check()
                 bucket.delete(there.key, only=there)
+
+    def _await_deletes(self, build: BuildView, work: Workbench) -> None:
+        """Wait until no delete of what was under the prefix before can arrive any more."""
+        while True:
+            with work.transaction() as session:
+                wait = clearing.wait(session, build.lease, work.settings.retry_window)
+            if wait is None:
+                return
+            work.note(f"What was under {build.prefix} before was deleted. It is written in {wait.seconds} s.")
+            work.sleep(wait.total_seconds())
 
     def _freeze(self, build: BuildView, work: Workbench) -> Frozen:
         """The files to publish. They are made and recorded once; later tries read the record."""

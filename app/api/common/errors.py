@@ -85,6 +85,9 @@ KINDS: dict[type[Exception], ProblemKind] = {
     errors.CollectionTooLarge: ProblemKind(
         HTTPStatus.CONFLICT, "collection-too-large", "The run would delete too many models"
     ),
+    errors.NotAStray: ProblemKind(
+        HTTPStatus.CONFLICT, "not-a-stray", "The registry knows or may still need this prefix"
+    ),
     errors.ArtifactsMissing: ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE, "artifacts-missing", "Files of the model are missing", 60
     ),

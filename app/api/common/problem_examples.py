@@ -108,6 +108,11 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
         "a dry run. If it is right, send `allow_large` with its `plan_digest`.",
         {"models": 240, "of": 610, "most": 122},
     ),
+    "not-a-stray": (
+        f"{PREFIX} is not deleted: the registry knows its model, which GET /models/{PREFIX} shows. "
+        "Leave it out of `delete_strays`.",
+        {"prefix": PREFIX},
+    ),
     "artifacts-missing": (
         f"The bucket lacks files of {PREFIX}: model.zip. Restore them and have POST /mirror/reconcile look "
         "at them, or roll the stage back.",

@@ -26,6 +26,16 @@ class Finding:
 
 
 @dataclass
+class Stray:
+    """A prefix that the run was asked to delete: what was deleted, and why the rest of it was kept."""
+
+    prefix: str
+    objects: int = 0
+    size_bytes: int = 0
+    kept_because: str | None = None
+
+
+@dataclass
 class Report:
     """What was looked at and found. The counts are of everything; only the first findings are listed."""
 
@@ -38,6 +48,8 @@ class Report:
     repaired: int = 0
     differences: dict[str, int] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    # What `delete_strays` named, in the order in which it was deleted.
+    strays: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Self:
@@ -50,6 +62,15 @@ class Report:
         self.repaired += found.repaired
         if len(self.findings) < LISTED:
             self.findings.append(asdict(found))
+
+    def record(self, stray: Stray) -> None:
+        """A prefix that is begun anew is recorded once, with what was deleted before."""
+        others = [one for one in self.strays if one["prefix"] != stray.prefix]
+        self.strays = [*others, asdict(stray)]
+
+    def recorded(self, prefix: str) -> Stray:
+        """What was deleted under the prefix so far."""
+        return next((Stray(**one) for one in self.strays if one["prefix"] == prefix), Stray(prefix))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -444,13 +444,28 @@ def test_a_reconciliation_shows_what_differs(api: Api) -> None:
         "detail": "There is no marker.",
         "repaired": True,
     }
-    ended = a_run(kind="reconciliation", result={"differences": {"marker_missing": 1}, "findings": [finding]})
+    strays = [
+        {"prefix": "0.0.9-abcdef1", "objects": 2, "size_bytes": 9, "kept_because": None},
+        {"prefix": "0.0.8-abcdef1", "objects": 0, "size_bytes": 0, "kept_because": "a build makes it"},
+    ]
+    result = {"differences": {"marker_missing": 1}, "findings": [finding], "strays": strays}
+    ended = a_run(kind="reconciliation", result=result)
     api.answer("POST /mirror/reconcile", ended)
-    result = run("reconcile", "--apply")
-    assert result.exit_code == 0
-    assert "marker_missing (repaired)" in result.output
-    assert "\x1b" not in result.output
+    shown = run("reconcile", "--apply")
+    assert shown.exit_code == 0
+    assert "marker_missing (repaired)" in shown.output
+    assert "0.0.9-abcdef1: 2 objects with 9 bytes were deleted" in shown.output
+    assert "The rest is kept: a build makes it" in shown.output
+    assert "\x1b" not in shown.output
     assert json.loads(api.requests[0].content) == {"apply": True, "model_zip": False}
+
+
+def test_strays_are_deleted_prefix_by_prefix(api: Api) -> None:
+    api.answer("POST /mirror/reconcile", a_run(kind="reconciliation", state="queued"))
+    named = ["0.0.9-abcdef1", "0.0.8-abcdef1"]
+    given = [word for prefix in named for word in ("--delete-strays", prefix)]
+    assert run("reconcile", *given, "--no-wait").exit_code == 0
+    assert json.loads(api.requests[0].content)["delete_strays"] == named
 
 
 def test_a_run_need_not_be_waited_for(api: Api) -> None:

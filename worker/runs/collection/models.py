@@ -79,9 +79,9 @@ def _delete_objects(work: RunWork, report: Report) -> None:
         if not models:
             return
         doomed = [one for objects in work.each(lambda one: _objects(work, one), models) for one in objects]
-        files = [one for one in doomed if not _is_marker(one.key)]
+        files = [one for one in doomed if not keys.is_marker(one.key)]
         # Markers last: as long as one is there, readers of the bucket see that something was there.
-        for some in (files, [one for one in doomed if _is_marker(one.key)]):
+        for some in (files, [one for one in doomed if keys.is_marker(one.key)]):
             for start in range(0, len(some), _OBJECTS_TOGETHER):
                 work.check_now()
                 work.bucket.deleter.together(some[start : start + _OBJECTS_TOGETHER])
@@ -105,11 +105,6 @@ def _objects(work: RunWork, model: Swept) -> list[ObjectVersion]:
         return list(work.bucket.deleter.versions(folder))
     listed = (key for key, _ in work.bucket.list(folder))
     return [ObjectVersion(key) for key in dict.fromkeys((*model.keys, *listed))]
-
-
-def _is_marker(key: str) -> bool:
-    place = keys.parse(key)
-    return place is not None and place.name in keys.MARKERS
 
 
 def _add(report: Report, outcome: Outcome) -> None:
