@@ -1,12 +1,15 @@
 """A bucket as tools before this registry have filled it."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from moto.s3.models import s3_backends
 
 from app.storage.bucket import Bucket
 from local.simcloud.settings import ACCOUNT
+
+# Before everything that this registry does.
+YEARS_AGO = datetime(2015, 1, 1, tzinfo=UTC)
 
 XML = b"""<?xml version="1.0"?>
 <testsuites><testsuite name="everyday" tests="2" failures="0">

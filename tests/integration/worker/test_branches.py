@@ -1,7 +1,5 @@
 """The branches of a real git repository, as the worker reads them, and what the plan makes of them."""
 
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,48 +11,9 @@ from app.registry.collection import plan
 from app.settings import Settings
 from app.words import Verdict
 from tests.integration.app.registry import Registry, config_of
+from tests.integration.bare_repository import Repository
 from tests.integration.git_host import git_host
 from worker.branches.look import look
-
-
-class Repository:
-    """A bare repository, as a git host has it. A commit is made of nothing but its message and parents."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.folder.mkdir()
-        self.git("init", "--quiet", "--bare", "--initial-branch=main")
-        self.tree = self.git("hash-object", "-w", "-t", "tree", "--stdin")
-
-    def git(self, *arguments: str) -> str:
-        identity = {
-            f"GIT_{who}_{what}": "someone" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
-        dates = {"GIT_AUTHOR_DATE": "@1700000000 +0000", "GIT_COMMITTER_DATE": "@1700000000 +0000"}
-        done = subprocess.run(
-            ["git", "-C", self.folder, *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-            input="",
-            env={**os.environ, **identity, **dates},
-        )
-        return done.stdout.strip()
-
-    def commit(self, branch: str, *others: str, on: str | None = None, message: str = "") -> str:
-        """A commit on the branch. A new branch begins after the commit `on`, if one is given."""
-        parents = [*([self.git("rev-parse", branch)] if self.has(branch) else [on] if on else []), *others]
-        named = [word for parent in parents for word in ("-p", parent)]
-        made = self.git("commit-tree", self.tree, "-m", message or f"{branch} {parents}", *named)
-        self.git("update-ref", f"refs/heads/{branch}", made)
-        return made
-
-    def has(self, branch: str) -> bool:
-        return bool(self.git("for-each-ref", f"refs/heads/{branch}"))
-
-    def delete(self, *branches: str) -> None:
-        for branch in branches:
-            self.git("update-ref", "-d", f"refs/heads/{branch}")
 
 
 @pytest.fixture
