@@ -33,7 +33,7 @@ from app.registry.errors import RunActive
 from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.words import Actor, CollectionMode, NotificationTarget, RunKind
-from worker import images, janitor, mirror, unpublished
+from worker import images, janitor, leftovers, mirror, unpublished
 from worker.branches.look import look
 from worker.carrying import Carrying
 from worker.errors import Busy, HandOver
@@ -129,6 +129,14 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
     }
     for name, part in parts.items():
         _register_part(queue, JANITOR, name, part, _every(runner.settings))
+    # Each look lists a few prefixes, and there is hardly ever anything to find.
+    _register_part(
+        queue,
+        JANITOR,
+        "sweep_leftovers",
+        lambda: leftovers.sweep(database, clouds.bucket, runner.settings.retry_window, lambda _session: None),
+        _EVERY_HOUR,
+    )
     every = f"*/{runner.settings.gc_branches_every_min} * * * *"
     _register_part(queue, JANITOR, "look_at_branches", lambda: look(database, runner.settings), every)
     _register_part(
@@ -144,9 +152,10 @@ def register_janitor(queue: Queue, runner: Runner) -> None:
 
 
 # As many jobs as the janitor has parts.
-JANITOR_CONCURRENCY = 6
+JANITOR_CONCURRENCY = 7
 
 _EVERY_MINUTE = "* * * * *"
+_EVERY_HOUR = "17 * * * *"
 
 
 def _register_part(queue: Queue, queue_name: str, name: str, part: Callable[[], object], cron: str) -> None:

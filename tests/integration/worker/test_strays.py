@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -11,15 +12,18 @@ from fastapi.testclient import TestClient
 from app.aws import CloudUnavailable
 from app.db.session import Database
 from app.registry import clearing, late_deletes
+from app.registry.builds.lease import release
 from app.registry.runs import lifecycle
-from app.storage.bucket import Bucket
+from app.storage.bucket import Bucket, digest_of
 from app.storage.deleting import SignedDelete
-from app.words import RunKind
+from app.words import RunKind, StepName
 from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
 from tests.integration.worker.old_bucket import put, put_model
+from worker import leftovers
 from worker.clouds import Clouds
 from worker.runs.carrying import RunCarrier
+from worker.unpublished import Left
 
 STRAY, OTHER = "0.0.9-abcdef1", "0.0.8-abcdef1"
 WEEK = timedelta(days=7)
@@ -166,3 +170,47 @@ def test_a_stopped_run_deletes_nothing_more(
     carrier.runner.clouds.bucket.list = stop_meanwhile  # type: ignore[method-assign]
     carrier.carry(run_id)
     assert keys(bucket) == [f"{STRAY}/model.zip"]
+
+
+def test_what_a_failed_build_could_not_remove_goes_after_the_window_and_nothing_else(
+    bucket: Bucket, registry: Registry, tmp_path: Path
+) -> None:
+    sha = "abcdef1" + "0" * 33
+    build_id = registry.queue("0.0.9", sha)
+    registry.output(build_id, StepName.PUBLISH, {})
+    registry.fail(build_id)
+    file = tmp_path / "file"
+    file.write_bytes(b"model")
+    content = digest_of(file)
+    for name in ("model.zip", "provenance.json"):
+        bucket.put_once(
+            f"{STRAY}/{name}", file, content, content_type="application/zip", build_id=str(build_id)
+        )
+    put(bucket, f"{STRAY}/notes.txt", b"somebody's")
+    whole = keys(bucket)
+
+    def sweep() -> Left:
+        return leftovers.sweep(registry.database, bucket, WEEK, lambda _: None)
+
+    # It can be retried for a week, and while it is being retried, whatever is there is left alone.
+    assert sweep() == leftovers.count(registry.database, bucket, WEEK) == Left()
+    end_long_ago(registry, build_id, 8)
+    assert leftovers.count(registry.database, bucket, WEEK) == Left(2, 10)
+    retried = registry.queue("0.0.9", sha)
+    assert sweep() == Left()
+    assert keys(bucket) == whole
+    # The retry was queued after the window: a delete that was signed before may still arrive.
+    lease = registry.take(retried)
+    with registry.database.transaction() as session:
+        assert clearing.wait(session, lease, WEEK) is not None
+        release(session, lease)
+    registry.fail(retried)
+    assert sweep() == Left()
+    end_long_ago(registry, retried, 8)
+    assert sweep() == Left(2, 10)
+    assert keys(bucket) == [f"{STRAY}/notes.txt"]
+    # A retry within the window need not wait.
+    registry.execute("UPDATE builds SET finished_at = now() WHERE id = :id", id=build_id)
+    again = registry.take(registry.queue("0.0.9", sha))
+    with registry.database.transaction() as session:
+        assert clearing.wait(session, again, WEEK) is None

@@ -7,7 +7,7 @@ from app.registry.collection.requests import CollectionRequest
 from app.registry.errors import CollectionOff, CollectionTooLarge, PlanChanged
 from app.registry.runs import lifecycle
 from app.words import CollectionPhase, ModelState, PlanVerdict
-from worker import unpublished
+from worker import leftovers, unpublished
 from worker.errors import RunFailed
 from worker.runs.collection.inputs import count_inputs, sweep_inputs
 from worker.runs.collection.models import mark_models, sweep_models
@@ -50,6 +50,9 @@ def _do(work: RunWork, report: Report, wanted: CollectionRequest, phase: Collect
         case CollectionPhase.UNPUBLISHED:
             window = work.settings.retry_window
             left = unpublished.sweep(work.database, work.bucket, window, work.check_now)
+            left += leftovers.sweep(
+                work.database, work.bucket, window, lambda session: lifecycle.confirm(session, work.lease)
+            )
             report.unpublished_freed, report.unpublished_freed_bytes = left.objects, left.size_bytes
 
 
@@ -85,7 +88,9 @@ def _show(work: RunWork, report: Report) -> None:
             else:
                 report.restore(one.prefix, one.explained[0].text)
     count_inputs(work, report)
-    left = unpublished.count(work.database, work.bucket, work.settings.retry_window)
+    window = work.settings.retry_window
+    left = unpublished.count(work.database, work.bucket, window)
+    left += leftovers.count(work.database, work.bucket, window)
     report.unpublished_freed, report.unpublished_freed_bytes = left.objects, left.size_bytes
     _store(work, report, CollectionPhase.MARK)
 
