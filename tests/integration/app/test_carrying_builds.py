@@ -440,8 +440,14 @@ def test_a_rewound_build_starts_anew_from_the_named_step_and_keeps_what_came_bef
 
 
 def test_a_build_of_a_kind_that_a_worker_does_not_know_is_left_to_a_newer_one(registry: Registry) -> None:
-    build_id = registry.queue()
-    registry.execute("UPDATE builds SET kind = 'reproduce'")
+    model = registry.model()
+    build_id = registry.queue("1.1.0")
+    registry.execute(
+        "UPDATE builds SET kind = 'reproduce', reproduction_wanted = '{}',"
+        " reproduces = (SELECT id FROM models WHERE prefix = :model) WHERE id = :id",
+        id=build_id,
+        model=model,
+    )
     with registry.database.transaction() as session:
         assert take(session, build_id, "an older worker", LEASE, [BuildKind.TRAIN]) is None
         assert take(session, build_id, "a newer worker", LEASE) is not None

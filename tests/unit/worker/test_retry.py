@@ -10,7 +10,7 @@ from worker.machine.remote import CommandFailed, RemoteFault, RemoteLost, Remote
 from worker.retry import Patience, reason_to_wait
 
 EARLY, LATE = Patience.BEFORE_THE_TRAINING, Patience.FROM_THE_TRAINING_ON
-PAID = ("train", "benchmark", "collect", "terminate_instance", "validate", "publish")
+PAID = ("train", "benchmark", "collect", "terminate_instance", "validate", "publish", "compare")
 
 ALWAYS_PASSING = [
     "RequestLimitExceeded",
