@@ -303,19 +303,6 @@ class IssuedToken:
 
 
 @dataclass(frozen=True)
-class TokenPage:
-    """Some of the tokens, and where the next ones begin."""
-
-    items: tuple[IssuedToken, ...]
-    next: str | None
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Self:
-        items = tuple(IssuedToken.of(item) for item in document["items"])
-        return cls(items, _optional_text(document.get("next")))
-
-
-@dataclass(frozen=True)
 class Stages:
     """What runs where: each stage with its newest promotion, or with None."""
 

@@ -14,12 +14,14 @@ from urllib.parse import quote
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from cli.answers import ApiError, LogPart
+from cli.answers import ApiError, LogPart, read
 
 # Answers of a registry, or of a load balancer before it, that pass by themselves.
 _TEMPORARY = frozenset({408, 425, 429, 502, 503, 504})
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 15.0
+# The most items that the registry puts on one page.
+_PAGE = 200
 
 
 def path(*segments: str) -> str:
@@ -77,6 +79,23 @@ class RegistryClient:
     def get(self, path: str, **params: str | int | None) -> dict[str, Any]:
         given = {name: value for name, value in params.items() if value is not None}
         return _document(self._send("GET", path, repeatable=True, params=given))
+
+    def listed(self, path: str, limit: int | None = None, /, **params: str | None) -> dict[str, Any]:
+        """The first page of a list with the items of as many pages as hold `limit` items, or of all pages.
+
+        `next` is that of the last page that was read. Raises ApiError.
+        """
+        first: dict[str, Any] = {}
+        items: list[Any] = []
+        cursor: str | None = None
+        while True:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(items))
+            page = self.get(path, **params, limit=size, cursor=cursor)
+            items += read(page, lambda page: list(page["items"]))
+            cursor = read(page, lambda page: None if page["next"] is None else str(page["next"]))
+            first = first or page
+            if cursor is None or (limit is not None and len(items) >= limit):
+                return first | {"items": items, "next": cursor}
 
     def post(self, path: str, body: Mapping[str, Any], *, repeatable: bool = False) -> dict[str, Any]:
         """`repeatable`: to post the same twice has the same effect as to post it once."""

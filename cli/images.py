@@ -1,7 +1,6 @@
 """`tariff-registry image`: the machine images that builds are trained on."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from cli.answers import ApiError, read
 from cli.arguments import optional
-from cli.builds.checkout import CheckoutError, commit_of
+from cli.builds.checkout import CheckoutError, commit_of, git
 from cli.ci.github import write_outputs
 from cli.client import RegistryClient
 from cli.output import plain
@@ -23,7 +22,6 @@ from cli.shell import EXITS, Exit, Token, Url, client_of, console, exit_statuses
 app = typer.Typer(no_args_is_help=True, help="The machine images that builds are trained on.")
 
 VERSION_FILE = Path(".packer/ami-version.txt")
-_PAGE = 200
 NOT_NEEDED = 5
 
 Region = Annotated[str | None, typer.Option(help="Only images of this AWS region.")]
@@ -159,17 +157,12 @@ def clean(
 
 
 def _all(client: RegistryClient, region: str | None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while True:
-        page = client.get("/images", limit=_PAGE, cursor=cursor, region=region)
-        for listing in page["regions"]:
-            if listing["problem"] is not None and cursor is None:
-                say(f"The list of {plain(listing['region'])} may be old: {plain(listing['problem'])}")
-        found += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return found
+    answer = client.listed("/images", region=region)
+    for listing in answer["regions"]:
+        if listing["problem"] is not None:
+            say(f"The list of {plain(listing['region'])} may be old: {plain(listing['problem'])}")
+    images: list[dict[str, Any]] = answer["items"]
+    return images
 
 
 def _order(document: Mapping[str, Any]) -> tuple[object, ...]:
@@ -190,8 +183,11 @@ def _read(file: Path) -> str:
 def _version_at(revision: str, file: Path) -> tuple[int, ...] | None:
     """The version at the revision. None if the file is not there."""
     sha = commit_of(Path.cwd(), revision)
-    shown = subprocess.run(["git", "show", f"{sha}:./{file}"], capture_output=True, text=True, check=False)
-    return _version(shown.stdout, f"{file} at {revision}") if shown.returncode == 0 else None
+    try:
+        shown = git(Path.cwd(), "show", f"{sha}:./{file}")
+    except CheckoutError:
+        return None
+    return _version(shown, f"{file} at {revision}")
 
 
 def _version(text: str, where: str) -> tuple[int, ...]:

@@ -21,8 +21,6 @@ app = typer.Typer(
     help="Trust CI workflows, so that they can sign in without a secret. This needs the scope admin.",
 )
 
-_PAGE = 200
-
 
 @dataclass(frozen=True)
 class Publisher:
@@ -120,11 +118,5 @@ def remove(
 
 
 def _all(client: RegistryClient) -> list[Publisher]:
-    found: list[Publisher] = []
-    cursor: str | None = None
-    while True:
-        document = client.get("/trusted-publishers", limit=_PAGE, cursor=cursor)
-        found += read(document, lambda page: [Publisher.of(item) for item in page["items"]])
-        cursor = read(document, lambda page: None if page["next"] is None else str(page["next"]))
-        if cursor is None:
-            return found
+    answer = client.listed("/trusted-publishers")
+    return read(answer, lambda page: list(map(Publisher.of, page["items"])))

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import ApiError, IssuedToken, TokenPage, read
+from cli.answers import ApiError, IssuedToken, read
 from cli.arguments import text
 from cli.client import RegistryClient, path
 from cli.output import plain
@@ -16,8 +16,6 @@ from cli.shell import EXITS, Token, Url, client_of, console, exit_statuses, say
 from cli.words import Scope
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke tokens. This needs the scope admin.")
-
-_PAGE = 200
 
 
 @app.command(epilog=EXITS)
@@ -65,7 +63,7 @@ def list_tokens(
     with exit_statuses():
         table = Table("id", "name", "state", "scopes", "expires", "last used", "starts with")
         with client_of(url, token) as client:
-            for each in _all(client, {} if everything else {"state": "active"}):
+            for each in _all(client, state=None if everything else "active"):
                 cells = (
                     each.id,
                     each.name,
@@ -99,7 +97,7 @@ def _id_of(client: RegistryClient, wanted: str) -> str:
     try:
         return str(UUID(wanted))
     except ValueError:
-        found = _all(client, {"state": "active", "name": wanted})
+        found = _all(client, state="active", name=wanted)
     if len(found) != 1:
         message = (
             f"{len(found)} active tokens have the name {wanted!r}. "
@@ -109,12 +107,5 @@ def _id_of(client: RegistryClient, wanted: str) -> str:
     return found[0].id
 
 
-def _all(client: RegistryClient, filters: dict[str, str]) -> list[IssuedToken]:
-    found: list[IssuedToken] = []
-    cursor: str | None = None
-    while True:
-        page = read(client.get("/tokens", limit=_PAGE, cursor=cursor, **filters), TokenPage.of)
-        found += page.items
-        cursor = page.next
-        if cursor is None:
-            return found
+def _all(client: RegistryClient, **filters: str | None) -> list[IssuedToken]:
+    return read(client.listed("/tokens", **filters), lambda page: list(map(IssuedToken.of, page["items"])))

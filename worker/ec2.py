@@ -1,5 +1,6 @@
 """Finds EC2 instances by tag, describes them and terminates them."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from app.aws import CloudNotFound, translated
 from worker.clouds import Cloud
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef, InstanceTypeDef
 
 MANAGED_BY = "tariff-model-registry"
 
@@ -53,3 +54,12 @@ def describe(cloud: Cloud, instance_id: str) -> "InstanceTypeDef | None":
 def is_alive(cloud: Cloud, instance_id: str) -> bool:
     found = describe(cloud, instance_id)
     return found is not None and found["State"]["Name"] in ALIVE
+
+
+def images_named(cloud: Cloud, pattern: str, owners: Iterable[str]) -> list["ImageTypeDef"]:
+    """The machine images of these owners whose names match. Raises CloudError."""
+    with translated():
+        pages = cloud.ec2.get_paginator("describe_images").paginate(
+            Owners=list(owners), Filters=[{"Name": "name", "Values": [pattern]}]
+        )
+        return [image for page in pages for image in page["Images"]]

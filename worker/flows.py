@@ -18,41 +18,25 @@ from worker.steps.reproduction.image import FindRecordedImage
 from worker.steps.step import Step
 from worker.steps.validation import Validate
 
+# What every kind of build does on its instance, between finding the image and using the results.
+_ON_THE_INSTANCE: tuple[Step[Any], ...] = (
+    FindNetwork(),
+    LaunchInstance(),
+    AwaitAddress(),
+    AwaitReady(),
+    FetchKey(),
+    ValidateConnection(),
+    BringCode(),
+    LoadInputs(),
+    Train(),
+    Benchmark(),
+    Collect(),
+    TerminateInstance(),
+)
+
 FLOWS: dict[BuildKind, tuple[Step[Any], ...]] = {
-    BuildKind.TRAIN: (
-        NeedsModel(),
-        FindImage(),
-        FindNetwork(),
-        LaunchInstance(),
-        AwaitAddress(),
-        AwaitReady(),
-        FetchKey(),
-        ValidateConnection(),
-        BringCode(),
-        LoadInputs(),
-        Train(),
-        Benchmark(),
-        Collect(),
-        TerminateInstance(),
-        Validate(),
-        Publish(),
-    ),
-    BuildKind.REPRODUCE: (
-        FindRecordedImage(),
-        FindNetwork(),
-        LaunchInstance(),
-        AwaitAddress(),
-        AwaitReady(),
-        FetchKey(),
-        ValidateConnection(),
-        BringCode(),
-        LoadInputs(),
-        Train(),
-        Benchmark(),
-        Collect(),
-        TerminateInstance(),
-        Compare(),
-    ),
+    BuildKind.TRAIN: (NeedsModel(), FindImage(), *_ON_THE_INSTANCE, Validate(), Publish()),
+    BuildKind.REPRODUCE: (FindRecordedImage(), *_ON_THE_INSTANCE, Compare()),
 }
 
 for _kind, _flow in FLOWS.items():

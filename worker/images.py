@@ -4,12 +4,13 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from app.aws import CloudError, translated
+from app.aws import CloudError
 from app.db.session import Database
 from app.registry import images, launches
 from app.registry.images import ListedImage, version_in
 from app.settings import Settings
 from worker.clouds import Cloud, Clouds
+from worker.ec2 import images_named
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import ImageTypeDef
@@ -45,12 +46,8 @@ def regions_in_use(database: Database, clouds: Clouds) -> list[str]:
 def listed(cloud: Cloud, settings: Settings, owners: tuple[str, ...] | None = None) -> list[ListedImage]:
     """The images whose names match, of the configured owners unless others are given. Raises CloudError."""
     pattern = settings.image_name_pattern
-    with translated():
-        pages = cloud.ec2.get_paginator("describe_images").paginate(
-            Owners=list(settings.image_owners if owners is None else owners),
-            Filters=[{"Name": "name", "Values": [pattern]}],
-        )
-        return [_image(image, pattern) for page in pages for image in page["Images"]]
+    found = images_named(cloud, pattern, settings.image_owners if owners is None else owners)
+    return [_image(image, pattern) for image in found]
 
 
 def _image(image: "ImageTypeDef", pattern: str) -> ListedImage:

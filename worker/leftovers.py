@@ -1,7 +1,7 @@
 """Deletes what builds that failed or were cancelled have left under their prefix, after the retry window.
 
 A build removes its files itself when its model will not exist. This is for what it could not remove, such as
-while S3 was down. It is no part of a model, so no policy decides about it.
+while S3 was down. It does not belong to a model, so the policy does not concern it.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """Deletes what builds that have ended left in the bucket, once no retry can use it any more.
 
-It is no part of a model, so no policy decides about it. The janitor does it all the time, and a collection
-does it too, and says how much there was.
+It does not belong to a model, so the policy does not concern it. The janitor does it all the time, and a
+collection does it too, and says how much there was.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ def sweep(database: Database, bucket: Bucket, retry_window: timedelta, check: Ca
     doomed, left = _unneeded(database, bucket, retry_window)
     for start in range(0, len(doomed), _OBJECTS_TOGETHER):
         check()
-        # A build that has ended writes nothing more, and its keys are no other build's.
+        # A build that has ended writes nothing more, and no other build has its keys.
         bucket.deleter.together(doomed[start : start + _OBJECTS_TOGETHER])
     return left
 

@@ -28,7 +28,7 @@ class Checkout:
     def at(cls, folder: Path, branch: str | None = None) -> "Checkout":
         """Raises CheckoutError."""
         try:
-            root = Path(_git(folder, "rev-parse", "--show-toplevel").rstrip("\n"))
+            root = Path(git(folder, "rev-parse", "--show-toplevel").rstrip("\n"))
         except _GitError as exc:
             message = (
                 f"{folder} is not in a git checkout ({exc}). Change into a checkout of the commit to build."
@@ -36,8 +36,8 @@ class Checkout:
             raise CheckoutError(message) from exc
         sha = commit_of(root, "HEAD")
         # In CI the checkout is of a commit, not of a branch, and git answers HEAD.
-        named = branch or _git(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
-        changed = bool(_git(root, "status", "--porcelain", "--untracked-files=no").strip())
+        named = branch or git(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
+        changed = bool(git(root, "status", "--porcelain", "--untracked-files=no").strip())
         return cls(root, sha, named, config_at(root, sha), changed)
 
     def config_of_base(self, revision: str) -> str:
@@ -61,7 +61,7 @@ def commit_of(folder: Path, revision: str) -> str:
     """All 40 digits of the commit that a revision names. Raises CheckoutError."""
     try:
         # A revision comes from a shell: even one that begins with a dash must not become an option.
-        found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        found = git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     except _GitError as exc:
         advice = "Check its name, and that it has been fetched."
         if _is_shallow(folder):
@@ -116,12 +116,13 @@ class _GitError(CheckoutError):
 
 def _is_shallow(folder: Path) -> bool:
     try:
-        return _git(folder, "rev-parse", "--is-shallow-repository").strip() == "true"
+        return git(folder, "rev-parse", "--is-shallow-repository").strip() == "true"
     except _GitError:
         return False
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
+    """What git says. Raises CheckoutError, with what it said."""
     return _run(folder, *arguments).decode(errors="replace")
 
 

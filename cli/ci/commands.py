@@ -1,6 +1,5 @@
 """`tariff-registry ci`: the steps of a workflow of GitHub Actions."""
 
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ import typer
 
 from cli.answers import ApiError, Model, read
 from cli.arguments import model_prefix, optional, text
-from cli.builds.checkout import CONFIG, Checkout, CheckoutError
+from cli.builds.checkout import CONFIG, Checkout, CheckoutError, git
 from cli.builds.request import request_build
 from cli.ci.github import GitHub, PullRequest, write_outputs
 from cli.ci.report import report as report_of
@@ -202,8 +201,8 @@ def _pull_request(github: GitHub, number: int) -> PullRequest:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        message = f"git {arguments[0]} failed: {done.stderr.strip() or done.returncode}"
-        raise CheckoutError(message)
-    return done.stdout.strip()
+    try:
+        return git(Path.cwd(), *arguments).strip()
+    except CheckoutError as exc:
+        message = f"git {arguments[0]} failed: {exc}"
+        raise CheckoutError(message) from exc

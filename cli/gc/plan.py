@@ -13,7 +13,6 @@ from rich.text import Text
 
 from cli.answers import read
 from cli.arguments import model_prefix
-from cli.client import RegistryClient
 from cli.output import plain
 from cli.shell import Token, Url, client_of, console, exit_statuses, say
 
@@ -112,7 +111,9 @@ def plan(
         if verdict is None and wanted is None and not as_json:
             verdict = PlanVerdict.DOOMED
         with client_of(url, token) as client:
-            answer = _answer(client, limit, wanted, verdict)
+            answer = client.listed(
+                "/gc/plan", limit, prefix=wanted, verdict=None if verdict is None else verdict.value
+            )
         found = read(answer, Plan.of)
         if as_json:
             typer.echo(json.dumps(answer, indent=2))
@@ -120,20 +121,6 @@ def plan(
             show_plan(console, found)
             if wanted is not None and not found.models:
                 say(f"{wanted} is not in the plan: there is no such model, or its files are deleted.")
-
-
-def _answer(
-    client: RegistryClient, limit: int, prefix: str | None, verdict: PlanVerdict | None
-) -> dict[str, Any]:
-    """The first page, with the models of so many more pages as the limit wants."""
-    filters = {"prefix": prefix, "verdict": None if verdict is None else verdict.value}
-    answer = client.get("/gc/plan", limit=min(limit, _PAGE), **filters)
-    while (page := read(answer, Plan.of)).next is not None and len(page.models) < limit:
-        left = min(limit - len(page.models), _PAGE)
-        more = client.get("/gc/plan", limit=left, cursor=page.next, **filters)
-        read(more, Plan.of)
-        answer = {**answer, "items": [*answer["items"], *more["items"]], "next": more["next"]}
-    return answer
 
 
 def show_plan(to: Console, found: Plan) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cli.answers import read
 from cli.arguments import ArgumentError, optional
-from cli.client import RegistryClient, path
+from cli.client import path
 from cli.output import plain
 from cli.shell import Token, Url, client_of, console, exit_statuses
 
@@ -118,7 +118,7 @@ def inputs(
             digest = _sha256_of(file) if file is not None else _digest(sha256)
             where, asked = path("inputs", digest), {}
         with client_of(url, token) as client:
-            answer = _fetch(client, where, asked, limit)
+            answer = client.listed(where, limit, **asked)
         found = read(answer, Users.of)
         if as_json:
             typer.echo(json.dumps(answer, indent=2))
@@ -137,21 +137,6 @@ def _digest(value: str | None) -> str:
 def _sha256_of(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _fetch(
-    client: RegistryClient, where: str, asked: Mapping[str, str | None], limit: int
-) -> Mapping[str, Any]:
-    """The first page of the answer, with the models of as many pages as are asked for. Raises ApiError."""
-    answer: dict[str, Any] = {}
-    items: list[Any] = []
-    cursor: str | None = None
-    while not answer or (cursor is not None and len(items) < limit):
-        size = min(_PAGE, limit - len(items))
-        answer = client.get(where, **asked, limit=str(size), cursor=cursor)
-        items += read(answer, lambda page: list(page["items"]))
-        cursor = answer.get("next")
-    return answer | {"items": items}
 
 
 def show(out: Console, found: Users) -> None:

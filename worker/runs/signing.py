@@ -133,7 +133,7 @@ def _compare(work: RunWork, target: Target) -> dict[str, str]:
 
 
 def _signed(target: Target) -> dict[str, str | None]:
-    """What the signature is over: every file but itself. The markers are no files of a model."""
+    """What the signature is over: every file but itself. The markers do not belong to the model's files."""
     return {file.name: file.sha256 for file in target.files if file.name != keys.SIGNATURE}
 
 

@@ -15,6 +15,7 @@ from app.registry.images import origin_of, version_in
 from app.registry.inputs import InputRecord
 from app.words import InputKind, StepName
 from worker.clouds import Cloud
+from worker.ec2 import images_named
 from worker.errors import StepFailed
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
@@ -57,12 +58,7 @@ class FindImage(Step[Image]):
         """The image that a build uses if nothing else is said. Raises StepFailed, CloudError."""
         settings, cloud = work.settings, work.clouds.home
         pattern, owners = settings.image_name_pattern, list(settings.image_owners)
-        with translated():
-            pages = cloud.ec2.get_paginator("describe_images").paginate(
-                Owners=owners, Filters=[{"Name": "name", "Values": [pattern]}]
-            )
-            found = [image for page in pages for image in page["Images"]]
-        choice = choose(found, pattern, _architectures(cloud, instance_type))
+        choice = choose(images_named(cloud, pattern, owners), pattern, _architectures(cloud, instance_type))
         if choice.image is None:
             code = FailureCode.NO_IMAGE
             others = "".join(f" Passed over: {one}." for one in choice.passed_over[:10])

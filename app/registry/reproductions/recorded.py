@@ -125,7 +125,7 @@ def _of(session: Session, model: Model) -> Recorded:
 
 
 def _snapshot_files(output: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The file's name of each snapshot that the training reported. A machine wrote this: it is no path."""
+    """The file name of each snapshot that the training reported. It is never used as a path."""
     snapshots = output.get("snapshots")
     for one in snapshots if isinstance(snapshots, list) else ():
         name, file = (one.get("name"), one.get("file")) if isinstance(one, dict) else (None, None)
