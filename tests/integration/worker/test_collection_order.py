@@ -110,9 +110,10 @@ def machine(
                 self._build(self.commits[-1], passed=False, contents={next(iter(CONTENTS))})
             # Of an imported model no branch is known, so its commit alone keeps it.
             self.import_a_model(1, set(), passed=False)
-            self._look()
             # The model of the bot's branch may go, and the others may as soon as their branches are gone.
             rules.move_into_the_past(registry, A_MONTH)
+            # Only now, so that the branches are known from the first step on.
+            self._look()
 
         # What happens in the git repository
 

