@@ -35,6 +35,10 @@ from app.db import migrate
 from app.db.session import Database
 from app.registry.builds import requests, retries
 from app.registry.builds.requests import BuildRequest
+from app.registry.reproductions import requests as reproductions
+from app.registry.reproductions.outcomes import Wanted
+from app.registry.reproductions.requests import ReproductionRequest
+from app.storage.bucket import Bucket
 from app.words import Actor, StepName
 from local import signing
 from local.fake_training import Control, Repository
@@ -217,6 +221,13 @@ class Scene:
             build, _ = retries.retry(session, self.build_id, "the matrix", Actor.TOKEN)
         self.build_id = build.id
 
+    def reproduce(self) -> None:
+        """Reproduce the model of the scene's build. The reproduction is the scene's build from then on."""
+        asked = ReproductionRequest(self.prefix, Wanted(), "the matrix", Actor.TOKEN)
+        bucket = Bucket(self._s3(), self.lab.cloud.bucket)
+        build, _ = reproductions.request(self.database, bucket, asked)
+        self.build_id = build.id
+
     def environment(self) -> dict[str, str]:
         """What the service's processes of this scene need to know."""
         return service_environment(self.lab.cloud, self.database, self.lab.repository.folder)
@@ -263,12 +274,18 @@ class Scene:
         return alive[0]
 
     def recorded(self) -> dict[str, str]:
-        """The sha256 of each published artifact, by its key."""
+        """The sha256 of each artifact by its key: of the build's model, or of the one that it reproduces."""
         sql = (
             "SELECT artifacts.key, artifacts.sha256 FROM artifacts"
-            " JOIN models ON models.id = artifacts.model_id WHERE models.build_id = :id"
+            " JOIN models ON models.id = artifacts.model_id JOIN builds"
+            " ON builds.id = models.build_id OR builds.reproduces = models.id WHERE builds.id = :id"
         )
         return dict(self._rows(sql, id=self.build_id))
+
+    def verdict(self) -> str:
+        """What the reproduction found."""
+        sql = "SELECT output->>'verdict' FROM build_steps WHERE build_id = :id AND name = 'compare'"
+        return str(self._rows(sql, id=self.build_id)[0][0])
 
     def log(self) -> str:
         sql = "SELECT content FROM build_log_chunks WHERE build_id = :id ORDER BY start"

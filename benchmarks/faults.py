@@ -16,6 +16,8 @@ moment. The script prints one line for each cell, and ends with status 1 if one 
 - A build that fails names the fault: its failure code is one of those that the fault may have.
 - A build that is cancelled ends within 30 s, and nothing of it is published.
 - A retry of a build whose model was collected publishes that model, without an instance of its own.
+- A reproduction finds the model equivalent, and changes nothing of it. (Each fake training makes a
+  `model.zip` of its own, with the same weights.)
 - A fault of a worker or of Postgres does not fail a build. Neither does an error of AWS that passes:
   throttling in any step, and every error from the training on.
 
@@ -39,7 +41,7 @@ from rich.table import Table
 from app.failures import FailureCode
 from app.registry.builds import cancellation
 from app.storage import keys
-from app.words import Actor, BuildKind, StepName
+from app.words import Actor, BuildKind, Sameness, StepName
 from benchmarks.fault_lab import VERSIONS, Hold, Lab, NotReached, Scene, StepFault, hold_of
 
 # Until the step is reached, and from then until the build has ended.
@@ -79,6 +81,8 @@ class Kind(StrEnum):
     """Somebody cancels the build, while its worker hangs."""
     RETRY = "retry"
     """The build was cancelled in `publish` and is retried; the worker of the retry is killed in the step."""
+    REPRODUCE = "reproduce"
+    """The build's model is reproduced; the worker of the reproduction is killed in the step."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Cell:
             Kind.POSTGRES,
             Kind.POSTGRES_MORE,
             Kind.RETRY,
+            Kind.REPRODUCE,
         )
 
     @property
@@ -183,6 +188,7 @@ CELLS: tuple[Cell, ...] = (
     *(Cell(Kind.LOST, step) for step in (StepName.LOAD_INPUTS, StepName.TRAIN, StepName.COLLECT)),
     *(Cell(Kind.CANCEL, step) for step in FLOW),
     *(Cell(Kind.RETRY, step) for step in (StepName.NEEDS_MODEL, StepName.VALIDATE, StepName.PUBLISH)),
+    *(Cell(Kind.REPRODUCE, step) for step in BuildKind.REPRODUCE.steps),
     *(Cell(Kind.DISK_FULL, step) for step in (StepName.BRING_CODE, StepName.LOAD_INPUTS, StepName.TRAIN)),
 )
 
@@ -284,6 +290,7 @@ _INJECTIONS: dict[Kind, Callable[[Scene, Cell, Hold], None]] = {
     Kind.DISK_FULL: _fill_disk,
     Kind.CANCEL: _cancel,
     Kind.RETRY: _kill,
+    Kind.REPRODUCE: _kill,
 }
 
 
@@ -332,6 +339,15 @@ def _cancel_and_retry(scene: Scene) -> None:
     scene.retry()
 
 
+def _reproduce(scene: Scene) -> None:
+    """Let the build publish its model. From then on, the scene's build is the model's reproduction."""
+    worker = scene.start_worker()
+    scene.wait(lambda: scene.row().state == "succeeded", _END_S, "the model that is to be reproduced")
+    worker.kill()
+    worker.wait()
+    scene.reproduce()
+
+
 def _inject(scene: Scene, cell: Cell) -> None:
     """Bring the build into the step, and the fault about."""
     if cell.kind is Kind.AWS:
@@ -342,6 +358,8 @@ def _inject(scene: Scene, cell: Cell) -> None:
         _cancel_and_retry(scene)
         # The first copy of a collected file.
         at = f"/unpublished/{scene.build_id}/" if cell.step is StepName.NEEDS_MODEL else ""
+    if cell.kind is Kind.REPRODUCE:
+        _reproduce(scene)
     hold = hold_of(scene, cell.step, at)
     hold.begin()
     scene.start_worker()
@@ -387,6 +405,8 @@ def _judge(scene: Scene, cell: Cell, broken: list[str]) -> Outcome:
         broken.append(f"the training was started {trainings} times")
     if cell.kind is Kind.RETRY and (instances or trainings):
         broken.append("the model was trained again")
+    if cell.kind is Kind.REPRODUCE and row.state == "succeeded" and scene.verdict() != Sameness.EQUIVALENT:
+        broken.append(f"the reproduction's verdict is {scene.verdict()}")
     recorded, objects = scene.recorded(), scene.objects()
     broken += [f"{key} is not what was recorded" for key in recorded if recorded[key] != objects.get(key)]
     if row.state == "succeeded" and not recorded:
