@@ -3,12 +3,13 @@
 A few statements find it, however many models there are.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
-from sqlalchemy import Integer, Text, cast, func, select
+from sqlalchemy import Integer, Text, cast, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -22,14 +23,21 @@ from app.db.tables import (
     ModelCommit,
     Promotion,
 )
-from app.registry.collection.retention import Branches, Context, Facts, InStage, Policy
+from app.registry.collection.retention import (
+    Branches,
+    Context,
+    Facts,
+    InStage,
+    Policy,
+    against_retiring,
+)
 from app.registry.stages import baseline, history
 from app.words import BuildKind, KeepReason, ModelState, Stage, Verdict
 
 # The models that the policy is about. What is left of the others is a record.
 _THERE = [state for state in ModelState if not state.gone]
 # Where models stay when they were promoted there.
-_WHERE_MODELS_STAY = (Stage.STAGING, Stage.PRODUCTION)
+_WHERE_MODELS_STAY = {stage.value: stage for stage in (Stage.STAGING, Stage.PRODUCTION)}
 
 
 class Row(NamedTuple):
@@ -97,25 +105,46 @@ class Surroundings:
     passed: Mapping[str, int]
     latest_in_development: str | None
 
-    def decisive(self, row: Plain, context: Context) -> tuple[object, ...]:
-        """Everything about the model that its judgement depends on. Many models have this in common."""
-        published_at, _, prefix, version, branch, _, is_pinned, released_at, is_known, holders, *_ = row
-        restored_at = row[-1]
+    @cached_property
+    def _noted(self) -> frozenset[str]:
+        """The models about which other tables say anything."""
+        latest = () if self.latest_in_development is None else (self.latest_in_development,)
+        return frozenset().union(self.stages, self.needed_by, self.passed, latest)
+
+    def decisive(self, rows: Iterable[Plain], context: Context) -> Iterator[Hashable]:
+        """For each of the models, everything that its judgement depends on. Many have all of it in common.
+
+        There are very many of them, so nothing is called for those that have nothing special.
+        """
+        branches, noted = _Branches(context), self._noted
+        old_enough = context.old_enough
+        globs = context.kept_versions is not None
+        for row in rows:
+            published, _, prefix, version, branch, _, pinned, released, known, holders, _, _, restored = row
+            yield (
+                branches[branch],
+                known,
+                holders is None,
+                published < old_enough,
+                restored is not None and restored >= old_enough,
+                pinned,
+                globs and context.keeps_version(version),
+                self._special(prefix, released, context) if prefix in noted else None,
+            )
+
+    def _special(self, prefix: str, released_at: datetime | None, context: Context) -> Hashable:
+        """What of the other tables the judgement of the model depends on."""
         stages = self.stages.get(prefix)
         return (
-            branch is None,
-            context.by_name(branch),
-            context.keeps_branch(branch),
-            is_known,
-            holders is None,
-            published_at < context.old_enough,
-            restored_at is not None and restored_at >= context.old_enough,
-            is_pinned,
-            context.keeps_version(version),
             self.passed.get(prefix),
             self.needed_by.get(prefix),
             prefix == self.latest_in_development,
-            None if stages is None else (stages, released_at),
+            None
+            if stages is None
+            else (
+                stages.released(released_at),
+                tuple([(each.stage, against_retiring(each, context)) for each in stages.reached]),
+            ),
         )
 
     def facts(self, row: Row) -> Facts:
@@ -135,6 +164,20 @@ class Surroundings:
             is_released=stages.released(row.released_at),
             restored_at=row.restored_at,
         )
+
+
+class _Branches(dict[str | None, int]):
+    """What the name of a branch says for the judgement, as a number that is the same for equal answers."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._numbers: dict[Hashable, int] = {}
+
+    def __missing__(self, branch: str | None) -> int:
+        says = (branch is None, self._context.by_name(branch), self._context.keeps_branch(branch))
+        number = self[branch] = self._numbers.setdefault(says, len(self._numbers))
+        return number
 
 
 def context(session: Session, policy: Policy, now: datetime | None = None) -> Context:
@@ -192,6 +235,9 @@ def rows(session: Session, prefixes: Collection[str] | None = None) -> list[Plai
     )
     if prefixes is not None:
         query = query.where(Model.prefix.in_(prefixes))
+    else:
+        # Otherwise, Postgres would sort and join them in files.
+        session.execute(text("SET LOCAL work_mem = '64MB'"))
     result = session.connection().execute(query)
     # The driver's own tuples: to make rows of SQLAlchemy first would take half as long as the statement.
     found: Iterable[Plain] = () if result.cursor is None else result.cursor.fetchall()
@@ -248,14 +294,14 @@ def _in_stages(session: Session, prefixes: Collection[str] | None) -> dict[str, 
     query = (
         select(Model.prefix, ranked.c.stage, ranked.c.rank, ranked.c.superseded_at, ranked.c.promoted_at)
         .join(Model, Model.id == ranked.c.model_id)
-        .order_by(Model.prefix, ranked.c.stage)
+        .order_by(ranked.c.stage)
     )
     if prefixes is not None:
         query = query.where(Model.prefix.in_(prefixes))
     found: dict[str, Stages] = {}
     for prefix, stage, position, superseded_at, promoted_at in session.execute(query):
         before = found.get(prefix)
-        here = InStage(Stage(stage), position, superseded_at)
+        here = InStage(_WHERE_MODELS_STAY[stage], position, superseded_at)
         found[prefix] = (
             Stages((here,), promoted_at)
             if before is None

@@ -3,10 +3,11 @@
 import hashlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import compress
 from typing import Self
 from uuid import UUID
 
@@ -73,52 +74,63 @@ class Plan:
     judgements: Sequence[Judgement]
 
     @cached_property
-    def _rows_by_verdict(self) -> dict[PlanVerdict, list[Plain]]:
-        found: dict[PlanVerdict, list[Plain]] = {verdict: [] for verdict in PlanVerdict}
-        doomed, kept = found[PlanVerdict.DOOMED], found[PlanVerdict.KEPT]
-        for row, judgement in zip(self.rows, self.judgements, strict=True):
-            (kept if judgement.collect is None else doomed).append(row)
-        return found
+    def _by_verdict(self) -> dict[PlanVerdict, tuple[list[Plain], list[Judgement]]]:
+        """The models that are doomed and those that are kept, newest first, with their judgements."""
+        doomed = [judgement.collect is not None for judgement in self.judgements]
+        kept = [not is_doomed for is_doomed in doomed]
+        return {
+            verdict: (list(compress(self.rows, chosen)), list(compress(self.judgements, chosen)))
+            for verdict, chosen in ((PlanVerdict.DOOMED, doomed), (PlanVerdict.KEPT, kept))
+        }
 
-    @cached_property
-    def _judged(self) -> dict[str, Judgement]:
-        return {row[2]: judged for row, judged in zip(self.rows, self.judgements, strict=True)}
+    def _chosen(self, verdict: PlanVerdict | None) -> tuple[Sequence[Plain], Sequence[Judgement]]:
+        return (self.rows, self.judgements) if verdict is None else self._by_verdict[verdict]
 
-    def _planned(self, rows: Iterable[Plain]) -> Iterator[Planned]:
+    def _planned(self, rows: Iterable[Plain], judgements: Iterable[Judgement]) -> Iterator[Planned]:
         return (
             Planned(
                 self.surroundings.facts(row),
-                self._judged[row.prefix],
+                judgement,
                 self.context,
                 UUID(row.id),
                 ModelState(row.state),
                 row.objects,
                 row.size_bytes,
             )
-            for row in map(Row._make, rows)
+            for row, judgement in zip(map(Row._make, rows), judgements, strict=True)
         )
 
     def models(self, verdict: PlanVerdict | None = None) -> Iterator[Planned]:
         """All models, or those that are doomed or kept, newest first."""
-        return self._planned(self.rows if verdict is None else self._rows_by_verdict[verdict])
+        return self._planned(*self._chosen(verdict))
 
     @cached_property
     def digest(self) -> str:
-        """The same as long as the same models are doomed for the same reasons. A mark does not change it."""
-        doomed = self._rows_by_verdict[PlanVerdict.DOOMED]
-        lines = sorted(f"{prefix} {self._judged[prefix].collect}\n" for _, _, prefix, *_ in doomed)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """The same as long as the same models are doomed for the same reasons. A mark does not change it.
+
+        Their order follows from columns of theirs that never change.
+        """
+        digest = hashlib.sha256()
+        rows, judgements = self._by_verdict[PlanVerdict.DOOMED]
+        for reason in CollectReason:
+            prefixes = [
+                row[2] for row, judgement in zip(rows, judgements, strict=True) if judgement.collect is reason
+            ]
+            digest.update("\n".join((f"{reason}:", *prefixes, "")).encode())
+        return digest.hexdigest()
 
     @cached_property
     def totals(self) -> dict[PlanVerdict, Total]:
-        return {verdict: Total.of(rows) for verdict, rows in self._rows_by_verdict.items()}
+        return {verdict: Total.of(rows) for verdict, (rows, _) in self._by_verdict.items()}
 
     @cached_property
     def counts(self) -> dict[KeepReason | CollectReason, int]:
         """How many models each reason applies to. A model can have several reasons to stay."""
+        # Models with everything in common have the same judgement, and so do few that have not.
+        of_judgement = {id(judgement): judgement for judgement in self.judgements}
         counts: Counter[KeepReason | CollectReason] = Counter()
-        for judgement, models in Counter(self.judgements).items():
-            for reason in judgement.reasons:
+        for number, models in Counter(map(id, self.judgements)).items():
+            for reason in of_judgement[number].reasons:
                 counts[reason] += models
         return {word: counts[word] for word in (*CollectReason, *KeepReason) if counts[word]}
 
@@ -131,19 +143,20 @@ class Plan:
         cursor: Cursor | None = None,
     ) -> Page[Planned]:
         """Some of the models, newest first. Raises Invalid for the cursor of another list."""
-        rows = self.rows if verdict is None else self._rows_by_verdict[verdict]
+        rows, judgements = self._chosen(verdict)
         if prefix is not None:
-            rows = [row for row in rows if row[2] == prefix]
+            chosen = [row[2] == prefix for row in rows]
+            rows, judgements = list(compress(rows, chosen)), list(compress(judgements, chosen))
         first = 0
         if cursor is not None:
             cursor.check(UUID)
             last_shown = (cursor.at, str(cursor.id))
             # The rows descend. Those that come after the last one that was shown are at their end.
             first = bisect_left(rows, 1, key=lambda row: row[:2] < last_shown)
-        items = rows[first : first + limit]
-        more = len(rows) > first + limit
-        end = Cursor(items[-1][0], UUID(items[-1][1])) if more else None
-        return Page(list(self._planned(items)), end)
+        here = slice(first, first + limit)
+        last = rows[here][-1] if len(rows) > first + limit else None
+        end = None if last is None else Cursor(last[0], UUID(last[1]))
+        return Page(list(self._planned(rows[here], judgements[here])), end)
 
 
 def compute(
@@ -161,13 +174,12 @@ def compute(
         # branches are not known.
         context = replace(context, branches=None)
     # Of 100,000 models, most have everything in common with others that their judgement depends on.
-    judged: dict[tuple[object, ...], Judgement] = {}
+    judged: dict[Hashable, Judgement] = {}
     judgements = []
-    for row in rows:
-        key = surroundings.decisive(row, context)
-        judgement = judged.get(key)
+    for row, decisive in zip(rows, surroundings.decisive(rows, context), strict=True):
+        judgement = judged.get(decisive)
         if judgement is None:
-            judgement = judged[key] = judge(surroundings.facts(Row._make(row)), context)
+            judgement = judged[decisive] = judge(surroundings.facts(Row._make(row)), context)
         judgements.append(judgement)
     return Plan(context, surroundings, rows, judgements)
 

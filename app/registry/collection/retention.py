@@ -221,7 +221,9 @@ def _reasons_to_keep(facts: Facts, context: Context) -> Iterator[KeepReason]:
 
 def _of_stages(facts: Facts, context: Context) -> Iterator[KeepReason]:
     """Nothing, if the model may be retired. Otherwise, that it reached the stages, and what is in the way."""
-    in_the_way = set(_against_retiring(facts, context))
+    in_the_way = {reason for each in facts.stages for reason in against_retiring(each, context)}
+    if context.policy.retire_after is not None and not facts.is_released:
+        in_the_way.add(KeepReason.NOT_RELEASED)
     if context.policy.retire_after is None or in_the_way:
         reached = {each.stage for each in facts.stages}
         if Stage.STAGING in reached:
@@ -231,19 +233,19 @@ def _of_stages(facts: Facts, context: Context) -> Iterator[KeepReason]:
     yield from sorted(in_the_way)
 
 
-def _against_retiring(facts: Facts, context: Context) -> Iterator[KeepReason]:
+def against_retiring(place: InStage, context: Context) -> tuple[KeepReason, ...]:
+    """What keeps a model from being retired because of its place in a stage."""
     policy = context.policy
     if policy.retire_after is None:
-        return
-    for each in facts.stages:
-        if each.superseded_at is None:
-            yield KeepReason.RUNS_IN_A_STAGE
-        elif context.now - each.superseded_at <= policy.retire_after:
-            yield KeepReason.SUPERSEDED_RECENTLY
-        if each.rank < policy.rollback_targets:
-            yield KeepReason.ROLLBACK_TARGET
-    if not facts.is_released:
-        yield KeepReason.NOT_RELEASED
+        return ()
+    found = []
+    if place.superseded_at is None:
+        found.append(KeepReason.RUNS_IN_A_STAGE)
+    elif context.now - place.superseded_at <= policy.retire_after:
+        found.append(KeepReason.SUPERSEDED_RECENTLY)
+    if place.rank < policy.rollback_targets:
+        found.append(KeepReason.ROLLBACK_TARGET)
+    return tuple(found)
 
 
 def _of_branches(facts: Facts, context: Context) -> Iterator[KeepReason]:
