@@ -173,6 +173,11 @@ class FailureCode(StrEnum):
         "The instance rebooted while the training ran, which ended it.",
         "Post the build again.",
     )
+    INTERRUPTED = (
+        "interrupted", True, Responsible.CLOUD,
+        "The training was asked to end, as when the instance is shut down.",
+        "Post the build again.",
+    )
     STALLED = (
         "stalled", False, Responsible.TRAINING,
         "The training wrote neither a log line nor progress for too long.",

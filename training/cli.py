@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from training import pipeline
+from training.distributed import is_leader, leave
 from training.errors import FailureCode, TrainingError
+from training.interruption import noticed
 from training.job.request import Command, Job, read_job
 from training.job.result import exit_status_of, folder_of, write_failure
 from training.job.run import follow, run
 from training.job.supervisor import DEFAULT_OUTPUT
-from training.network.distributed import is_leader, leave
 from training.processes import end_with_parent, why_ended
 from training.progress import Progress
 from training.storable import one_line
@@ -84,6 +85,13 @@ SnapshotsOption = Annotated[
         help="The snapshots folder of an earlier run. A source with a snapshot there is not fetched again.",
     ),
 ]
+CheckpointsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoints",
+        help="A folder for checkpoints. A run that was ended goes on from those that it finds there.",
+    ),
+]
 VerifyOption = Annotated[
     bool,
     typer.Option("--verify", help="Train twice, the second time without the cache, and compare both models."),
@@ -100,6 +108,7 @@ def train(
     output: OutputOption = DEFAULT_OUTPUT,
     embedding_cache: CacheOption = None,
     snapshots: SnapshotsOption = None,
+    checkpoints: CheckpointsOption = None,
     benchmarking_data: Annotated[
         Path | None,
         typer.Option("--benchmarking-data", help="Check first that these benchmarks can be read later."),
@@ -117,7 +126,10 @@ def train(
     def work(job: Job, progress: Progress) -> pipeline.Outcome:
         raw = _needed(job.raw_source_data, "raw_source_data")
         places = pipeline.Places(
-            job.embedding_cache or embedding_cache, job.snapshots or snapshots, job.benchmarking_data
+            job.embedding_cache or embedding_cache,
+            job.snapshots or snapshots,
+            job.benchmarking_data,
+            job.checkpoints or checkpoints,
         )
         outcome = do(pipeline.read_config(job.config, overrides), raw, job.output, progress, places)
         leave()
@@ -213,11 +225,11 @@ def _run(
     """Do the work and return the exit status. With several processes, only the leader writes files."""
     folder = folder_of(job_path, by_hand.output)
     if not is_leader():
-        with Path(os.devnull).open("w") as nowhere, Progress(log=nowhere) as silent:
+        with noticed(), Path(os.devnull).open("w") as nowhere, Progress(log=nowhere) as silent:
             return follow(lambda: work(by_hand if job_path is None else read_job(job_path), silent))
 
     folder.mkdir(parents=True, exist_ok=True)
-    with Progress(folder / "progress.jsonl") as progress:
+    with noticed(), Progress(folder / "progress.jsonl") as progress:
         return run(
             command,
             folder,
@@ -241,6 +253,7 @@ def _torchrun(command: Command, processes: int, folder: Path) -> int:
     If a process failed, either it left a `result.json` that says why, or one is written here.
     """
     # Imported here, because it is slow and few runs have several processes.
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     from torch.distributed.run import parse_args  # noqa: PLC0415
     from torch.distributed.run import run as launch  # noqa: PLC0415
@@ -257,6 +270,13 @@ def _torchrun(command: Command, processes: int, folder: Path) -> int:
         if status is not None and failure.exitcode != -signal.SIGKILL:
             return status
         reason, why = why_ended(f"Process {rank} of {processes}", failure.exitcode)
+        return write_failure(folder, command, reason, why)
+    except SignalException as exc:
+        # It has passed the signal on to all processes, and waited for them for half a minute.
+        status = exit_status_of(folder)
+        if status is not None:
+            return status
+        reason, why = why_ended(f"The {command} process", -exc.sigval)
         return write_failure(folder, command, reason, why)
     return 0
 

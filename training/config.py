@@ -191,6 +191,8 @@ class SearchConfig(Section):
     warm_up_share: Share = 0.05
     max_epochs: Annotated[int, Field(ge=1, le=10000)] = 8
     model_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    # How often a run that is given a folder for checkpoints writes one.
+    checkpoint_minutes: Annotated[float, Field(gt=0, le=1440)] = 5.0
 
     # Classification.
     classification_limit: Annotated[int, Field(ge=1, le=100)] = 5

@@ -15,6 +15,7 @@ class FailureCode(Enum):
     DIVERGED = "diverged", 4
     OUT_OF_MEMORY = "out_of_memory", 5
     OUT_OF_DISK = "out_of_disk", 5
+    INTERRUPTED = "interrupted", 6
     CRASHED = "crashed", 1
 
     def __init__(self, code: str, exit_status: int) -> None:

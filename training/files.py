@@ -110,7 +110,7 @@ def output_folder(path: Path) -> Iterator[Path]:
         except BlockingIOError as exc:
             raise TrainingError(
                 FailureCode.INVALID_JOB,
-                f"another run is writing to {path}. Wait for its end, or name another output folder.",
+                f"another run is writing to {path}. Wait for its end, or name another folder.",
             ) from exc
         for left in [*path.iterdir(), *path.glob("*/.*.tmp")]:
             if left.name.startswith(TEMPORARY) and left.is_dir() and not left.is_symlink():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.archives import unpack
+from training.checkpoints import Checkpoints, identity_of_run
 from training.cleaning.language import LanguageRules
 from training.cleaning.pipelines import read_lists
 from training.cleaning.text import normalised
@@ -25,6 +26,7 @@ from training.dataset.prepare import (
 )
 from training.dataset.quality import Summary
 from training.dataset.report import report
+from training.distributed import Group, is_leader, join
 from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer, find_transformer
@@ -42,10 +44,10 @@ from training.inputs.hardware import hardware
 from training.inputs.reference import reference_data
 from training.inputs.reported import Input
 from training.lookup import Lookup
-from training.network.distributed import is_leader, join
 from training.network.head import choose_bfloat16, choose_device
+from training.network.member import Epoch
 from training.network.package import Answers, read_model, write_model
-from training.network.train import Epoch, fix_cublas_workspace, train_network
+from training.network.train import fix_cublas_workspace, train_network
 from training.progress import Progress
 from training.sources.rows import read_lines
 from training.sources.snapshot import Snapshot
@@ -67,6 +69,8 @@ class Places:
     embedding_cache: str | None = None
     snapshots: Path | None = None
     benchmarking_data: Path | None = None
+    # Where a run that was ended before has left its checkpoints, and where this one keeps its own.
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,19 +118,29 @@ def train(
 
     Under torchrun every process runs this function; only the leader reads the data and writes files.
     """
-    if not is_leader():
-        return _train(config, raw_source_data, output, progress, places)
-    with output_folder(output):
-        return _train(config, raw_source_data, output, progress, places)
-
-
-def _train(
-    config: SearchConfig, raw_source_data: Path, output: Path, progress: Progress, places: Places
-) -> Outcome:
     # Before the embeddings, because they are the first to use the GPU, unless all of them are cached.
     fix_cublas_workspace()
     chosen = _device(config)
     group = join(chosen)
+    checkpoints = _checkpoints(config, places.checkpoints, chosen, group, progress)
+    if not is_leader():
+        return _train(config, raw_source_data, output, progress, places, chosen, group, checkpoints)
+    with output_folder(output), checkpoints.opened():
+        outcome = _train(config, raw_source_data, output, progress, places, chosen, group, checkpoints)
+        checkpoints.clear()
+        return outcome
+
+
+def _train(
+    config: SearchConfig,
+    raw_source_data: Path,
+    output: Path,
+    progress: Progress,
+    places: Places,
+    chosen: str,
+    group: Group,
+    checkpoints: Checkpoints,
+) -> Outcome:
     devices = group.devices(chosen)
     device = devices[group.rank]
     transformer = find_transformer(config.transformer)
@@ -146,7 +160,7 @@ def _train(
     embeddings = group.share_embeddings(
         embed(dataset.embedded, encoder, places.embedding_cache, progress) if group.leads else None
     )
-    trained = train_network(dataset, embeddings, config, device, progress, group)
+    trained = train_network(dataset, embeddings, config, device, progress, group, checkpoints)
 
     last = trained.epochs[-1]
     model = output / "model.zip"
@@ -402,6 +416,19 @@ def _answers(config: SearchConfig, data: Prepared, transformer: Transformer) -> 
 
 def describe_files(files: list[Path]) -> dict[str, dict[str, str | int]]:
     return {path.name: {"sha256": sha256_of_file(path), "size_bytes": path.stat().st_size} for path in files}
+
+
+def _checkpoints(
+    config: SearchConfig, folder: Path | None, device: str, group: Group, progress: Progress
+) -> Checkpoints:
+    """The run's checkpoints. Only the leader keeps any."""
+    values = config.model_dump(exclude={"checkpoint_minutes"})
+    return Checkpoints(
+        folder if group.leads else None,
+        60 * config.checkpoint_minutes,
+        identity_of_run(values, device, group),
+        progress.say,
+    )
 
 
 def _device(config: SearchConfig) -> str:

@@ -24,6 +24,8 @@ def why_ended(process: str, status: int) -> tuple[FailureCode, str]:
             f"{process} was killed by {name}, most likely by Linux because memory ran out. Lower "
             "model_batch_size, embedding_batch_size, hidden_size or processes, or use a larger instance."
         )
+    if name == "SIGTERM":
+        return FailureCode.INTERRUPTED, f"{process} was ended by {name} before it could keep a checkpoint."
     return FailureCode.CRASHED, f"{process} was ended by {name}. The log may say why."
 
 

@@ -36,6 +36,8 @@ class Phase:
         self.name = name
         self.total = total
         self.done = 0
+        # What an earlier run had done. It took no time in this one, so it does not count for the rate.
+        self._done_before = 0
         self.metrics: dict[str, float] = {}
         # The networks of an ensemble advance the same phase from several threads.
         self._lock = threading.Lock()
@@ -49,12 +51,18 @@ class Phase:
             self.metrics |= metrics
             self._progress.report(self, self._task)
 
+    def resume(self, count: int) -> None:
+        """Count what an earlier run has done, before it was ended."""
+        with self._lock:
+            self.done += count
+            self._done_before += count
+
     def finish(self) -> None:
         self._progress.report(self, self._task, last=True)
 
     def line(self, now: float) -> dict[str, object]:
         elapsed = now - self.started
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self._done_before) / elapsed if elapsed > 0 else 0.0
         eta = (self.total - self.done) / rate if rate > 0 else None
         return {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -1,8 +1,11 @@
 """Merges cleaned sources into what the network learns: texts, classes, and weighted pairs of both."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +58,16 @@ class Dataset:
     def embedded(self) -> list[str]:
         """The texts followed by their variants: everything that needs an embedding."""
         return self.texts + self.variants.texts
+
+    @cached_property
+    def sha256(self) -> str:
+        """A digest of everything that the network learns from, besides the embeddings of the texts."""
+        digest = hashlib.sha256(json.dumps([self.classes, self.texts, self.variants.texts]).encode())
+        of_variants = (self.variants.first, self.variants.count, self.variants.members)
+        for array in (self.text_of, self.class_of, self.weight, *of_variants):
+            digest.update(repr((array.dtype.str, array.shape)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 def _known_codes(sources: Iterable[SourceRows]) -> Nomenclature:

@@ -6,13 +6,11 @@ whichever process runs it. Therefore a cache can supply any part of the embeddin
 """
 
 import hashlib
-import platform
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cached_property
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +19,7 @@ import torch
 
 from training.embedding.pool import Pool
 from training.embedding.transformer import Transformer
+from training.inputs.hardware import kind_of_machine
 from training.progress import Phase, Progress
 from training.threads import workers
 
@@ -73,13 +72,7 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of everything besides its text that an embedding depends on: model, libraries, machine."""
-        has = torch.cpu.get_capabilities()
-        # Processors of another make, or with AMX, multiply matrices in another order.
-        kind = f"{torch.backends.cpu.get_cpu_capability()} {has.get('cpu_name')} {has.get('amx_bf16')}"
-        if self.device.type == "cuda":
-            kind = torch.cuda.get_device_name(self.device)
-        versions = [f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tokenizers")]
-        parts = [self.transformer.sha256, *versions, platform.machine(), kind]
+        parts = [self.transformer.sha256, *kind_of_machine(self.device)]
         parts += [str(self._batch_size), str(_TOKENS_OF_A_BATCH), str(self._bfloat16)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

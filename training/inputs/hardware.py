@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,17 @@ def hardware() -> Input:
     if driver is not None:
         facts["driver"] = driver
     return of_facts("hardware", "training machine", facts | image_facts(_text(_IMAGE)))
+
+
+def kind_of_machine(device: torch.device) -> tuple[str, ...]:
+    """The libraries and the hardware that decide how numbers are rounded on the device."""
+    has = torch.cpu.get_capabilities()
+    # Processors of another make, or with AMX, multiply matrices in another order.
+    kind = f"{torch.backends.cpu.get_cpu_capability()} {has.get('cpu_name')} {has.get('amx_bf16')}"
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    versions = [f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tokenizers")]
+    return (*versions, platform.machine(), kind)
 
 
 def cpu_model(text: str) -> str | None:

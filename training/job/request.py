@@ -23,6 +23,7 @@ class Job(BaseModel):
     output: Path
     embedding_cache: str | None = None
     snapshots: Path | None = None
+    checkpoints: Path | None = None
 
 
 def read_job(path: Path) -> Job:

@@ -11,6 +11,7 @@ import torch
 
 from training.errors import FailureCode, TrainingError
 from training.files import disk_is_full
+from training.interruption import Interrupted, interruptible
 from training.job.request import Command
 from training.job.result import write_failure, write_result
 from training.pipeline import Outcome, describe_files
@@ -36,7 +37,8 @@ def run(
     `timings` has the phases of the work and their seconds, when the work has ended.
     """
     try:
-        outcome = work()
+        with interruptible():
+            outcome = work()
         result: dict[str, Any] = {
             "outcome": "succeeded",
             "files": describe_files(outcome.files),
@@ -58,7 +60,7 @@ def run(
             "warnings": outcome.warnings,
         }
         result |= {key: value for key, value in optional.items() if value}
-    except Exception as exc:
+    except (Exception, Interrupted) as exc:
         failure = failure_of(exc)
         if failure.reason is FailureCode.CRASHED:
             _log(traceback.format_exc())
@@ -71,8 +73,9 @@ def run(
 def follow(work: Callable[[], Outcome]) -> int:
     """Do the part of a process that is not the leader. It prints only why it failed."""
     try:
-        work()
-    except Exception as exc:
+        with interruptible():
+            work()
+    except (Exception, Interrupted) as exc:
         failure = failure_of(exc)
         _log(f"{failure.reason.code}: {failure.message}\n")
         return failure.reason.exit_status
@@ -83,8 +86,14 @@ def _log(text: str) -> None:
     sys.stderr.write(several_lines(without_secrets(text), _LONGEST_TRACEBACK))
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception | Interrupted) -> Failure:
     """What `result.json` tells the worker about an exception."""
+    if isinstance(error, Interrupted):
+        return Failure(
+            FailureCode.INTERRUPTED,
+            "The run was asked to end by SIGTERM. If it has a checkpoints folder, run it again with the same "
+            "folder, and it goes on where it was.",
+        )
     if isinstance(error, TrainingError):
         return Failure(error.reason, error.message)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or _is_out_of_cpu_memory(error):

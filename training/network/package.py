@@ -16,7 +16,8 @@ from training.config import VAGUE_CODE
 from training.errors import FailureCode, TrainingError
 from training.files import write_zip
 from training.network.head import Network, Sizes, load_network
-from training.network.train import Epoch, Trained
+from training.network.member import Epoch
+from training.network.train import Trained
 
 MODEL = "target/model.pt"
 CLASSES = "target/subheadings.json"

@@ -80,9 +80,16 @@ def write_inputs(folder: Path) -> None:
 
 
 def start(
-    build: Path, command: str, repository: Path = REPOSITORY, **environment: str
+    build: Path,
+    command: str,
+    more: dict[str, str] | None = None,
+    repository: Path = REPOSITORY,
+    **environment: str,
 ) -> subprocess.Popen[str]:
-    """Start `python -m training <command> --job …` with a job folder, as the contract says."""
+    """Start `python -m training <command> --job …` with a job folder, as the contract says.
+
+    `more` are further keys of the job.
+    """
     folder = build / command
     folder.mkdir(exist_ok=True)
     job = {
@@ -94,6 +101,7 @@ def start(
         "raw_source_data": str(build / "raw_source_data.zip"),
         "benchmarking_data": str(build / "benchmarking_data.zip"),
         "output": str(build / "output"),
+        **(more or {}),
     }
     (folder / "job.json").write_text(json.dumps(job))
     return subprocess.Popen(
@@ -109,7 +117,7 @@ def start(
 def run(
     build: Path, command: str, repository: Path = REPOSITORY, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    with start(build, command, repository, **environment) as process:
+    with start(build, command, None, repository, **environment) as process:
         out, err = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -262,6 +270,49 @@ def weights(build: Path) -> dict[str, torch.Tensor]:
         content = io.BytesIO(archive.read("target/model.pt"))
     loaded: dict[str, torch.Tensor] = torch.load(content, weights_only=True)
     return loaded
+
+
+def test_a_training_that_is_ended_and_killed_goes_on_to_the_same_bytes(build: Path, tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    config = CONFIG.replace("max_epochs = 30", "max_epochs = 1000\ncheckpoint_minutes = 0.001")
+    (tmp_path / "search-config.toml").write_text(config)
+    checkpoints, mark = tmp_path / "checkpoints", f"OF_THIS_TEST={tmp_path}"
+
+    def started() -> subprocess.Popen[str]:
+        """A training that has written a checkpoint."""
+        before = set(checkpoints.glob("*.pt"))
+        process = start(
+            tmp_path,
+            "train",
+            {"checkpoints": str(checkpoints)},
+            TRAINING_EMBEDDING_CACHE=str(build / "cache"),
+            OF_THIS_TEST=str(tmp_path),
+        )
+        deadline = time.monotonic() + 120
+        while set(checkpoints.glob("*.pt")) <= before:
+            assert time.monotonic() < deadline, "it wrote no checkpoint"
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        return process
+
+    with started() as process:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 6
+    assert result(tmp_path, "train")["code"] == "interrupted"
+    with started() as process:
+        for number in carrying(mark):
+            os.kill(number, signal.SIGKILL)
+        process.communicate(timeout=60)
+    with started() as process:
+        said, err = process.communicate(timeout=240)
+    assert process.returncode == 0, said + err
+    assert "network 1 of 1: goes on from a checkpoint" in said
+    assert list(checkpoints.iterdir()) == []
+    resumed = (tmp_path / "output" / "model.zip").read_bytes()
+    cache = ("--embedding-cache", str(build / "cache"))
+    run_here(tmp_path, "train", "--raw-source-data", str(tmp_path / "raw_source_data.zip"), *cache)
+    assert (tmp_path / "output" / "model.zip").read_bytes() == resumed
 
 
 def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:

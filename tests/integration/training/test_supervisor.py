@@ -162,8 +162,10 @@ def test_the_child_process_inherits_the_lock_of_its_supervisor(worktree: Path) -
 def test_the_run_ends_on_sigterm(worktree: Path, running: subprocess.Popen[str]) -> None:
     running.terminate()
     running.communicate(timeout=30)
-    assert running.returncode == 1
-    assert "SIGTERM" in result(worktree / "out")["message"]
+    assert running.returncode == 6
+    left = result(worktree / "out")
+    assert left["code"] == "interrupted"
+    assert "SIGTERM" in left["message"]
 
 
 def test_the_run_ends_when_its_supervisor_is_killed(worktree: Path, running: subprocess.Popen[str]) -> None:

@@ -8,15 +8,16 @@ there is only one process, these functions do nothing.
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.embedding.encoder import Embeddings
-
+Embeddings = npt.NDArray[np.float32]
 Shared = TypeVar("Shared")
 
 # The others wait for long while the leader reads, cleans and embeds. If one dies, torchrun ends the rest.
@@ -73,6 +74,25 @@ class Group:
         if self.size > 1:
             dist.all_reduce(value)
         return float(value)
+
+    def highest(self, value: int) -> int:
+        """The highest of the values of all processes."""
+        if self.size > 1:
+            box = torch.tensor(value)
+            dist.all_reduce(box, dist.ReduceOp.MAX)
+            return int(box)
+        return value
+
+    def gather(self, value: Shared) -> list[Shared]:
+        """The values of all processes, by their ranks."""
+        if self.size > 1:
+            found: list[Any] = [None] * self.size
+            dist.all_gather_object(found, value)
+            return found
+        return [value]
+
+
+ALONE: Final = Group()
 
 
 def join(device: str) -> Group:
