@@ -39,6 +39,11 @@ def lines(value: object) -> str:
     return plain(value, keep="\n\t")
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: "1 model", "1,204 models"."""
+    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
+
+
 def show_metrics(console: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """One row for each benchmark, with shares as percentages."""
     table = Table("benchmark", "count", *_FIGURES.values())

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from cli.answers import read
 from cli.arguments import model_prefix
-from cli.output import plain
+from cli.output import counted, plain
 from cli.shell import Token, Url, client_of, console, exit_statuses, say
 
 _PAGE = 200
-_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
+_UNITS = ("byte", "kB", "MB", "GB", "TB", "PB")
 
 
 class PlanVerdict(StrEnum):
@@ -61,7 +61,8 @@ class Total:
         return cls(int(document["prefixes"]), int(document["objects"]), int(document["size"]))
 
     def __str__(self) -> str:
-        return f"{self.prefixes:,} models, {self.objects:,} objects, {size(self.size_bytes)}"
+        objects = counted(self.objects, "object")
+        return f"{counted(self.prefixes, 'model')}, {objects}, {size(self.size_bytes)}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def size(size_bytes: int) -> str:
     # What would be rounded to 1000 of a unit is one of the next.
     while value >= 999.95 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
-    return f"{size_bytes} {_UNITS[0]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+    return counted(size_bytes, _UNITS[0]) if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def _optional(value: object) -> str | None:

@@ -22,8 +22,8 @@ def page(*prefixes: str, next_page: str | None = None, **changes: Any) -> dict[s
             "problem": None,
         },
         "doomed": {"prefixes": 1_204, "objects": 12_000, "size": 58_000_000_000},
-        "kept": {"prefixes": 3, "objects": 30, "size": 999},
-        "reasons": {"branch_gone": 1_204, "pinned": 3},
+        "kept": {"prefixes": 1, "objects": 1, "size": 999},
+        "reasons": {"branch_gone": 1_204, "pinned": 1},
         "items": [
             {
                 "prefix": prefix,
@@ -46,7 +46,13 @@ def test_the_doomed_models_are_shown_with_their_sizes_and_the_totals(api: Api) -
     api.answer("GET /gc/plan", page("0.0.2-aaaaaaa"))
     result = run("gc", "plan")
     assert result.exit_code == 0, result.output
-    for text in ("0.0.2-aaaaaaa", "48.2 MB", "1,204 models, 12,000 objects, 58.0 GB", "999 bytes", "abc123"):
+    for text in (
+        "0.0.2-aaaaaaa",
+        "48.2 MB",
+        "1,204 models, 12,000 objects, 58.0 GB",
+        "1 model, 1 object, 999 bytes",
+        "abc123",
+    ):
         assert text in result.output
     assert api.requests[0].url.params["verdict"] == "doomed"
 
@@ -75,7 +81,14 @@ def test_it_says_why_nothing_may_be_deleted(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "shown"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1_000, "1.0 kB"), (999_960, "1.0 MB"), (10**18, "1000.0 PB")],
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1_000, "1.0 kB"),
+        (999_960, "1.0 MB"),
+        (10**18, "1000.0 PB"),
+    ],
 )
 def test_sizes_are_readable(size_bytes: int, shown: str) -> None:
     assert size(size_bytes) == shown
