@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from app.api import (
     audit,
     builds,
+    collection,
     health,
     images,
     inputs,
@@ -23,7 +24,6 @@ from app.api import (
     tokens,
 )
 from app.api.builds.following import Following
-from app.api.collection import plan as collection_plan
 from app.api.common import errors
 from app.api.common.admission import Admission
 from app.api.common.edge import Edge
@@ -136,7 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *stages.ROUTERS,
         inputs.router,
         images.router,
-        collection_plan.router,
+        *collection.ROUTERS,
         runs.router,
         tokens.router,
         *publishers.ROUTERS,

@@ -419,6 +419,14 @@ class CollectReason(StrEnum):
     BRANCH_GONE = "branch_gone"
     COMMIT_ON_NO_BRANCH = "commit_on_no_branch"
     RETIRED = "retired"
+    RETIRED_BY_RULE = "retired_by_rule"
+
+
+class ReleaseRuleState(StrEnum):
+    """Whether a release rule still holds. It follows from the rule's times and is never stored."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
 
 
 class Actor(StrEnum):
@@ -452,6 +460,8 @@ class AuditAction(StrEnum):
     MODEL_UNPINNED = "model_unpinned"
     MODEL_RELEASED = "model_released"
     RELEASE_WITHDRAWN = "release_withdrawn"
+    RELEASE_RULE_SET = "release_rule_set"
+    RELEASE_RULE_REVOKED = "release_rule_revoked"
     PUBLISHER_TRUSTED = "publisher_trusted"
     PUBLISHER_REMOVED = "publisher_removed"
     SIGNED_IN = "signed_in"

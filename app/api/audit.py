@@ -28,7 +28,7 @@ class AuditEntryOut(BaseModel):
     kind: ShownActor
     action: ShownAuditAction
     subject: str = Field(
-        description="A prefix, or the id of a build, a run or a token.", examples=["0.0.2-aff1242"]
+        description="A prefix, or the id of a build, a run, a token or a rule.", examples=["0.0.2-aff1242"]
     )
     request_id: str | None = Field(
         description="The `X-Request-Id` of the request. Null for what the registry did by itself."
@@ -78,7 +78,7 @@ def list_entries(
     who: Annotated[Line | None, Query(description="Only changes by this name.")] = None,
     action: Annotated[AuditAction | None, Query(description="Only changes of this kind.")] = None,
     subject: Annotated[
-        Line | None, Query(description="Only changes of this prefix, build, run or token.")
+        Line | None, Query(description="Only changes of this prefix, build, run, token or rule.")
     ] = None,
 ) -> AuditPage:
     """Every change that somebody asked for, newest first. Needs the scope `admin`.

@@ -2,7 +2,7 @@
 
 import typer
 
-from cli.gc import models, runs
+from cli.gc import models, rules, runs
 from cli.gc.plan import plan
 from cli.shell import EXITS
 
@@ -21,3 +21,4 @@ for command in (
     models.release,
 ):
     app.command(epilog=EXITS)(command)
+app.add_typer(rules.app, name="release-rule")

@@ -1,1 +1,5 @@
-"""Garbage collection: its plan."""
+"""Garbage collection: its plan, and the rules that release models."""
+
+from app.api.collection import plan, rules
+
+ROUTERS = (plan.router, rules.router)

@@ -645,6 +645,23 @@ NOTIFICATION: dict[str, Any] = {
     "error": "The target answered 503: no upstream",
 }
 
+RELEASE_RULE_CREATE: dict[str, Any] = {
+    "versions": "0.0.*",
+    "reason": "1.0 has replaced them all, and the audit of that year is over",
+}
+RELEASE_RULE: dict[str, Any] = RELEASE_RULE_CREATE | {
+    "id": "5b0f3c1e-91d4-4f0e-8a53-0f1f4a3b7c52",
+    "branches": None,
+    "state": "active",
+    "models": 14,
+    "created_at": "2026-11-24T08:14:02.301877Z",
+    "created_by": "anna",
+    "created_by_kind": "token",
+    "revoked_at": None,
+    "revoked_by": None,
+    "revoked_by_kind": None,
+}
+
 PLAN: dict[str, Any] = {
     "digest": "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c",
     "computed_at": "2026-11-24T08:15:30.104532Z",

@@ -29,6 +29,7 @@ from app.words import (
     Origin,
     Pinned,
     PlanVerdict,
+    ReleaseRuleState,
     RunKind,
     RunState,
     Sameness,
@@ -55,6 +56,7 @@ ShownNotificationState = Annotated[str, WithJsonSchema({"type": "string", "enum"
 ShownNotificationTarget = Annotated[str, WithJsonSchema({"type": "string", "enum": list(NotificationTarget)})]
 ShownOrigin = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Origin)})]
 ShownPlanVerdict = Annotated[str, WithJsonSchema({"type": "string", "enum": list(PlanVerdict)})]
+ShownReleaseRuleState = Annotated[str, WithJsonSchema({"type": "string", "enum": list(ReleaseRuleState)})]
 ShownPinned = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Pinned)})]
 ShownSameness = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Sameness)})]
 ShownRunKind = Annotated[str, WithJsonSchema({"type": "string", "enum": list(RunKind)})]

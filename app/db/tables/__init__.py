@@ -16,7 +16,7 @@ from app.db.tables.git import GitBranch, GitRepository, ModelCommit
 from app.db.tables.images import ImageListing, MachineImage
 from app.db.tables.inputs import BuildInput, Input, InputPart
 from app.db.tables.mirror import Outbox
-from app.db.tables.models import Artifact, Model, Promotion, SavedDocument, SigningKey
+from app.db.tables.models import Artifact, Model, Promotion, ReleaseRule, SavedDocument, SigningKey
 from app.db.tables.notifications import Notification
 from app.db.tables.runs import Run
 
@@ -48,6 +48,7 @@ __all__ = [
     "Notification",
     "Outbox",
     "Promotion",
+    "ReleaseRule",
     "Run",
     "SavedDocument",
     "SigningKey",

@@ -1,4 +1,4 @@
-"""Models, their files and signatures, and the stages to which they were promoted."""
+"""Models, their files and signatures, their promotions to stages, and the rules that release them."""
 
 from datetime import datetime
 from typing import Any
@@ -84,6 +84,8 @@ class Model(Base):
     released_by: Mapped[str | None]
     released_by_kind: Mapped[str | None]
     release_note: Mapped[str | None]
+    # The rule that gave this release. It holds as long as the rule does.
+    released_by_rule: Mapped[UUID | None] = mapped_column(ForeignKey("release_rules.id", ondelete="RESTRICT"))
 
     artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise", order_by="Artifact.name")
     promotions: Mapped[list["Promotion"]] = relationship(
@@ -133,6 +135,44 @@ class Model(Base):
             "id",
             postgresql_where=text("state IN ('marked', 'sweeping')"),
         ),
+    )
+
+
+class ReleaseRule(Base):
+    """A rule by which a person with `admin` releases models that were in staging or production.
+
+    `versions` and `branches` are patterns. Rules are revoked, and never deleted.
+    """
+
+    __tablename__ = "release_rules"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    versions: Mapped[str | None]
+    branches: Mapped[str | None]
+    reason: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    created_by: Mapped[str]
+    created_by_kind: Mapped[str]
+    revoked_at: Mapped[datetime | None]
+    revoked_by: Mapped[str | None]
+    revoked_by_kind: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(versions, branches) > 0", name="limited"),
+        CheckConstraint(one_of("created_by_kind", Actor), name="created_by_kind"),
+        CheckConstraint(
+            "num_nonnulls(revoked_at, revoked_by, revoked_by_kind) IN (0, 3)", name="revoked_whole"
+        ),
+        # The same rule is set once. Of two requests at the same moment, one finds the other's.
+        Index(
+            "uq_release_rules_active",
+            "versions",
+            "branches",
+            unique=True,
+            postgresql_where=text("revoked_at IS NULL"),
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index("ix_release_rules_created", text("created_at DESC"), text("id DESC")),
     )
 
 

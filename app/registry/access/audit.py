@@ -27,8 +27,8 @@ def record(
 ) -> None:
     """Add an entry, which is committed together with the change, or not at all.
 
-    `subject` is what was changed: a prefix, or the id of a build, a run or a token. `before` and `after` hold
-    the facts that the change is about, and nothing secret.
+    `subject` is what was changed: a prefix, or the id of a build, a run, a token or a rule. `before` and
+    `after` hold the facts that the change is about, and nothing secret.
     """
     session.execute(
         insert(AuditEntry).values(

@@ -1,7 +1,8 @@
 """What a collection does to some models in one transaction, and which models are next.
 
-The rows of the models are locked first, and their facts are read again under the locks. So a promotion, a pin
-or a restoration either comes before, and is seen, or waits and sees what was done here.
+The release rules and the rows of the models are locked first, and the facts are read again under the locks.
+So a promotion, a pin, a restoration or the end of a rule either comes before, and is seen, or waits and sees
+what was done here.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,11 +13,11 @@ from uuid import UUID
 from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from app.db.tables import BEING_COLLECTED, Artifact, Model
-from app.registry.collection import plan
+from app.db.tables import BEING_COLLECTED, Artifact, Model, ReleaseRule
+from app.registry.collection import plan, rules
 from app.registry.collection.plan import Planned
 from app.registry.errors import CollectionRefused
-from app.registry.keeping import marks
+from app.registry.keeping import decisions, marks
 from app.registry.keeping.marks import COLLECTED_BY, MarkReason
 from app.settings import Settings
 from app.words import Actor, KeepReason, ModelState
@@ -43,13 +44,25 @@ def mark(session: Session, settings: Settings, planned: Iterable[Planned], run: 
         if not now.is_doomed:
             _restore_if_kept(session, model, now, outcome)
         elif model.state == ModelState.KEPT:
-            reason = now.explained[0]
             try:
-                marks.mark(session, model.id, MarkReason(reason.code, reason.text), run)
-                outcome.marked[model.prefix] = reason.text
+                outcome.marked[model.prefix] = _mark(session, model, now, run)
             except CollectionRefused as exc:
-                outcome.refused[model.prefix] = exc.message
+                outcome.refused[now.prefix] = exc.message
     return outcome
+
+
+def _mark(session: Session, model: Model, now: Planned, run: UUID) -> str:
+    """Mark the model, which a rule releases where nobody else has. Returns why. Raises CollectionRefused."""
+    code, text = now.explained[0].code, now.explained[0].text
+    if now.releasing_rule is None:
+        marks.mark(session, model.id, MarkReason(code, text), run)
+        return text
+    # If the database refuses the mark, nothing was released either.
+    with session.begin_nested():
+        rule = session.get_one(ReleaseRule, now.releasing_rule.id)
+        decisions.release_by_rule(session, model, rule, str(now.releasing_rule))
+        marks.mark(session, model.id, MarkReason(code, text), run)
+    return text
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,8 @@ def _rechecked(
     session: Session, settings: Settings, model_ids: Collection[UUID]
 ) -> list[tuple[Model, Planned]]:
     """The models with their rows locked, and what is to become of them according to facts read since."""
+    # Before the models, as whoever revokes a rule does, so that the two cannot wait for each other.
+    release_rules = rules.active(session, locked=True)
     models = session.scalars(
         select(Model)
         .where(Model.id.in_(model_ids))
@@ -120,7 +135,8 @@ def _rechecked(
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).all()
-    now = plan.recheck(session, settings, [model.prefix for model in models])
+    prefixes = [model.prefix for model in models]
+    now = plan.recheck(session, settings, prefixes, release_rules=release_rules)
     return [(model, now[model.prefix]) for model in models if model.prefix in now]
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
-from sqlalchemy import Integer, Text, cast, func, select, text
+from sqlalchemy import Integer, Text, case, cast, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -23,12 +23,14 @@ from app.db.tables import (
     ModelCommit,
     Promotion,
 )
+from app.registry.collection import rules
 from app.registry.collection.retention import (
     Branches,
     Context,
     Facts,
     InStage,
     Policy,
+    Rule,
     against_retiring,
 )
 from app.registry.stages import baseline, history
@@ -129,10 +131,12 @@ class Surroundings:
                 restored is not None and restored >= old_enough,
                 pinned,
                 globs and context.keeps_version(version),
-                self._special(prefix, released, context) if prefix in noted else None,
+                self._special(prefix, version, branch, released, context) if prefix in noted else None,
             )
 
-    def _special(self, prefix: str, released_at: datetime | None, context: Context) -> Hashable:
+    def _special(
+        self, prefix: str, version: str, branch: str | None, released_at: datetime | None, context: Context
+    ) -> Hashable:
         """What of the other tables the judgement of the model depends on."""
         stages = self.stages.get(prefix)
         return (
@@ -143,6 +147,7 @@ class Surroundings:
             if stages is None
             else (
                 stages.released(released_at),
+                context.rule_for(version, branch) is None,
                 tuple([(each.stage, against_retiring(each, context)) for each in stages.reached]),
             ),
         )
@@ -180,13 +185,25 @@ class _Branches(dict[str | None, int]):
         return number
 
 
-def context(session: Session, policy: Policy, now: datetime | None = None) -> Context:
-    """What models are judged by at this moment. `now` is the database's time unless it is given."""
+def context(
+    session: Session,
+    policy: Policy,
+    now: datetime | None = None,
+    release_rules: tuple[Rule, ...] | None = None,
+) -> Context:
+    """What models are judged by at this moment.
+
+    `now` is the database's time unless it is given, and `release_rules` are those that hold now.
+    """
     if now is None:
         now = session.execute(select(func.clock_timestamp())).scalar_one()
+    if policy.retire_after is None:
+        release_rules = ()
+    elif release_rules is None:
+        release_rules = rules.active(session)
     repository = session.get(GitRepository, 1, populate_existing=True)
     if repository is None or repository.fetched_at is None:
-        return Context(policy, None, now)
+        return Context(policy, None, now, release_rules)
     names = session.scalars(select(GitBranch.name).where(GitBranch.counts))
     branches = Branches(
         repository.fetched_at,
@@ -194,7 +211,7 @@ def context(session: Session, policy: Policy, now: datetime | None = None) -> Co
         frozenset(repository.main_names),
         repository.fingerprint or "",
     )
-    return Context(policy, branches, now)
+    return Context(policy, branches, now, release_rules)
 
 
 def has_other_branches(session: Session, context: Context) -> bool:
@@ -221,7 +238,8 @@ def rows(session: Session, prefixes: Collection[str] | None = None) -> list[Plai
             Model.branch,
             Model.state,
             Model.pinned_at.is_not(None),
-            Model.released_at,
+            # What a rule gave holds as long as the rule does, and the context has the rules that hold.
+            case((Model.released_by_rule.is_(None), Model.released_at)),
             ModelCommit.sha.is_not(None),
             func.array_to_string(ModelCommit.holders, "\n"),
             Model.file_count + verdict_marker + func.coalesce(promoted.c.stages, 0),

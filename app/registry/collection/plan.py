@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.registry.collection import facts
 from app.registry.collection.facts import Plain, Row, Surroundings
-from app.registry.collection.retention import Context, Facts, Judgement, Policy, judge
+from app.registry.collection.retention import Context, Facts, Judgement, Policy, Rule, judge
 from app.registry.collection.sentences import Explained, explain
 from app.registry.pages import Cursor, Page
 from app.settings import Settings
@@ -41,6 +41,13 @@ class Planned:
     @property
     def is_doomed(self) -> bool:
         return self.judgement.collect is not None
+
+    @property
+    def releasing_rule(self) -> Rule | None:
+        """The rule without which the model would not be doomed."""
+        if self.judgement.collect is not CollectReason.RETIRED_BY_RULE:
+            return None
+        return self.context.rule_for(self.facts.version, self.facts.branch)
 
     @property
     def explained(self) -> tuple[Explained, ...]:
@@ -164,9 +171,13 @@ def compute(
     settings: Settings,
     now: datetime | None = None,
     prefixes: Collection[str] | None = None,
+    release_rules: tuple[Rule, ...] | None = None,
 ) -> Plan:
-    """The plan for all models, or for some. `now` is the database's time unless it is given."""
-    context = facts.context(session, Policy.of(settings), now)
+    """The plan for all models, or for some.
+
+    `now` is the database's time unless it is given, and `release_rules` are those that hold now.
+    """
+    context = facts.context(session, Policy.of(settings), now, release_rules)
     surroundings = facts.surroundings(session, context, prefixes)
     rows = facts.rows(session, prefixes)
     if facts.has_other_branches(session, context):
@@ -185,11 +196,16 @@ def compute(
 
 
 def recheck(
-    session: Session, settings: Settings, prefixes: Collection[str], now: datetime | None = None
+    session: Session,
+    settings: Settings,
+    prefixes: Collection[str],
+    now: datetime | None = None,
+    release_rules: tuple[Rule, ...] | None = None,
 ) -> dict[str, Planned]:
     """What is to become of these models, by prefix, from facts that are read anew.
 
-    A model that is being swept, or is collected, is left out. For a decision that is to hold, lock the rows
-    of the models first, with `catalogue.get_locked`.
+    A model that is being swept, or is collected, is left out. For a decision that is to hold, lock the rules
+    first, with `rules.active`, and then the rows of the models, with `catalogue.get_locked`.
     """
-    return {each.prefix: each for each in compute(session, settings, now, prefixes).models()}
+    found = compute(session, settings, now, prefixes, release_rules)
+    return {each.prefix: each for each in found.models()}

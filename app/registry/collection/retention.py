@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from fnmatch import translate
 from functools import cached_property
 from typing import Self
+from uuid import UUID
 
 from app.settings import Settings
 from app.words import CollectReason, KeepReason, PlanVerdict, Stage
@@ -81,8 +82,9 @@ class Facts:
     its commit was ever seen in the git repository, and `holders` are branches, other than the main one, that
     have it now. `stages` are staging and production, if it reached them. `passed_rank` is how many newer
     models have passed their validation; it is None for models that did not pass, and may be None for those
-    that are not among the newest. `needed_by` are the builds and comparisons that need it. `restored_at` is
-    when its last mark was taken back.
+    that are not among the newest. `needed_by` are the builds and comparisons that need it. `is_released` says
+    whether a person has released this very model since its last promotion. `restored_at` is when its last
+    mark was taken back.
     """
 
     prefix: str
@@ -101,12 +103,45 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A rule by which a person with `admin` releases models that were in staging or production.
+
+    `versions` and `branches` are patterns, as in the settings. A model must fit each of them that is given.
+    """
+
+    id: UUID
+    versions: str | None
+    branches: str | None
+    set_by: str
+
+    def __str__(self) -> str:
+        given = {"versions": self.versions, "branches": self.branches}
+        return ", ".join(f"{name} {glob}" for name, glob in given.items() if glob is not None)
+
+    def fits(self, version: str, branch: str | None) -> bool:
+        """Whether it releases models of this version and branch. A rule without a pattern releases none."""
+        of_version = self.versions is None or _fits(self._versions, version)
+        of_branch = self.branches is None or _fits(self._branches, branch)
+        return of_version and of_branch and (self.versions is not None or self.branches is not None)
+
+    @cached_property
+    def _versions(self) -> re.Pattern[str] | None:
+        return None if self.versions is None else any_of((self.versions,))
+
+    @cached_property
+    def _branches(self) -> re.Pattern[str] | None:
+        return None if self.branches is None else any_of((self.branches,))
+
+
+@dataclass(frozen=True)
 class Context:
     """What the facts of all models are judged by. Without branches, nothing is known of any branch."""
 
     policy: Policy
     branches: Branches | None
     now: datetime
+    # Those that hold, in the order in which they were set.
+    rules: tuple[Rule, ...] = ()
 
     @cached_property
     def current_branches(self) -> Branches | None:
@@ -141,13 +176,15 @@ class Context:
 
     def keeps_branch(self, branch: str | None) -> bool:
         """Whether a setting keeps the models of the branch."""
-        return (
-            branch is not None and self.kept_branches is not None and bool(self.kept_branches.match(branch))
-        )
+        return _fits(self.kept_branches, branch)
 
     def keeps_version(self, version: str) -> bool:
         """Whether a setting keeps the models of the version."""
-        return self.kept_versions is not None and bool(self.kept_versions.match(version))
+        return _fits(self.kept_versions, version)
+
+    def rule_for(self, version: str, branch: str | None) -> Rule | None:
+        """The first rule that releases models of this version and branch."""
+        return next((rule for rule in self.rules if rule.fits(version, branch)), None)
 
     @cached_property
     def kept_branches(self) -> re.Pattern[str] | None:
@@ -161,6 +198,10 @@ class Context:
 def any_of(globs: tuple[str, ...]) -> re.Pattern[str] | None:
     """A pattern that fits whatever one of the globs fits. None without any glob."""
     return re.compile("|".join(map(translate, globs))) if globs else None
+
+
+def _fits(pattern: re.Pattern[str] | None, text: str | None) -> bool:
+    return pattern is not None and text is not None and bool(pattern.match(text))
 
 
 def _spellings(branch: str) -> tuple[str, ...]:
@@ -189,7 +230,8 @@ def judge(facts: Facts, context: Context) -> Judgement:
     if keep:
         return Judgement(keep, None)
     if facts.stages:
-        return Judgement((), CollectReason.RETIRED)
+        by_rule = not facts.is_released
+        return Judgement((), CollectReason.RETIRED_BY_RULE if by_rule else CollectReason.RETIRED)
     # The branch of an imported model is not known, so its commit alone decides.
     return Judgement(
         (), CollectReason.COMMIT_ON_NO_BRANCH if facts.branch is None else CollectReason.BRANCH_GONE
@@ -222,7 +264,7 @@ def _reasons_to_keep(facts: Facts, context: Context) -> Iterator[KeepReason]:
 def _of_stages(facts: Facts, context: Context) -> Iterator[KeepReason]:
     """Nothing, if the model may be retired. Otherwise, that it reached the stages, and what is in the way."""
     in_the_way = {reason for each in facts.stages for reason in against_retiring(each, context)}
-    if context.policy.retire_after is not None and not facts.is_released:
+    if context.policy.retire_after is not None and not _is_released(facts, context):
         in_the_way.add(KeepReason.NOT_RELEASED)
     if context.policy.retire_after is None or in_the_way:
         reached = {each.stage for each in facts.stages}
@@ -231,6 +273,10 @@ def _of_stages(facts: Facts, context: Context) -> Iterator[KeepReason]:
         if Stage.PRODUCTION in reached:
             yield KeepReason.REACHED_PRODUCTION
     yield from sorted(in_the_way)
+
+
+def _is_released(facts: Facts, context: Context) -> bool:
+    return facts.is_released or context.rule_for(facts.version, facts.branch) is not None
 
 
 def against_retiring(place: InStage, context: Context) -> tuple[KeepReason, ...]:

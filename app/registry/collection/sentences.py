@@ -11,7 +11,9 @@ _KEPT_BECAUSE: dict[KeepReason, str] = {
     KeepReason.RUNS_IN_A_STAGE: "A stage runs it now.",
     KeepReason.ROLLBACK_TARGET: "It is among the last models of a stage, which are targets of a rollback.",
     KeepReason.SUPERSEDED_RECENTLY: "Another model took its place in a stage, but not long enough ago.",
-    KeepReason.NOT_RELEASED: "It reached staging or production, and no administrator has released it.",
+    KeepReason.NOT_RELEASED: (
+        "It reached staging or production, and no administrator has released it, or set a rule that does."
+    ),
     KeepReason.LATEST_IN_DEVELOPMENT: "It is the latest model in development.",
     KeepReason.BRANCH_EXISTS: "Its branch exists.",
     KeepReason.FORMER_MAIN_BRANCH: "It was built on the main branch, which has another name now.",
@@ -38,6 +40,9 @@ _COLLECTED_BECAUSE: dict[CollectReason, str] = {
     CollectReason.RETIRED: (
         "Other models have long taken its place in the stages, and an administrator has released it."
     ),
+    CollectReason.RETIRED_BY_RULE: (
+        "Other models have long taken its place in the stages, and a rule of an administrator releases it."
+    ),
 }
 # So many branches are named at most.
 _NAMED = 3
@@ -62,21 +67,21 @@ def of(code: KeepReason | CollectReason) -> str:
 
 
 def _sentence(facts: Facts, code: KeepReason | CollectReason, context: Context) -> str:
+    what: str | None
     match code:
         case KeepReason.BRANCH_EXISTS | KeepReason.FORMER_MAIN_BRANCH | KeepReason.BRANCH_RULE:
-            return _about(code, facts.branch)
+            what = facts.branch
         case KeepReason.COMMIT_ON_BRANCH:
-            return _about(code, ", ".join(facts.holders[:_NAMED]))
+            what = ", ".join(facts.holders[:_NAMED])
         case KeepReason.VERSION_RULE:
-            return _about(code, facts.version)
+            what = facts.version
         case KeepReason.TOO_YOUNG:
             until = (facts.published_at + context.policy.minimum_age).isoformat(timespec="seconds")
-            return _about(code, f"it stays until {until}")
+            what = f"it stays until {until}"
+        case CollectReason.RETIRED_BY_RULE if rule := context.rule_for(facts.version, facts.branch):
+            what = f"{rule}, set by {rule.set_by}"
         case CollectReason.BRANCH_GONE:
             return f"Its branch {facts.branch} is gone, and it never reached staging or production."
         case _:
             return of(code)
-
-
-def _about(code: KeepReason | CollectReason, what: str | None) -> str:
     return f"{of(code).removesuffix('.')}: {what}."

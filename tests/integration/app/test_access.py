@@ -80,6 +80,8 @@ WRITES = [
     ("post", "/models/{prefix}/promotions"),
     ("post", "/stages/{stage}/rollback"),
     ("post", "/images/clean"),
+    ("post", "/gc/release-rules"),
+    ("delete", "/gc/release-rules/{id}"),
     ("post", "/runs/{id}/stop"),
     ("post", "/mirror/reconcile"),
     ("post", "/imports"),

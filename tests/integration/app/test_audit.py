@@ -63,6 +63,8 @@ def changes(api: TestClient, registry: Registry, settings: Settings) -> dict[tup
     call("/models/{prefix}/pin", method="delete", prefix=newer)
     call("/models/{prefix}/release", examples.RELEASE_CREATE, prefix=newer)
     call("/models/{prefix}/release", method="delete", prefix=newer)
+    release_rule = call("/gc/release-rules", examples.RELEASE_RULE_CREATE)
+    call("/gc/release-rules/{id}", method="delete", id=release_rule["id"])
     call("/mirror/reconcile", {})
     call("/models/{prefix}/sign", prefix=older)
     call("/models/{prefix}/reproduce", {"accept": list(Pinned)}, prefix=older)

@@ -350,7 +350,7 @@ def test_the_prefix_of_a_collected_model_is_never_used_again(api: TestClient, re
 # What meets at the same moment: the first one has not committed when the second one begins.
 
 
-def meanwhile(registry: Registry, first: Callable[[Session], object], second: Callable[[], None]) -> str:
+def meanwhile(registry: Registry, first: Callable[[Session], object], second: Callable[[], object]) -> str:
     """Do the second while the first has not committed. Returns why the second was refused, or "done"."""
     ended: list[str] = []
 

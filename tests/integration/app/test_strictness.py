@@ -45,6 +45,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/notifications/test": {},
     "/images/clean": {},
     "/gc/runs": {},
+    "/gc/release-rules": examples.RELEASE_RULE_CREATE,
 }
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from app.api.builds.answers import BuildOut
 from app.api.builds.posting import BuildAnswerOut, BuildCreate
+from app.api.collection.rules import ReleaseRuleCreate, ReleaseRuleOut
 from app.api.common import examples
 from app.api.models.benchmarks import ComparisonOut
 from app.api.models.lineage import LineageOut
@@ -42,6 +43,8 @@ from training.config import parse_config
         (TokenOut, examples.TOKEN),
         (TokenCreated, examples.TOKEN_CREATED),
         (NotificationOut, examples.NOTIFICATION),
+        (ReleaseRuleCreate, examples.RELEASE_RULE_CREATE),
+        (ReleaseRuleOut, examples.RELEASE_RULE),
     ],
 )
 def test_an_example_is_of_its_shape_and_whole(shape: type[BaseModel], example: dict[str, Any]) -> None:

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from app.registry.collection.retention import (
     InStage,
     Judgement,
     Policy,
+    Rule,
     judge,
 )
 from app.settings import Settings
@@ -129,6 +132,57 @@ def test_a_released_model_retires_when_others_have_long_taken_its_place() -> Non
 )
 def test_what_is_in_the_way_of_retiring_is_said(facts: Facts, reason: KeepReason) -> None:
     assert judged(facts, retire_after=30 * DAY).keep[-1] is reason
+
+
+def rule(versions: str | None = None, branches: str | None = None, number: int = 1) -> Rule:
+    return Rule(UUID(int=number), versions, branches, "anna")
+
+
+def by_rules(facts: Facts, *rules: Rule, **policy: Any) -> Judgement:
+    changed = replace(POLICY, **({"retire_after": 30 * DAY} | policy))
+    return judge(facts, Context(changed, BRANCHES, NOW, rules))
+
+
+@pytest.mark.parametrize(
+    ("given", "branch", "releases"),
+    [
+        (rule("0.0.*"), "feature/gone", True),
+        (rule("0.0.*"), None, True),
+        (rule("0.0"), "feature/gone", False),
+        (rule("0.1.*"), "feature/gone", False),
+        (rule(branches="feature/*"), "feature/gone", True),
+        (rule(branches="gone"), "feature/gone", False),
+        # An imported model has no branch that a pattern could name.
+        (rule(branches="*"), None, False),
+        (rule("0.0.*", "feature/*"), "feature/gone", True),
+        (rule("0.0.*", "release/*"), "feature/gone", False),
+        (rule("0.1.*", "feature/*"), "feature/gone", False),
+        # The database does not accept it.
+        (rule(), "feature/gone", False),
+    ],
+)
+def test_a_rule_releases_the_models_that_fit_each_of_its_patterns(
+    given: Rule, branch: str | None, releases: bool
+) -> None:
+    facts = replace(STAGED, is_released=False, branch=branch)
+    expected = Judgement((), CollectReason.RETIRED_BY_RULE) if releases else None
+    assert (by_rules(facts, given) == expected) is releases
+    assert releases or by_rules(facts, given).keep[-1] is KeepReason.NOT_RELEASED
+
+
+def test_a_rule_releases_only_what_may_retire_and_says_who_has_set_it() -> None:
+    unreleased, every = replace(STAGED, is_released=False), rule("*")
+    assert by_rules(STAGED, every) == Judgement((), CollectReason.RETIRED)
+    assert by_rules(unreleased, every, retire_after=None).keep[0] is KeepReason.REACHED_STAGING
+    assert by_rules(unreleased, every, retire_after=31 * DAY).keep[-1] is KeepReason.SUPERSEDED_RECENTLY
+    assert by_rules(unreleased, every, rollback_targets=5).keep[-1] is KeepReason.ROLLBACK_TARGET
+    assert by_rules(replace(unreleased, is_pinned=True), every).keep == (KeepReason.PINNED,)
+    # It says nothing of models that never needed a release.
+    assert by_rules(GOES, every).collect is CollectReason.BRANCH_GONE
+    rules = (rule("1.*", number=1), rule("0.0.*", "feature/*", number=2), rule("*", number=3))
+    context = Context(replace(POLICY, retire_after=30 * DAY), BRANCHES, NOW, rules)
+    [why] = sentences.explain(unreleased, judge(unreleased, context), context)
+    assert why.text.endswith("releases it: versions 0.0.*, branches feature/*, set by anna.")
 
 
 def test_whatever_else_keeps_a_model_keeps_one_that_could_retire() -> None:
@@ -332,6 +386,15 @@ CONTEXTS = st.builds(
     ),
     st.sampled_from([None, BRANCHES]),
     st.just(NOW),
+    st.lists(
+        st.builds(
+            rule,
+            st.none() | st.sampled_from(["0.*", "*", "1.0.0"]),
+            st.none() | st.sampled_from(["feature/*", "*", "main"]),
+            st.integers(1, 3),
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 # What keeps a model, whatever else is known of it.
 KEEPING: dict[str, Any] = {
@@ -377,8 +440,31 @@ def test_the_judgement_does_not_depend_on_the_order(
 def test_a_model_that_reached_staging_or_production_never_goes_unless_it_is_released(
     facts: Facts, context: Context
 ) -> None:
-    if facts.stages and (context.policy.retire_after is None or not facts.is_released):
-        assert judge(facts, context).verdict is PlanVerdict.KEPT
+    released = facts.is_released or any(
+        (one.versions or one.branches)
+        and fnmatchcase(facts.version, one.versions or "*")
+        and (one.branches is None or (facts.branch is not None and fnmatchcase(facts.branch, one.branches)))
+        for one in context.rules
+    )
+    judgement = judge(facts, context)
+    if facts.stages and (context.policy.retire_after is None or not released):
+        assert judgement.verdict is PlanVerdict.KEPT
+    if judgement.collect is CollectReason.RETIRED_BY_RULE:
+        assert facts.stages
+        assert not facts.is_released
+
+
+@given(FACTS, CONTEXTS)
+def test_a_rule_dooms_nothing_that_a_release_of_the_model_would_not(facts: Facts, context: Context) -> None:
+    without = replace(context, rules=())
+    alone = judge(replace(facts, is_released=True), without)
+    by_rule = judge(facts, context)
+    if judge(facts, without) != by_rule:
+        assert by_rule.keep == alone.keep
+        assert (by_rule.collect, alone.collect) in (
+            (None, None),
+            (CollectReason.RETIRED_BY_RULE, CollectReason.RETIRED),
+        )
 
 
 @given(FACTS, CONTEXTS)
