@@ -117,12 +117,12 @@ class FailureCode(StrEnum):
     INSTANCE_LOST = (
         "instance_lost", True, Responsible.CLOUD,
         "The instance ended although the registry did not terminate it.",
-        "Post the build again.",
+        "A build gets up to three instances by itself. If it has failed, post it again.",
     )
     INSTANCE_IMPAIRED = (
         "instance_impaired", True, Responsible.CLOUD,
         "EC2's own checks found the instance impaired.",
-        "Post the build again.",
+        "A build gets up to three instances by itself. If it has failed, post it again.",
     )
     NO_KEY = (
         "no_key", False, Responsible.OPERATOR,
@@ -171,12 +171,12 @@ class FailureCode(StrEnum):
     REBOOTED = (
         "rebooted", True, Responsible.CLOUD,
         "The instance rebooted while the training ran, which ended it.",
-        "Post the build again.",
+        "A build gets up to three instances by itself. If it has failed, post it again.",
     )
     INTERRUPTED = (
         "interrupted", True, Responsible.CLOUD,
-        "The training was asked to end, as when the instance is shut down.",
-        "Post the build again.",
+        "The training was asked to end by SIGTERM, as when its instance is shut down.",
+        "A build gets up to three instances by itself. If it has failed, post it again.",
     )
     STALLED = (
         "stalled", False, Responsible.TRAINING,

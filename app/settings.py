@@ -242,6 +242,14 @@ class Settings(BaseSettings):
         description="a training that writes neither log lines nor progress for this long has failed",
     )
 
+    checkpoint_copy_every: timedelta = Field(
+        default=timedelta(minutes=10),
+        gt=timedelta(0),
+        description="how often the checkpoints of a running training are copied to the bucket, for the case "
+        "that its instance ends; large ones are copied less often, so that this takes at most a tenth of the "
+        "time",
+    )
+
     worker_concurrency: int = Field(
         default=20, ge=1, description="how many builds one worker process works on at the same time"
     )

@@ -10,7 +10,7 @@ moment. The script prints one line for each cell, and ends with status 1 if one 
 
 - The build ends, and no instance outlives it.
 - A build gets one instance, and its training is started once, unless the fault ended or rebooted the
-  instance.
+  instance. Then the build gets another one, and does not fail.
 - What was published has the digests that were recorded, and does not change afterwards.
 - No line of the training's log is lost or doubled.
 - A build that fails names the fault: its failure code is one of those that the fault may have.
@@ -119,6 +119,8 @@ class Cell:
             Kind.STOP_LONG,
             Kind.POSTGRES,
             Kind.POSTGRES_MORE,
+            Kind.REBOOT,
+            Kind.LOST,
             Kind.RETRY,
             Kind.REPRODUCE,
         )
@@ -136,8 +138,6 @@ class Cell:
 
 _FAILURE_CODES = {
     Kind.AWS: frozenset({FailureCode.CLOUD_AUTH}),
-    Kind.REBOOT: frozenset({FailureCode.REBOOTED}),
-    Kind.LOST: frozenset({FailureCode.INSTANCE_LOST}),
     Kind.DISK_FULL: frozenset({FailureCode.INSTANCE_FAULT}),
 }
 THROTTLING = (AwsError("RequestLimitExceeded", 503), AwsError("InternalError", 500))

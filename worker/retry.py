@@ -30,6 +30,17 @@ AT_LEAST = timedelta(minutes=5)
 # A fault of the instance, such as a full disk, that is still there after this many tries is permanent.
 _FAULT_TRIES = 4
 
+# The build's instance cannot be used any more, through no fault of the build. It then gets another one, and
+# its training goes on from the checkpoints that were kept.
+ON_ANOTHER_INSTANCE = frozenset(
+    {
+        FailureCode.INSTANCE_LOST,
+        FailureCode.INSTANCE_IMPAIRED,
+        FailureCode.INTERRUPTED,
+        FailureCode.REBOOTED,
+    }
+)
+
 # The errors that `reason_to_wait` judges.
 RETRIED = (CloudError, RemoteLost, RemoteRefused, RemoteFault, CommandFailed)
 

@@ -23,7 +23,7 @@ from worker.clouds import Clouds
 from worker.errors import Busy, HandOver, StepFailed
 from worker.flows import FLOWS
 from worker.heartbeat import Heartbeat
-from worker.retry import AT_LEAST, RETRIED, WAITS_S, reason_to_wait
+from worker.retry import AT_LEAST, ON_ANOTHER_INSTANCE, RETRIED, WAITS_S, reason_to_wait
 from worker.steps.step import Output, Step
 from worker.workbench import Workbench
 
@@ -156,9 +156,25 @@ class Runner:
             self._clean_up(step.tidy, build, work)
             return True
         work.log(f"failed: {failure.code}: {failure.message}")
+        if failure.code in ON_ANOTHER_INSTANCE:
+            self._start_over(build, failure, work)
+            return False
         with self.database.transaction() as session:
             steps.fail(session, work.lease, failure)
         return False
+
+    def _start_over(self, build: BuildView, failure: Failure, work: Workbench) -> None:
+        """Give the build another instance. `launch_instance` decides whether it may still have one.
+
+        If this worker dies before all of it is stored, the next one meets the same failure again.
+        """
+        terminate = _terminate_step(build)
+        output = self._try(terminate, build, work)
+        with self.database.transaction() as session:
+            terminate.apply(session, work.lease, output)
+            reason = f"{failure.step}: {failure.code}: {failure.message}"
+            steps.rewind(session, work.lease, StepName.LAUNCH_INSTANCE, reason)
+        work.log(f"starts again from {StepName.LAUNCH_INSTANCE}, on another instance")
 
     def _clean_up(
         self, part: Callable[[BuildView, Workbench], None], build: BuildView, work: Workbench
@@ -205,9 +221,7 @@ class Runner:
 
     def _terminate_and_undo(self, build: BuildView, work: Workbench) -> None:
         """Before the build ends, because one that has ended no longer protects or explains an instance."""
-        terminate: Step[Any] = next(
-            step for step in FLOWS[build.kind] if step.name is StepName.TERMINATE_INSTANCE
-        )
+        terminate = _terminate_step(build)
         if terminate.name not in build.done:
             output = self._try(terminate, build, work)
             with self.database.transaction() as session:
@@ -215,3 +229,7 @@ class Runner:
         for step in FLOWS[build.kind]:
             if step.name in build.started:
                 self._clean_up(step.undo, build, work)
+
+
+def _terminate_step(build: BuildView) -> Step[Any]:
+    return next(step for step in FLOWS[build.kind] if step.name is StepName.TERMINATE_INSTANCE)

@@ -164,6 +164,20 @@ def record_parts(
     )
 
 
+def kept_of_build(session: Session, build_id: UUID, kind: InputKind, name: str) -> InputRecord | None:
+    """The input of the build that the bucket keeps, if it has used such a one before."""
+    row = session.execute(
+        select(BuildInput, Input.size_bytes)
+        .join(Input, Input.sha256 == BuildInput.sha256)
+        .where(BuildInput.build_id == build_id, BuildInput.kind == kind, BuildInput.name == name)
+        .where(Input.stored_at.is_not(None), Input.missing_since.is_(None), Input.sweeping_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        return None
+    used, size_bytes = row
+    return InputRecord(kind, used.name, used.sha256, size_bytes, used.origin, used.details or {})
+
+
 def of_build(session: Session, build_id: UUID) -> list[InputRecord]:
     """Every input that the build has used so far."""
     rows = session.execute(

@@ -118,6 +118,16 @@ def unpublished_key(build_id: UUID, sha256: str) -> str:
     return f"{UNPUBLISHED}{build_id}/{sha256}"
 
 
+def checkpoints_folder(build_id: UUID) -> str:
+    """The folder of what a build's training has kept so far. It goes with the other unpublished files."""
+    return f"{UNPUBLISHED}{build_id}/checkpoints/"
+
+
+def checkpoint_key(build_id: UUID, name: str) -> str:
+    """The key of a checkpoint, whose name has the digest of its content."""
+    return f"{checkpoints_folder(build_id)}{name}"
+
+
 def unpublished_folders(build_id: UUID) -> tuple[str, str]:
     """The folders of a build's unpublished files: that of this release, and that of the previous one."""
     return f"{UNPUBLISHED}{build_id}/", f"{FORMER_UNPUBLISHED}{build_id}/"

@@ -98,16 +98,9 @@ class Tour:
         if checkout.changed:
             self._console.print("  [yellow]Changes that are not committed are not part of it.[/]")
         asked = request_build(client, checkout, self._console)
-        if asked.state == "failed":
-            build = client.get("/builds", limit=1)["items"][0]
-            if build["failure"]["code"] != "instance_lost":
-                message = "The build failed. The lines above say why."
-                raise TourError(message)
-            # A run that is stopped in the middle ends its simulated machines.
-            self._console.print("The machine ended with the run before it, so here is another build:")
-            asked = request_build(client, checkout, self._console)
+        # A run that is stopped in the middle ends its simulated machines. The build then gets another one.
         if asked.state != "succeeded":
-            message = f"The build ended as {asked.state}."
+            message = f"The build ended as {asked.state}. The lines above say why."
             raise TourError(message)
         return str(client.get("/builds", limit=1, state="succeeded")["items"][0]["prefix"])
 

@@ -122,7 +122,7 @@ def test_a_build_outlives_workers_that_stop_or_die(
     assert lines
 
 
-def test_an_instance_that_aws_takes_away_fails_the_build(
+def test_a_build_whose_instance_aws_takes_away_gets_another_one(
     service: Service, code: Repository, control: Control
 ) -> None:
     control.hold("train")
@@ -130,16 +130,17 @@ def test_an_instance_that_aws_takes_away_fails_the_build(
     build_id = post(service, code)
     service.await_step(build_id, "train")
     service.cloud.kill_instance(service.cloud.instances()[0].id)
-    build = service.await_end(build_id)
-    assert (build["failure"]["step"], build["failure"]["code"]) == ("train", "instance_lost")
-    # The prefix is free: CI posts again and gets a new machine.
-    again = service.post(build["sha"], CONFIG.format(version="0.0.2"))
-    assert again["outcome"] == "queued"
-    service.await_job(again["build"]["id"], "train")
+    service.await_build(build_id, lambda build: len(build["launches"]) == 2)
+    service.await_job(build_id, "train")
     assert len(service.cloud.instances()) == 1
     control.release("train")
-    built = service.await_end(again["build"]["id"])
+    built = service.await_end(build_id)
     assert [step["state"] for step in built["steps"]] == ["succeeded"] * len(BuildKind.TRAIN.steps)
+    assert [launch["state"] for launch in built["launches"]] == ["terminated", "terminated"]
+    assert service.cloud.instances() == []
+    with service.client() as client:
+        log = client.text(f"/builds/{build_id}/log")
+    assert "instance_lost" in log
 
 
 @pytest.fixture

@@ -48,5 +48,10 @@ class BuildFolder:
         """Where a reproduction finds the answers of additional sources, instead of at their URLs."""
         return f"{self.path}/inputs/snapshots"
 
+    @property
+    def checkpoints(self) -> str:
+        """Where the training keeps its checkpoints, and finds those of an earlier instance."""
+        return f"{self.path}/checkpoints"
+
     def job(self, command: str) -> str:
         return f"{self.path}/{command}"

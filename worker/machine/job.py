@@ -27,10 +27,12 @@ _START = """\
 cd {job} || exit 1
 setsid nohup flock --nonblock lock sh run.sh >/dev/null 2>&1 </dev/null 9>&- &
 """
-# `started` holds the machine's boot id. A job that has this file is not started again, because what it left
-# half-written can be neither trusted nor overwritten.
+# When the machine is shut down, all processes get SIGTERM. The job then ends by itself, and this shell waits
+# to tell how it ended. `started` holds the machine's boot id. A job that has this file is not started again,
+# because what it left half-written can be neither trusted nor overwritten.
 _RUN = """\
 [ -e exit ] || [ -e started ] && exit 0
+trap : TERM
 cat /proc/sys/kernel/random/boot_id >started.partial && mv started.partial started || exit 1
 cd {repository} || exit 1
 {python} -m training {command} --job {job}/job.json >>{job}/log 2>&1 </dev/null
@@ -79,9 +81,12 @@ class Job:
     def remote(self) -> Remote:
         return self.workspace.remote
 
+    def was_started(self) -> bool:
+        return any(self.remote.read(f"{self.folder}/{name}", limit=1) for name in ("exit", "started", "log"))
+
     def start(self, order: dict[str, Any], repository: str, python: str) -> None:
         """Start the job, unless it has been started. Raises RemoteLost, CommandFailed, LeaseLost."""
-        if any(self.remote.read(f"{self.folder}/{name}", limit=1) for name in ("exit", "started", "log")):
+        if self.was_started():
             return
         quoted = {
             "job": shlex.quote(self.folder),

@@ -264,6 +264,14 @@ class Remote:
             except FileNotFoundError:
                 return None
 
+    def names(self, path: str) -> list[str]:
+        """What is in a folder; nothing when there is no such folder."""
+        with _lost(path):
+            try:
+                return self._open_sftp().listdir(path)
+            except FileNotFoundError:
+                return []
+
     def is_folder(self, path: str) -> bool:
         with _lost():
             try:

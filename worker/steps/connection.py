@@ -88,7 +88,12 @@ def _undisturbed_home(work: Workbench, remote: Remote) -> str:
 
 def connect(build: BuildView, work: Workbench) -> Remote:
     """The connection to the build's instance. Raises RemoteLost, RemoteRefused, StepFailed."""
-    return work.remote(lambda: _connect(build, work, output_of(build, ValidateConnection).host_key))
+    return work.remote(lambda: new_connection(build, work))
+
+
+def new_connection(build: BuildView, work: Workbench) -> Remote:
+    """A connection of its own, for another thread. Raises what `connect` raises."""
+    return _connect(build, work, output_of(build, ValidateConnection).host_key)
 
 
 def workspace(build: BuildView, work: Workbench) -> Workspace:

@@ -9,7 +9,7 @@ from app.aws import CloudNotFound
 from app.failures import FailureCode
 from app.registry import inputs
 from app.registry.builds.steps import BuildView
-from app.registry.inputs import InputRecord, Part
+from app.registry.inputs import Details, InputRecord, Part
 from app.storage import keys
 from app.storage.bucket import Bucket, Downloaded, FileDigest, KeyTaken, digest_of
 from app.words import BuildKind, InputKind, StepName
@@ -47,8 +47,9 @@ class Loaded(Output):
 class LoadInputs(Step[Loaded]):
     """Copy the inputs that the bucket's root holds now. Later changes there do not affect the build.
 
-    A retry copies the inputs of the build that it repeats instead, as far as the bucket still has them. A
-    reproduction copies those that were recorded, and the answers of additional sources with them.
+    A build that gets another instance copies what it has used before, and a retry the inputs of the build
+    that it repeats, as far as the bucket still has them. A reproduction copies those that were recorded, and
+    the answers of additional sources with them.
     """
 
     name: ClassVar = StepName.LOAD_INPUTS
@@ -117,6 +118,10 @@ def _keep_text(build: BuildView, work: Workbench, kind: InputKind, local: Path) 
 def _pin(build: BuildView, work: Workbench, name: str, kept: KeptFile | None, local: Path) -> FileDigest:
     """Fetch an input and keep it under its digest, or fetch the one that is kept. Raises StepFailed."""
     bucket = work.clouds.bucket
+    before = _used_before(build, work, name)
+    if before is not None and before.sha256 is not None:
+        key = keys.input_key(before.sha256)
+        kept = KeptFile(key=key, sha256=before.sha256, size_bytes=before.size_bytes or 0)
     if kept is not None and build.kind is BuildKind.REPRODUCE:
         found: Downloaded | None = download_pinned(work, kept, local)
     else:
@@ -126,18 +131,34 @@ def _pin(build: BuildView, work: Workbench, name: str, kept: KeptFile | None, lo
     else:
         key, found = _download(bucket, name, local)
     content = found.content
-    details: dict[str, str | int | bool] = {
+    details: Details = _details(bucket, key, found)
+    if before is not None and before.sha256 == content.sha256:
+        # Where it came from at first.
+        details = before.details
+    origin = f"s3://{bucket.name}/{keys.input_key(content.sha256)}"
+    used = InputRecord(KINDS[name], name, content.sha256, content.size_bytes, origin, details)
+    keep_input(build, work, used, local, content, content_type="application/zip")
+    _record_parts(build, work, name, content.sha256, local)
+    return content
+
+
+def _used_before(build: BuildView, work: Workbench, name: str) -> InputRecord | None:
+    """What the build has used already, on an instance that it has lost, or in a try that broke off."""
+    if build.kind is BuildKind.REPRODUCE:
+        return None
+    with work.transaction() as session:
+        return inputs.kept_of_build(session, build.id, KINDS[name], name)
+
+
+def _details(bucket: Bucket, key: str, found: Downloaded) -> dict[str, str]:
+    details = {
         "fetched_from": f"s3://{bucket.name}/{key}",
         "fetched_at": datetime.now(UTC).isoformat(),
         "etag": found.etag.strip('"'),
     }
     if found.version is not None:
         details["object_version"] = found.version
-    origin = f"s3://{bucket.name}/{keys.input_key(content.sha256)}"
-    used = InputRecord(KINDS[name], name, content.sha256, content.size_bytes, origin, details)
-    keep_input(build, work, used, local, content, content_type="application/zip")
-    _record_parts(build, work, name, content.sha256, local)
-    return content
+    return details
 
 
 def _record_parts(build: BuildView, work: Workbench, name: str, sha256: str, local: Path) -> None:

@@ -100,7 +100,7 @@ def require_alive(work: Workbench, cloud: Cloud, instance_id: str) -> "InstanceT
     state = found["State"]["Name"] if found is not None else "gone"
     if found is None or state not in ("pending", "running"):
         reason = (found or {}).get("StateTransitionReason") or "EC2 gives no reason"
-        message = f"The instance {instance_id} is {state} ({reason}). Post the build again."
+        message = f"The instance {instance_id} is {state} ({reason})."
         raise StepFailed(FailureCode.INSTANCE_LOST, message)
     return found
 

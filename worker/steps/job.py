@@ -1,5 +1,6 @@
 """Runs the training and the benchmark as detached jobs on the instance."""
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -12,9 +13,11 @@ from app.registry.builds.steps import BuildView
 from app.storage import keys
 from app.words import InputKind, StepName
 from worker.errors import StepFailed
-from worker.machine.folders import Machine
+from worker.machine.folders import BuildFolder, Machine
 from worker.machine.job import Follower, Job, JobDied, JobSilent
-from worker.retry import Patience
+from worker.retry import ON_ANOTHER_INSTANCE, Patience
+from worker.steps import checkpoints
+from worker.steps.checkpoints import CheckpointCopier
 from worker.steps.code import BringCode
 from worker.steps.connection import ValidateConnection, workspace
 from worker.steps.pins import pins_of
@@ -70,13 +73,16 @@ class RunJob(Step[JobState]):
         }
         if (pins := pins_of(build)) is not None and pins.snapshots:
             order["snapshots"] = folder.snapshots
+        self.prepare(build, work, job, folder, order)
         job.start(order, folder.repository, machine.python)
-        status, log_bytes = self._follow(build, work, job)
-        result = self._result(job, status)
-        if result.outcome != "succeeded" or status != 0:
-            code = result.code or FailureCode.CRASHED
-            message = result.message or f"{self.command} ended with status {status}; see the build's log."
-            raise StepFailed(code, message)
+        with self.copier(build, work, folder) as copier:
+            try:
+                status, log_bytes = self._follow(build, work, job)
+                result = self._result(job, status)
+            except StepFailed as exc:
+                if copier is not None and exc.code in ON_ANOTHER_INSTANCE:
+                    copier.copy_last(job.remote)
+                raise
         reported = [self.named(build, item) for item in result.inputs]
         self._record(build, work, reported, rows_by_source(result.data))
         return JobState(
@@ -92,6 +98,18 @@ class RunJob(Step[JobState]):
             snapshots=[item for item in reported if item.file is not None],
             contents=[item for item in reported if item.content is not None],
         )
+
+    def prepare(
+        self, build: BuildView, work: Workbench, job: Job, folder: BuildFolder, order: dict[str, object]
+    ) -> None:
+        """What is done before the job is started. It may add to the order."""
+
+    def copier(
+        self, build: BuildView, work: Workbench, folder: BuildFolder
+    ) -> AbstractContextManager[CheckpointCopier | None]:
+        """What copies the job's checkpoints while it runs, if it has any."""
+        del build, work, folder
+        return nullcontext()
 
     def _follow(self, build: BuildView, work: Workbench, job: Job) -> tuple[int, int]:
         """Returns the job's exit status, and how many bytes of its log were stored."""
@@ -147,24 +165,41 @@ class RunJob(Step[JobState]):
                 inputs.add_details(session, build.lease, *self.archive, {self.rows: of_archive})
 
     def _result(self, job: Job, status: int) -> JobResult:
+        """What the job has reported. Raises StepFailed if it has not succeeded."""
         content = job.result()
         if content is None:
             code = FailureCode.CRASHED
             message = f"{self.command} ended with status {status} and without a result. {code.advice}"
             raise StepFailed(code, message)
         try:
-            return JobResult.model_validate_json(content)
+            result = JobResult.model_validate_json(content)
         except ValidationError as exc:
             code = FailureCode.INVALID_RESULT
             raise StepFailed(code, f"{self.command} left an unusable result.json: {exc}") from exc
+        if result.outcome != "succeeded" or status != 0:
+            message = result.message or f"{self.command} ended with status {status}; see the build's log."
+            raise StepFailed(result.code or FailureCode.CRASHED, message)
+        return result
 
 
 class Train(RunJob):
+    """The training. What it keeps while it runs is copied to the bucket, for an instance that follows."""
+
     name: ClassVar = StepName.TRAIN
     deadline: ClassVar = timedelta(hours=7)
     command: ClassVar = "train"
     archive: ClassVar = (InputKind.RAW_DATA, keys.RAW_SOURCE_DATA)
     rows: ClassVar = "rows_by_source"
+
+    def prepare(
+        self, build: BuildView, work: Workbench, job: Job, folder: BuildFolder, order: dict[str, object]
+    ) -> None:
+        order["checkpoints"] = folder.checkpoints
+        if not job.was_started():
+            checkpoints.restore(build, work, job.workspace, folder)
+
+    def copier(self, build: BuildView, work: Workbench, folder: BuildFolder) -> CheckpointCopier:
+        return CheckpointCopier(build, work, folder)
 
 
 class Benchmark(RunJob):
