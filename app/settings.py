@@ -359,7 +359,8 @@ class Settings(BaseSettings):
     )
     gc_delete_versions: bool = Field(
         default=False,
-        description="in a bucket that keeps versions, whether every version of a model's objects is deleted",
+        description="in a bucket that keeps versions, whether every version of what garbage collection "
+        "deletes is deleted",
     )
     thresholds_file: Path | None = Field(
         default=None,

@@ -8,9 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.db.session import Database
 from app.registry import clearing, late_deletes
-from app.storage import keys
 from app.storage.bucket import Bucket
-from app.storage.deleting import Deleter, ObjectVersion, SignedDelete
+from app.storage.deleting import Deleter, ObjectVersion, SignedDelete, in_order
 
 # How many are deleted before the database is asked again. They are gone within a second.
 _TOGETHER = 100
@@ -33,13 +32,10 @@ def clear(
     `deleted` is told of what is gone. Raises CloudError.
     """
     deleter = bucket.deleter
-    # As long as a marker is there, readers of the bucket see that something was there.
-    files = [one for one in doomed if not keys.is_marker(one.key)]
-    markers = [one for one in doomed if keys.is_marker(one.key)]
-    parts = [some[at : at + _TOGETHER] for some in (files, markers) for at in range(0, len(some), _TOGETHER)]
+    parts = (part[at : at + _TOGETHER] for part in in_order(doomed) for at in range(0, len(part), _TOGETHER))
     for few in parts:
         # Signed before the question: app/registry/clearing.py says why.
-        signed = [deleter.sign(one.key, late_deletes.EXPIRE_AFTER, one.version) for one in few]
+        signed = [deleter.sign(one, late_deletes.EXPIRE_AFTER) for one in few]
         with database.transaction() as session:
             check(session)
             why = clearing.kept_because(session, prefix, window)

@@ -5,16 +5,17 @@ collection does it too, and says how much there was.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Self
 from uuid import UUID
 
 from app.db.session import Database
 from app.registry.builds import retries
 from app.storage import keys
 from app.storage.bucket import Bucket
-from app.storage.deleting import ObjectVersion
+from app.storage.deleting import ObjectVersion, in_order
 
 _OBJECTS_TOGETHER = 250
 
@@ -25,6 +26,10 @@ class Left:
 
     objects: int = 0
     size_bytes: int = 0
+
+    @classmethod
+    def of(cls, objects: Collection[ObjectVersion]) -> Self:
+        return cls(len(objects), sum(one.size_bytes for one in objects))
 
     def __add__(self, other: "Left") -> "Left":
         return Left(self.objects + other.objects, self.size_bytes + other.size_bytes)
@@ -37,32 +42,29 @@ def sweep(database: Database, bucket: Bucket, retry_window: timedelta, check: Ca
     `check` is called before each request that deletes, and ends the sweep by what it raises.
     Raises CloudError.
     """
-    doomed, left = _unneeded(database, bucket, retry_window)
-    for start in range(0, len(doomed), _OBJECTS_TOGETHER):
-        check()
-        # A build that has ended writes nothing more, and no other build has its keys.
-        bucket.deleter.together(doomed[start : start + _OBJECTS_TOGETHER])
-    return left
+    doomed = _unneeded(database, bucket, retry_window)
+    for part in in_order(doomed):
+        for start in range(0, len(part), _OBJECTS_TOGETHER):
+            check()
+            # A build that has ended writes nothing more, and no other build has its keys.
+            bucket.deleter.together(part[start : start + _OBJECTS_TOGETHER])
+    return Left.of(doomed)
 
 
 def count(database: Database, bucket: Bucket, retry_window: timedelta) -> Left:
     """What `sweep` would delete now. Raises CloudError."""
-    return _unneeded(database, bucket, retry_window)[1]
+    return Left.of(_unneeded(database, bucket, retry_window))
 
 
-def _unneeded(
-    database: Database, bucket: Bucket, retry_window: timedelta
-) -> tuple[list[ObjectVersion], Left]:
-    found: dict[UUID, list[tuple[str, int]]] = {}
+def _unneeded(database: Database, bucket: Bucket, retry_window: timedelta) -> list[ObjectVersion]:
+    found: dict[UUID, list[ObjectVersion]] = {}
     for folder in (keys.UNPUBLISHED, keys.FORMER_UNPUBLISHED):
-        for key, size_bytes in bucket.list(folder):
+        for one in bucket.deleter.under(folder):
             with contextlib.suppress(ValueError):
-                build_id = UUID(key.removeprefix(folder).partition("/")[0])
-                found.setdefault(build_id, []).append((key, size_bytes))
+                build_id = UUID(one.key.removeprefix(folder).partition("/")[0])
+                found.setdefault(build_id, []).append(one)
     if not found:
-        return [], Left()
+        return []
     with database.transaction() as session:
         unneeded = retries.without_use(session, found, retry_window)
-    objects = [one for build_id in sorted(unneeded) for one in found[build_id]]
-    left = Left(len(objects), sum(size_bytes for _, size_bytes in objects))
-    return [ObjectVersion(key) for key, _ in objects], left
+    return [one for build_id in sorted(unneeded) for one in found[build_id]]

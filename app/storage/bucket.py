@@ -150,33 +150,45 @@ class Bucket:
     """The bucket. Every failure of AWS is raised as a CloudError."""
 
     def __init__(
-        self, client: "S3Client", name: str, make_probe: "Callable[[], S3Client] | None" = None
+        self,
+        client: "S3Client",
+        name: str,
+        make_probe: "Callable[[], S3Client] | None" = None,
+        *,
+        delete_versions: bool = False,
     ) -> None:
         """`make_probe` makes a client that gives up quickly, when one is first needed; without it there is
-        only `client`.
+        only `client`. `delete_versions` is as in the settings of garbage collection.
         """
         self._client = client
         self._make_probe = make_probe
         self.name = name
+        self._delete_versions = delete_versions
         self._presign = lru_cache(maxsize=4096)(self._presign_in_period)
 
     @classmethod
     def of(cls, settings: Settings) -> "Bucket":
-        return cls(s3_client(settings), settings.bucket, partial(s3_client, settings, probing=True))
+        return cls(
+            s3_client(settings),
+            settings.bucket,
+            partial(s3_client, settings, probing=True),
+            delete_versions=settings.gc_delete_versions,
+        )
 
     @cached_property
     def _probe(self) -> "S3Client":
         return self._make_probe() if self._make_probe is not None else self._client
 
-    def head(self, key: str, *, patient: bool = True) -> ObjectInfo | None:
-        """The object's size and digest. None if there is no such object.
+    def head(self, key: str, *, version: str | None = None, patient: bool = True) -> ObjectInfo | None:
+        """The object's size and digest, or those of one of its versions. None if there is no such object.
 
         Without patience, there is one try of a few seconds.
         """
         client = self._client if patient else self._probe
+        which = {"Bucket": self.name, "Key": key} | ({} if version is None else {"VersionId": version})
         try:
             with translated():
-                found = client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
+                found = client.head_object(**which, ChecksumMode="ENABLED")  # type: ignore[arg-type]
         except CloudNotFound:
             return None
         return ObjectInfo(
@@ -362,7 +374,7 @@ class Bucket:
     @cached_property
     def deleter(self) -> Deleter:
         """For what deletes many objects."""
-        return Deleter(self._client, self.name)
+        return Deleter(self._client, self.name, every_version=self._delete_versions)
 
     def presign(self, key: str, lifetime_s: int) -> str:
         """A URL from which anybody can download the object. It is valid for at least half the lifetime."""

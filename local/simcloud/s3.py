@@ -1,4 +1,7 @@
-"""What moto's S3 does not do: atomic conditions on every write, checksums, links that expire, and a disk."""
+"""What moto's S3 does not do: atomic conditions on every write, checksums, links that expire, and a disk.
+
+A bucket can keep versions. It cannot stop keeping them, because moto would then forget those that are there.
+"""
 
 import base64
 import binascii
@@ -11,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from moto.s3.models import s3_backends
+from moto.s3.models import FakeKey, s3_backends
 
 from local.simcloud.settings import ACCOUNT
 from local.simcloud.store import Store
@@ -33,8 +36,11 @@ BUCKET_ACTIONS = {
     "delete": {"POST": "DeleteObjects"},
     "list-type": {"GET": "ListObjectsV2"},
     "uploads": {"GET": "ListMultipartUploads"},
+    "versions": {"GET": "ListObjectVersions"},
     "": {"GET": "ListObjects", "PUT": "CreateBucket", "DELETE": "DeleteBucket", "HEAD": "HeadBucket"},
 }
+# Of two versions of an object, moto takes the one with the later time for the newer one.
+_TICK = timedelta(milliseconds=1)
 CONDITIONAL = ("PutObject", "CopyObject", "CompleteMultipartUpload", "DeleteObject")
 
 DIGESTS: dict[str, Callable[[bytes], bytes]] = {
@@ -99,8 +105,8 @@ class Storage:
     def handle(self, environ: Environ, body: bytes, forward: Callable[[Environ], Answer]) -> Answer:
         """Check the request, let moto answer it, and write what it changed to disk. Raises S3Error."""
         target = Target.of(environ)
-        if target.action == "PutBucketVersioning":
-            raise S3Error(501, "NotImplemented", "The simulated S3 keeps no versions of an object.")
+        if target.action == "PutBucketVersioning" and b"<Status>Enabled</Status>" not in body:
+            raise S3Error(501, "NotImplemented", "The simulated S3 cannot stop keeping versions of objects.")
         _check_expiry(target.query, datetime.now(UTC))
         _check_content(environ, body, target.action)
         # A condition must still hold at the moment when the object is written, and nobody may read an object
@@ -109,9 +115,20 @@ class Storage:
             if target.action in CONDITIONAL:
                 self._check_conditions(environ, target)
             answer = forward(environ)
-            for key in _changed(target, body):
-                self._store.save(s3_backends[ACCOUNT]["aws"], target.bucket, key)
+            self._keep(target, body)
         return answer
+
+    def _keep(self, target: Target, body: bytes) -> None:
+        """Write to disk what a call has changed."""
+        backend = s3_backends[ACCOUNT]["aws"]
+        if target.action == "PutBucketVersioning":
+            self._store.save_versioning(backend)
+        for key in _changed(target, body):
+            versions = _versions(target.bucket, key)
+            if len(versions) > 1:
+                earliest = versions[-2].last_modified + _TICK
+                versions[-1].last_modified = max(versions[-1].last_modified, earliest)
+            self._store.save(backend, target.bucket, key)
 
     def _check_conditions(self, environ: Environ, target: Target) -> None:
         """Apply If-Match and If-None-Match to a write, because moto ignores them on some calls.
@@ -119,8 +136,7 @@ class Storage:
         Raises S3Error.
         """
         expected, absent = environ.pop("HTTP_IF_MATCH", None), environ.pop("HTTP_IF_NONE_MATCH", None)
-        bucket = s3_backends[ACCOUNT]["aws"].buckets.get(target.bucket)
-        there: Any = bucket.keys.get(target.key) if bucket is not None else None
+        there = _current(target.bucket, target.key)
         if absent is not None and absent != "*":
             raise S3Error(501, "NotImplemented", "With a write, S3 takes no other If-None-Match than *.")
         if expected is not None and there is None:
@@ -142,8 +158,20 @@ def _source(environ: Environ) -> Any:
     """The object that a copy is made of, if there is one."""
     path = urllib.parse.unquote(environ["HTTP_X_AMZ_COPY_SOURCE"]).lstrip("/")
     name, _, key = path.partition("/")
-    bucket = s3_backends[ACCOUNT]["aws"].buckets.get(name)
-    return bucket.keys.get(key) if bucket is not None else None
+    return _current(name, key)
+
+
+def _versions(bucket_name: str, key: str) -> list[Any]:
+    """The versions of an object, the newest last, and among them the markers of its deletes."""
+    bucket = s3_backends[ACCOUNT]["aws"].buckets.get(bucket_name)
+    found: list[Any] = [] if bucket is None else bucket.keys.getlist(key, [])
+    return found
+
+
+def _current(bucket_name: str, key: str) -> Any:
+    """The object that a reader finds under the key. None if there is none, or if it was deleted."""
+    versions = _versions(bucket_name, key)
+    return versions[-1] if versions and isinstance(versions[-1], FakeKey) else None
 
 
 def _changed(target: Target, body: bytes) -> list[str]:

@@ -1,17 +1,23 @@
-"""Keeps the objects of the simulated S3 on disk, one file for each.
+"""Keeps the objects of the simulated S3 on disk, one file for each of their versions.
 
 The first line of a file is JSON: which object it is, and what S3 knows about it. The content follows. A file
 is written beside its place and then renamed, so after a kill at any moment each object is either old or new.
+Another file names the buckets that keep versions.
 """
 
 import hashlib
 import json
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from moto.s3.models import FakeKey
+from moto.s3.models import FakeDeleteMarker, FakeKey
+
+# The version of an object in a bucket that kept no versions when it was written.
+_UNVERSIONED = "null"
 
 # What moto keeps of an object beside its name, size, times and metadata.
 _PLAIN = ("checksum_algorithm", "checksum_parts", "checksum_type", "checksum_value")
@@ -49,50 +55,88 @@ class Store:
 
     def load(self, backend: Any, region: str) -> None:
         """Fill moto's backend with every object, and the buckets that they are in."""
+        if self._versioning.exists():
+            for name in json.loads(self._versioning.read_text()):
+                backend.create_bucket(name, region)
+                backend.put_bucket_versioning(name, "Enabled")
+        found = []
         for path in self._folder.glob("*/*"):
             if path.suffix:
                 path.unlink()  # a write that was killed
                 continue
             with path.open("rb") as file:
                 line = file.readline()
-            document = json.loads(line)
+            found.append((json.loads(line), Content(path, len(line))))
+        # The versions of an object are put one after the other, the newest last.
+        found.sort(key=lambda one: one[0].get("written_ns", 0))
+        for document, content in found:
             if document["bucket"] not in backend.buckets:
                 backend.create_bucket(document["bucket"], region)
             bucket = backend.buckets[document["bucket"]]
-            bucket.keys[document["name"]] = _restore(bucket, document, Content(path, len(line)))
+            is_delete = document.get("is_delete", False)
+            bucket.keys[document["name"]] = (
+                _restore_delete(document) if is_delete else _restore(bucket, document, content)
+            )
 
     def save(self, backend: Any, bucket_name: str, key_name: str) -> None:
-        """Make the disk agree with what moto holds under the key: an object, or nothing."""
-        path = self._path(bucket_name, key_name)
+        """Make the disk agree with what moto holds under the key: an object, its versions, or nothing."""
         bucket = backend.buckets.get(bucket_name)
-        key: Any = bucket.keys.get(key_name) if bucket is not None else None
-        if not isinstance(key, FakeKey):
+        versions = [] if bucket is None else bucket.keys.getlist(key_name, [])
+        wanted = {self._path(bucket_name, key_name, one.version_id): one for one in versions}
+        plain = self._path(bucket_name, key_name, _UNVERSIONED)
+        there = {plain}
+        if bucket is not None and bucket.is_versioned:
+            there.update(plain.parent.glob(f"{plain.name}-*"))
+        for path in there - wanted.keys():
             path.unlink(missing_ok=True)
-            return
+        for path, version in wanted.items():
+            if isinstance(version, FakeKey):
+                self._write_object(path, bucket_name, version)
+            elif not path.exists():
+                self._write(path, _describe_delete(bucket_name, version), b"")
+
+    def save_versioning(self, backend: Any) -> None:
+        """Write down which buckets keep versions."""
+        names = sorted(name for name, bucket in backend.buckets.items() if bucket.is_versioned)
+        beside = self._versioning.with_suffix(".tmp")
+        beside.write_text(json.dumps(names))
+        beside.rename(self._versioning)
+
+    def _write_object(self, path: Path, bucket_name: str, key: Any) -> None:
         held: Any = key._value_buffer  # noqa: SLF001
         if isinstance(held, Content):
             return
-        line = json.dumps(_describe(bucket_name, key)).encode() + b"\n"
+        start = self._write(path, _describe(bucket_name, key), key.value)
+        held.close()
+        key._value_buffer = Content(path, start)  # noqa: SLF001
+
+    def _write(self, path: Path, document: dict[str, Any], content: bytes) -> int:
+        """Write the file. Returns where the content starts in it."""
+        line = json.dumps(document | {"written_ns": time.time_ns()}).encode() + b"\n"
         path.parent.mkdir(exist_ok=True)
         beside = path.with_suffix(".tmp")
-        beside.write_bytes(line + key.value)
+        beside.write_bytes(line + content)
         beside.rename(path)
-        held.close()
-        key._value_buffer = Content(path, len(line))  # type: ignore[assignment] # noqa: SLF001
+        return len(line)
 
     def clear(self) -> None:
         shutil.rmtree(self._folder)
         self._folder.mkdir()
 
-    def _path(self, bucket: str, key: str) -> Path:
+    @property
+    def _versioning(self) -> Path:
+        return self._folder / "versioning.json"
+
+    def _path(self, bucket: str, key: str, version: str) -> Path:
         name = hashlib.sha256(f"{bucket}/{key}".encode()).hexdigest()
-        return self._folder / name[:2] / name
+        return self._folder / name[:2] / (name if version == _UNVERSIONED else f"{name}-{version}")
 
 
 def _describe(bucket: str, key: Any) -> dict[str, Any]:
     return {
         "bucket": bucket,
         "name": key.name,
+        "version": key.version_id,
         "etag": key.etag.strip('"'),
         "size": key.contentsize,
         "last_modified": key.last_modified.isoformat(),
@@ -103,6 +147,7 @@ def _describe(bucket: str, key: Any) -> dict[str, Any]:
 
 
 def _restore(bucket: Any, document: dict[str, Any], content: Content) -> Any:
+    version = document.get("version", _UNVERSIONED)
     key: Any = FakeKey(
         name=document["name"],
         value=b"",
@@ -111,6 +156,8 @@ def _restore(bucket: Any, document: dict[str, Any], content: Content) -> Any:
         storage=document["storage"],
         etag=document["etag"],
         bucket_name=bucket.name,
+        is_versioned=version != _UNVERSIONED,
+        version_id=version,
     )
     key._value_buffer.close()  # noqa: SLF001
     key._value_buffer = content  # noqa: SLF001
@@ -120,3 +167,21 @@ def _restore(bucket: Any, document: dict[str, Any], content: Content) -> Any:
     for name in _PLAIN:
         setattr(key, name, document[name])
     return key
+
+
+def _describe_delete(bucket: str, marker: FakeDeleteMarker) -> dict[str, Any]:
+    return {
+        "bucket": bucket,
+        "name": marker.name,
+        "version": marker.version_id,
+        "is_delete": True,
+        "last_modified": marker.last_modified.isoformat(),
+    }
+
+
+def _restore_delete(document: dict[str, Any]) -> FakeDeleteMarker:
+    # Of the key, moto reads only the name.
+    marker = FakeDeleteMarker(SimpleNamespace(name=document["name"]))  # type: ignore[arg-type]
+    marker._version_id = document["version"]  # noqa: SLF001
+    marker.last_modified = datetime.fromisoformat(document["last_modified"])
+    return marker

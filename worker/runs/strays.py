@@ -25,16 +25,11 @@ def delete_strays(work: RunWork, report: Report) -> None:
 
 def _delete(work: RunWork, report: Report, stray: Stray, at: int) -> None:
     """A listing that breaks off raises CloudError, and then nothing of the prefix is deleted."""
-    folder = keys.folder(stray.prefix)
-    sizes = dict(work.bucket.list(folder))
-    if work.settings.gc_delete_versions:
-        doomed = list(work.bucket.deleter.versions(folder))
-    else:
-        doomed = [ObjectVersion(key) for key in sizes]
+    doomed = list(work.bucket.deleter.under(keys.folder(stray.prefix)))
 
     def deleted(gone: Sequence[ObjectVersion]) -> None:
         stray.objects += len(gone)
-        stray.size_bytes += sum(sizes.pop(one.key, 0) for one in gone)
+        stray.size_bytes += sum(one.size_bytes for one in gone)
         _save(work, report, stray, at, at + 1)
 
     stray.kept_because = clear(

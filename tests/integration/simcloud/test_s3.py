@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
+from moto.s3.models import s3_backends
 
 from local.simcloud.server import SimCloud
+from local.simcloud.settings import ACCOUNT
+from local.simcloud.store import Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -117,9 +120,9 @@ def delete(s3: "S3Client", **condition: Any) -> object:
     return s3.delete_object(Bucket=BUCKET, Key="key", **condition)
 
 
-def content(s3: "S3Client") -> bytes | None:
+def content(s3: "S3Client", key: str = "key") -> bytes | None:
     try:
-        return s3.get_object(Bucket=BUCKET, Key="key")["Body"].read()
+        return s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     except s3.exceptions.NoSuchKey:
         return None
 
@@ -217,9 +220,52 @@ def test_a_presigned_link_works_until_it_expires(s3: "S3Client") -> None:
     assert status_of(fresh.split("&X-Amz-Signature")[0].replace("X-Amz-Date=", "X-Amz-Date=x")) == 400
 
 
-def test_a_versioned_bucket_is_refused(s3: "S3Client") -> None:
-    with pytest.raises(ClientError, match="keeps no versions"):
-        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+def versions_of(s3: "S3Client") -> list[tuple[str, str, bool]]:
+    """Key and id of each version and delete marker, from pages of two, and whether it is the newest one."""
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=BUCKET, PaginationConfig={"PageSize": 2})
+    found = [
+        (one["Key"], one["VersionId"], one["IsLatest"])
+        for page in pages
+        for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
+    ]
+    return sorted(found)
+
+
+def test_a_bucket_keeps_versions_until_each_is_deleted(s3: "S3Client", cloud: SimCloud) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"before")
+    assert "Status" not in s3.get_bucket_versioning(Bucket=BUCKET)
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    second = s3.put_object(Bucket=BUCKET, Key="a", Body=b"second")["VersionId"]
+    deleted = s3.delete_object(Bucket=BUCKET, Key="a")["VersionId"]
+    # Readers find nothing, and a condition does not either.
+    assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
+    assert content(s3, "a") is None
+    other = s3.put_object(Bucket=BUCKET, Key="b", Body=b"other", IfNoneMatch="*")["VersionId"]
+    third = s3.put_object(Bucket=BUCKET, Key="a", Body=b"third", IfNoneMatch="*")["VersionId"]
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"fourth", IfNoneMatch="*")
+    held = {"null": b"before", second: b"second", third: b"third"}
+    whole = sorted(
+        [("a", version, version == third) for version in ("null", second, deleted, third)]
+        + [("b", other, True)]
+    )
+    assert versions_of(s3) == whole
+    # All of it is on disk.
+    backend = s3_backends[ACCOUNT]["aws"]
+    backend.reset()
+    Store(cloud.state / "s3").load(backend, cloud.region)
+    assert versions_of(s3) == whole
+    for version, body in held.items():
+        assert s3.get_object(Bucket=BUCKET, Key="a", VersionId=version)["Body"].read() == body
+    doomed: list[Any] = [{"Key": "a", "VersionId": version} for version in (third, deleted, "null")]
+    s3.delete_objects(Bucket=BUCKET, Delete={"Objects": doomed})
+    assert content(s3, "a") == b"second"
+    s3.delete_object(Bucket=BUCKET, Key="a", VersionId=second)
+    assert versions_of(s3) == [("b", other, True)]
+    assert len(list((cloud.state / "s3").glob("*/*"))) == 1
+    with pytest.raises(ClientError, match="cannot stop"):
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
 
 
 def test_readers_see_an_old_object_or_a_new_one(s3: "S3Client") -> None:

@@ -23,6 +23,7 @@ from app.registry.runs import lifecycle
 from app.settings import Settings
 from app.storage import keys
 from app.storage.bucket import Bucket, digest_of
+from app.storage.deleting import ObjectVersion
 from app.words import Actor, InputKind, RunKind
 from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
@@ -185,7 +186,7 @@ def test_a_sweep_that_died_is_finished_by_the_next_one(
 
 def test_a_delete_that_comes_late_is_refused_by_s3(bucket: Bucket) -> None:
     overwrite(bucket, KEY, CONTENT)
-    late = bucket.deleter.sign(KEY, timedelta(seconds=-5))
+    late = bucket.deleter.sign(ObjectVersion(KEY), timedelta(seconds=-5))
     with pytest.raises(CloudError, match="expired"):
         bucket.deleter.send(late)
     assert read(bucket, KEY) == CONTENT

@@ -161,13 +161,14 @@ def test_a_stopped_run_deletes_nothing_more(
     with database.transaction() as session:
         options = {clearing.DELETE_STRAYS: [STRAY]}
         run_id = lifecycle.request(session, RunKind.RECONCILIATION, options, "somebody").id
-    listed = carrier.runner.clouds.bucket.list
+    deleter = carrier.runner.clouds.bucket.deleter
+    listed = deleter.under
 
-    def stop_meanwhile(prefix: str = "") -> Any:
+    def stop_meanwhile(prefix: str) -> Any:
         api.post(f"/runs/{run_id}/stop")
         return listed(prefix)
 
-    carrier.runner.clouds.bucket.list = stop_meanwhile  # type: ignore[method-assign]
+    deleter.under = stop_meanwhile  # type: ignore[method-assign]
     carrier.carry(run_id)
     assert keys(bucket) == [f"{STRAY}/model.zip"]
 

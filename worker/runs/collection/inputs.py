@@ -58,16 +58,18 @@ def _delete(
     begin: Callable[[Session, Collection[str]], set[str]],
 ) -> None:
     deleter = work.bucket.deleter
+    there = work.each(lambda one: deleter.at(keys.input_key(one.sha256)), found)
     # Signed first: late_deletes says why.
     signed = {
-        one.sha256: deleter.sign(keys.input_key(one.sha256), late_deletes.EXPIRE_AFTER) for one in found
+        one.sha256: [deleter.sign(version, late_deletes.EXPIRE_AFTER) for version in versions]
+        for one, versions in zip(found, there, strict=True)
     }
     with work.transaction() as session:
         # First the fence: nothing is swept once the run was stopped.
         lifecycle.fence(session, work.lease)
         going = begin(session, signed.keys())
     work.check_now()
-    work.each(deleter.send, [signed[sha256] for sha256 in going])
+    work.each(deleter.send_each, [signed[sha256] for sha256 in going])
     _count(report, [one for one in found if one.sha256 in going])
     with work.transaction() as session:
         progress = {"phase": CollectionPhase.INPUTS, "inputs": report.inputs_freed}

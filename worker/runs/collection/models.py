@@ -17,7 +17,7 @@ from app.registry.collection.report import Report
 from app.registry.models import documents
 from app.registry.runs import lifecycle
 from app.storage import keys
-from app.storage.deleting import ObjectVersion
+from app.storage.deleting import ObjectVersion, in_order
 from app.words import CollectionPhase, ModelState
 from worker.runs.work import RunWork
 
@@ -79,12 +79,10 @@ def _delete_objects(work: RunWork, report: Report) -> None:
         if not models:
             return
         doomed = [one for objects in work.each(lambda one: _objects(work, one), models) for one in objects]
-        files = [one for one in doomed if not keys.is_marker(one.key)]
-        # Markers last: as long as one is there, readers of the bucket see that something was there.
-        for some in (files, [one for one in doomed if keys.is_marker(one.key)]):
-            for start in range(0, len(some), _OBJECTS_TOGETHER):
+        for part in in_order(doomed):
+            for start in range(0, len(part), _OBJECTS_TOGETHER):
                 work.check_now()
-                work.bucket.deleter.together(some[start : start + _OBJECTS_TOGETHER])
+                work.bucket.deleter.together(part[start : start + _OBJECTS_TOGETHER])
         with work.transaction() as session:
             lifecycle.fence(session, work.lease)
             batches.collected(session, models)
@@ -100,11 +98,13 @@ def _objects(work: RunWork, model: Swept) -> list[ObjectVersion]:
     The listing alone would do if nothing else lay there, and the record alone would leave what others put
     there. A listing that breaks off raises CloudError, and then nothing of the model is deleted.
     """
-    folder = keys.folder(model.prefix)
-    if work.settings.gc_delete_versions:
-        return list(work.bucket.deleter.versions(folder))
-    listed = (key for key, _ in work.bucket.list(folder))
-    return [ObjectVersion(key) for key in dict.fromkeys((*model.keys, *listed))]
+    deleter = work.bucket.deleter
+    listed = list(deleter.under(keys.folder(model.prefix)))
+    if deleter.every_version:
+        # To delete what is not there would leave a delete marker.
+        return listed
+    there = {one.key for one in listed}
+    return [*listed, *(ObjectVersion(key) for key in model.keys if key not in there)]
 
 
 def _add(report: Report, outcome: Outcome) -> None:
