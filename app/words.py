@@ -40,6 +40,14 @@ _NEXT_STATES: dict[BuildState, frozenset[BuildState]] = {
 }
 
 
+class Document(StrEnum):
+    """The files of a model that stay readable for ever, also when its other files were collected."""
+
+    PROVENANCE = "provenance.json"
+    SIGNATURE = "model.sig"
+    CHECK_RESULT = "check_result.json"
+
+
 class StepState(StrEnum):
     """The state of a step in the API. The last two are derived from the flow and never stored."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.words import Stage, Verdict
+from app.words import Document, Stage, Verdict
 
 RAW_SOURCE_DATA = "raw_source_data.zip"
 BENCHMARKING_DATA = "benchmarking_data.zip"
@@ -29,11 +29,11 @@ MODEL_ZIP = "model.zip"
 SEARCH_CONFIG = "search-config.toml"
 BENCHMARK_XML = "benchmark_results.xml"
 BENCHMARK_ZIP = "benchmark_results.zip"
-CHECK_RESULT = "check_result.json"
-PROVENANCE = "provenance.json"
+CHECK_RESULT = Document.CHECK_RESULT.value
+PROVENANCE = Document.PROVENANCE.value
 BUILD_LOG = "build.log.gz"
 SBOM = "sbom.cdx.json"
-SIGNATURE = "model.sig"
+SIGNATURE = Document.SIGNATURE.value
 
 CONTENT_TYPES = {
     MODEL_ZIP: "application/zip",

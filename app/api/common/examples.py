@@ -192,6 +192,17 @@ PROVENANCE: dict[str, Any] = {
     },
 }
 
+# Shortened.
+SIGNATURE_BUNDLE: dict[str, Any] = {
+    "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+    "verificationMaterial": {"publicKey": {"hint": DIGEST}},
+    "dsseEnvelope": {
+        "payload": "eyJfdHlwZSI6ICJodHRwczovL2luLXRvdG8uaW8vU3RhdGVtZW50L3YxIn0=",
+        "payloadType": "application/vnd.in-toto+json",
+        "signatures": [{"sig": "MEUCIQDd3mVwXx7tvhJ0n0o0h1mQ8vK2o6Zr0b9cU5e5l7lq3gIgQm1n"}],
+    },
+}
+
 PIN_CREATE: dict[str, Any] = {"note": "the comparison for the annual report"}
 RELEASE_CREATE: dict[str, Any] = {"reason": "0.0.3 replaced it in March, and the audit of that year is over"}
 

@@ -1,9 +1,9 @@
-"""What a model was made from, and the public keys that its signature is verified with."""
+"""The documents of a model that stay for ever, and the public keys that its signature is verified with."""
 
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Self
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.common import examples
@@ -12,8 +12,10 @@ from app.api.common.errors import problems
 from app.api.common.strict import StrictRoute
 from app.aws import CloudError
 from app.db.tables import SigningKey
-from app.registry.errors import ArtifactsMissing, NotFound
+from app.registry.errors import ArtifactsMissing, ModelCollected, NotFound
 from app.registry.models import documents, signatures
+from app.storage.keys import CONTENT_TYPES
+from app.words import Document
 
 router = APIRouter(tags=["models"], route_class=StrictRoute)
 
@@ -69,7 +71,7 @@ def signing_keys(db: Db) -> SigningKeys:
             "description": "An in-toto Statement v1 with SLSA Provenance v1, as it was published",
             "content": {_IN_TOTO: {"schema": {"type": "object"}, "example": examples.PROVENANCE}},
         },
-        **problems(NotFound, ArtifactsMissing, CloudError),
+        **problems(NotFound, ModelCollected, ArtifactsMissing, CloudError),
     },
 )
 def provenance(prefix: PrefixPath, database: DatabaseDep, bucket: BucketDep) -> Response:
@@ -78,5 +80,42 @@ def provenance(prefix: PrefixPath, database: DatabaseDep, bucket: BucketDep) -> 
     It has every file that the build made, every input that it used, and when it ran. An imported model has
     none, because nobody recorded what it was made from.
     """
-    statement = documents.provenance(database, bucket, prefix)
+    statement = documents.read(database, bucket, prefix, Document.PROVENANCE)
     return Response(statement, media_type=_IN_TOTO)
+
+
+@router.get(
+    "/models/{prefix}/documents/{name}",
+    operation_id="models:document",
+    summary="A document of a model that outlives its files",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The document as it was published",
+            "content": {
+                CONTENT_TYPES[Document.PROVENANCE]: {
+                    "schema": {"type": "object"},
+                    "example": examples.PROVENANCE,
+                },
+                CONTENT_TYPES[Document.SIGNATURE]: {
+                    "schema": {"type": "object"},
+                    "example": examples.SIGNATURE_BUNDLE,
+                },
+            },
+        },
+        **problems(NotFound, ModelCollected, ArtifactsMissing, CloudError),
+    },
+)
+def document(
+    prefix: PrefixPath,
+    name: Annotated[Document, Path(description="The document's name.", examples=[Document.PROVENANCE])],
+    database: DatabaseDep,
+    bucket: BucketDep,
+) -> Response:
+    """The same bytes before and after the model is collected.
+
+    With `model.sig`, a copy of a collected model's files can still be verified. `check_result.json` is there
+    for imported models; what the validation of others found is in GET /models/{prefix}/validation.
+    """
+    content = documents.read(database, bucket, prefix, name)
+    return Response(content, media_type=CONTENT_TYPES[name])

@@ -52,8 +52,8 @@ class ValidationOut(BaseModel):
         description="Who gave the model this verdict. Null while it has the one of its validation."
     )
     report: Report | None = Field(
-        description="What the validation found, whatever the verdict is now. Null for an imported model; its "
-        "`check_result.json`, if it has one, is among its artifacts."
+        description="What the validation found, whatever the verdict is now. Null for an imported model; "
+        "GET /models/{prefix}/documents/check_result.json has its report, if it has one."
     )
 
     @classmethod

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,48 +17,71 @@ from app.aws import CloudNotFound
 from app.db.session import Database
 from app.db.tables import Artifact, Model, SavedDocument
 from app.registry.errors import ArtifactsMissing, NotFound
-from app.registry.models import catalogue
+from app.registry.models import catalogue, states
 from app.registry.models.catalogue import ArtifactRef
 from app.storage.bucket import Bucket
-from app.storage.keys import CHECK_RESULT, PROVENANCE, SIGNATURE
-from app.words import Origin
+from app.words import Document, Origin
 
 _log = logging.getLogger(__name__)
 
 # A statement has a few hundred bytes for each input.
 _LIMIT_BYTES = 64 << 20
 
-# What a model was made from, and the signature over it.
-_SAVED = (PROVENANCE, SIGNATURE)
+# The models whose documents are kept, by their origin. What the validation of a built model found is in the
+# database anyway.
+_KEPT_OF = {
+    Document.PROVENANCE: tuple(Origin),
+    Document.SIGNATURE: tuple(Origin),
+    Document.CHECK_RESULT: (Origin.IMPORTED,),
+}
 
 
-def provenance(database: Database, bucket: Bucket, prefix: str) -> bytes:
-    """The bytes of the model's provenance.json. Raises NotFound, ArtifactsMissing and CloudError."""
+def read(database: Database, bucket: Bucket, prefix: str, name: Document) -> bytes:
+    """The bytes of the model's document, whatever garbage collection has done with the model.
+
+    Raises NotFound, ArtifactsMissing, ModelCollected for a document that was lost before it could be saved,
+    and CloudError.
+    """
     with database.transaction() as session:
         model = catalogue.get_with_artifacts(session, prefix)
-        file = next((file for file in model.artifacts if file.name == PROVENANCE), None)
-        if file is None:
-            why = (
-                "it was imported, and nobody recorded what it was made from"
-                if model.origin == Origin.IMPORTED
-                else "it was published without one"
-            )
-            message = f"Model {prefix} has no provenance: {why}."
+        file = next((file for file in model.artifacts if file.name == name), None)
+        if file is None or model.origin not in _KEPT_OF[name]:
+            message = f"Model {prefix} {_why_absent(name, model)}."
             raise NotFound(message)
-        saved = _saved(session, model.id, PROVENANCE)
+        saved = _saved(session, model.id, name)
         reference = ArtifactRef(file.name, file.key, file.sha256, file.size_bytes)
     content = saved if saved is not None else _fetch(bucket, reference)
-    if content is None:
-        # It may have been saved and deleted since.
-        with database.transaction() as session:
-            content = _saved(session, model.id, PROVENANCE)
-    if content is None:
-        message = (
-            f"The bucket lacks {reference.key}, or has other content there. Restore it, and have "
-            "POST /mirror/reconcile look at it."
-        )
-        raise ArtifactsMissing(message, prefix=prefix, artifacts=(PROVENANCE,))
+    if content is not None:
+        return content
+    # It may have been saved and deleted since.
+    with database.transaction() as session:
+        model = catalogue.get_with_artifacts(session, prefix)
+        content = _saved(session, model.id, name)
+        if content is None:
+            states.refuse_gone(model)
+            message = (
+                f"The bucket lacks {reference.key}, or has other content there. Restore it, and have "
+                "POST /mirror/reconcile look at it."
+            )
+            raise ArtifactsMissing(message, prefix=prefix, artifacts=(name.value,))
     return content
+
+
+def _why_absent(name: Document, model: Model) -> str:
+    imported = model.origin == Origin.IMPORTED
+    match name:
+        case Document.PROVENANCE if imported:
+            return "has no provenance: it was imported, and nobody recorded what it was made from"
+        case Document.PROVENANCE:
+            return "has no provenance: it was published without one"
+        case Document.SIGNATURE:
+            return "has no signature: nobody has signed it"
+        case Document.CHECK_RESULT if imported:
+            return "has no check_result.json: it was imported without one"
+        case Document.CHECK_RESULT:
+            return (
+                f"was built here, so GET /models/{model.prefix}/validation has the report of its validation"
+            )
 
 
 def to_save(session: Session, model_ids: Collection[UUID]) -> dict[UUID, list[ArtifactRef]]:
@@ -73,8 +96,7 @@ def to_save(session: Session, model_ids: Collection[UUID]) -> dict[UUID, list[Ar
         )
         .where(
             Artifact.model_id.in_(model_ids),
-            # What the validation of a model found is in the database, unless the model was imported.
-            Artifact.name.in_(_SAVED) | ((Artifact.name == CHECK_RESULT) & Model.build_id.is_(None)),
+            or_(*(and_(Artifact.name == name, Model.origin.in_(of)) for name, of in _KEPT_OF.items())),
             SavedDocument.name.is_(None),
         )
         .order_by(Artifact.key)

@@ -129,7 +129,13 @@ def reads(registry: Registry) -> list[str]:
         " VALUES (:id, 'import', '{}', 'somebody', 'token')",
         id=build,
     )
-    places = {"id": build, "prefix": prefix, "other": prefix, "stage": "development", "name": "model.zip"}
+    places = {
+        "id": build,
+        "prefix": prefix,
+        "other": prefix,
+        "stage": "development",
+        "name": "provenance.json",
+    }
     places["sha256"] = str(raw.sha256)
     # What the query must have.
     queries = {"/inputs": f"?name={raw.name}"}

@@ -37,6 +37,10 @@ WAITING = (
 )
 
 
+# What a build's model has of the documents that outlive its files.
+DOCUMENTS = ("documents/provenance.json", "documents/model.sig")
+
+
 def id_of(registry: Registry, prefix: str) -> UUID:
     return UUID(str(registry.value("SELECT id FROM models WHERE prefix = :p", p=prefix)))
 
@@ -222,11 +226,12 @@ def test_what_is_known_of_a_model_stays_readable_and_its_files_are_not_handed_ou
 ) -> None:
     registry.bucket = Bucket.of(settings)
     build_id = registry.queue("1.0.0")
-    prefix = registry.publish(build_id, model_zip=8, provenance_json=8)
+    prefix = registry.publish(build_id, model_zip=8, provenance_json=8, model_sig=9, check_result_json=7)
     registry.promote(prefix, DEVELOPMENT)
     newer = registry.model("1.1.0", stages=(DEVELOPMENT,))
     record = f"/models/{prefix}"
-    about = [record, *(f"{record}/{name}" for name in ("lineage", "provenance", "benchmarks", "validation"))]
+    parts = ("lineage", "provenance", "benchmarks", "validation")
+    about = [record, *(f"{record}/{name}" for name in (*parts, *DOCUMENTS))]
     about += [f"{record}/compare/{newer}", "/stages/development/history", f"/models?state={KEPT}"]
     before = {path: api.get(path) for path in about}
     shown = before[record].json()
@@ -257,8 +262,10 @@ def test_what_is_known_of_a_model_stays_readable_and_its_files_are_not_handed_ou
         for path in about:
             answer = api.get(path)
             assert answer.status_code == 200, answer.text
-            if path.endswith(("/provenance", "/validation", "/history")):
+            if path.endswith(("/provenance", "/validation", "/history", *DOCUMENTS)):
                 assert answer.content == before[path].content
+        report = api.get(f"{record}/documents/check_result.json")
+        assert (report.status_code, f"{record}/validation" in report.json()["detail"]) == (404, True)
         assert [one["prefix"] for one in api.get(f"/models?state={KEPT}").json()["items"]] == [newer]
         assert len(api.get("/models").json()["items"]) == 2
 
@@ -288,6 +295,31 @@ def test_what_is_known_of_a_model_stays_readable_and_its_files_are_not_handed_ou
         found = baseline.find(session)
     assert found is not None
     assert found.prefix == newer
+
+
+def test_the_report_of_an_imported_model_outlives_its_files_and_what_was_lost_before_does_not(
+    api: TestClient, registry: Registry, settings: Settings
+) -> None:
+    registry.bucket = Bucket.of(settings)
+    prefix = registry.publish(registry.queue("1.0.0"), check_result_json=7)
+    registry.execute("UPDATE models SET origin = 'imported', build_id = NULL")
+    report, signature = (f"/models/{prefix}/documents/{name}" for name in ("check_result.json", "model.sig"))
+    before = api.get(report)
+    assert (before.status_code, before.headers["content-type"]) == (200, "application/json")
+    assert "nobody has signed it" in api.get(signature).json()["detail"]
+    mark(registry, prefix)
+    model = id_of(registry, prefix)
+    with registry.database.transaction() as session:
+        files = documents.to_save(session, [model])
+    saved = documents.fetch(registry.bucket, files[model])
+    registry.bucket.delete(f"{prefix}/check_result.json")
+    assert api.get(report).json()["type"] == "/problems/artifacts-missing"
+    with registry.database.transaction() as session:
+        marks.begin_sweep(session, model, {})
+    assert api.get(report).json()["type"] == "/problems/model-collected"
+    with registry.database.transaction() as session:
+        documents.save(session, model, saved)
+    assert api.get(report).content == before.content
 
 
 def test_posting_a_marked_prefix_again_restores_its_model(api: TestClient, registry: Registry) -> None:

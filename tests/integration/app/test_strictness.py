@@ -20,7 +20,7 @@ PATHS = {
     "id": "6f1c2b7e-0d5a-4c39-9a51-3e0c9d1f7b42",
     "prefix": "1.0.0-abcdef1",
     "other": "1.0.0-abcdef2",
-    "name": "model.zip",
+    "name": "provenance.json",
     "sha256": "a" * 64,
     "stage": "development",
 }

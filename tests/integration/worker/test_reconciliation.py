@@ -16,7 +16,7 @@ from app.registry.models import documents
 from app.registry.runs import lifecycle
 from app.storage.bucket import Bucket, digest_of
 from app.storage.keys import input_key
-from app.words import RunKind, Stage
+from app.words import Document, RunKind, Stage
 from local.simcloud.server import SimCloud
 from tests.integration.app.registry import Registry
 from tests.integration.objects import overwrite, read
@@ -119,8 +119,8 @@ def test_what_is_left_of_a_collected_model_is_a_difference_and_nothing_of_it_com
     assert reconcile(apply=True)["repaired"] == 3
     assert [one.key for one in bucket.listed(f"{prefix}/")] == [f"{prefix}/notes.txt"]
     assert missing(registry) == []
-    assert documents.provenance(registry.database, bucket, prefix) == CONTENT
-    assert documents.provenance(registry.database, bucket, running) == CONTENT
+    assert documents.read(registry.database, bucket, prefix, Document.PROVENANCE) == CONTENT
+    assert documents.read(registry.database, bucket, running, Document.PROVENANCE) == CONTENT
 
 
 def test_each_way_to_differ_is_listed(
