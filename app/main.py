@@ -34,6 +34,7 @@ from app.api.stages.kept import KeptAnswers
 from app.db.session import Database
 from app.identity import Issuer
 from app.registry.access.callers import AccessPolicy
+from app.registry.collection.kept_plan import KeptPlan
 from app.registry.models.kept_results import KeptResults
 from app.registry.models.thresholds import default_thresholds
 from app.settings import Settings
@@ -121,6 +122,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.default_thresholds = default_thresholds(settings)
     app.state.kept = KeptAnswers(database, settings.latest_max_age)
     app.state.kept_results = KeptResults(bucket)
+    app.state.kept_plan = KeptPlan()
     app.state.following = Following(database)
     app.state.bucket_probe = BucketProbe(bucket.check)
     errors.install(app)

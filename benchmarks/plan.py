@@ -67,6 +67,15 @@ def _median(ask: Callable[[], object]) -> tuple[float, float, float]:
     return statistics.median(took[1:]), max(took[1:]), statistics.median(worked[1:])
 
 
+def _second_page(found: plan.Plan, database: Database) -> float:
+    """How many seconds another page of a plan takes that is kept."""
+    cursor = found.page(limit=50).next
+    began = time.perf_counter()
+    with database.transaction() as session:
+        answer(session, found, limit=50, cursor=cursor).model_dump_json()
+    return time.perf_counter() - began
+
+
 def _one_by_one(database: Database, settings: Settings, prefixes: list[str]) -> None:
     for prefix in prefixes:
         with database.transaction() as session:
@@ -101,6 +110,7 @@ def run(models: int, sample: int) -> None:
         whole, worst, worked = _median(ask)
         print(f"the plan, its totals, its digest and its first page   {whole:8.3f} s", end="")
         print(f"  (worst {worst:.3f} s; {worked:.3f} s of processor time, without Postgres)")
+        print(f"its second page                                       {_second_page(found, database):8.3f} s")
         with database.transaction() as session:
             some = list(session.scalars(select(Model.prefix).order_by(Model.sha).limit(sample)))
         began = time.perf_counter()

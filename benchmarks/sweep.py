@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from app.db import migrate
 from app.db.session import Database
@@ -122,16 +122,23 @@ def main() -> int:
         client.meta.events.register(
             "before-call.s3", lambda model, **_: calls.update([model.name]), unique_id="benchmark"
         )
+        for name in ("before_cursor_execute", "commit"):
+            event.listen(database.engine, name, lambda *_, name=name: calls.update([name]))
         carrier = RunCarrier(Runner(settings, database, clouds, "benchmark", threading.Event()))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        working = time.process_time()
         took, result = timed(carrier, RunKind.COLLECTION, {"dry_run": False})
+        worked = time.process_time() - working
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        statements, commits = calls.pop("before_cursor_execute"), calls.pop("commit")
         requests = dict(calls)
         left = sum(1 for _ in clouds.bucket.list())
         alone = one_by_one(clouds.bucket, client, asked.sample) * len(keys) / asked.sample
         print(machine())
         print(f"{asked.prefixes:,} prefixes with {len(keys):,} objects, of which {left:,} are left:")
-        print(f"  a collection: {took:.1f} s, {requests}, {grown:.0f} MiB more memory")
+        print(f"  a collection: {took:.1f} s, of which this process worked {worked:.1f} s")
+        print(f"  S3: {sum(requests.values()):,} requests, {requests}")
+        print(f"  Postgres: {statements:,} statements, {commits:,} commits; memory: {grown:.0f} MiB more")
         print(f"  freed: {result['freed']:,} prefixes, {result['freed_objects']:,} objects")
         print(f"  one request for each object: {alone:.1f} s, {len(keys):,} requests")
         print(

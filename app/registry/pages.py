@@ -16,21 +16,27 @@ from app.registry.errors import Invalid
 
 @dataclass(frozen=True)
 class Cursor:
-    """The position after the last item of a page. Rows have either UUIDs or numbers as their ids."""
+    """The position after the last item of a page. Rows have either UUIDs or numbers as their ids.
+
+    `of` is the digest of a list that is computed for each request, and may be another one for the next page.
+    """
 
     at: datetime
     id: UUID | int
+    of: str | None = None
 
     def __str__(self) -> str:
-        return base64.urlsafe_b64encode(f"{self.at.isoformat()} {self.id}".encode()).decode().rstrip("=")
+        parts = (self.at.isoformat(), str(self.id), *(() if self.of is None else (self.of,)))
+        return base64.urlsafe_b64encode(" ".join(parts).encode()).decode().rstrip("=")
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises Invalid for a text that did not come from a page of this registry."""
         try:
             padded = text + "=" * (-len(text) % 4)
-            at, _, id_ = base64.urlsafe_b64decode(padded.encode("ascii")).decode().partition(" ")
-            cursor = cls(datetime.fromisoformat(at), int(id_) if id_.isdecimal() else UUID(id_))
+            at, id_, *more = base64.urlsafe_b64decode(padded.encode("ascii")).decode().split(" ", 2)
+            of = more[0] if more else None
+            cursor = cls(datetime.fromisoformat(at), int(id_) if id_.isdecimal() else UUID(id_), of)
         except (ValueError, binascii.Error) as exc:
             raise Invalid(_unknown(text)) from exc
         if cursor.at.tzinfo is None:

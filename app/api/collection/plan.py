@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
@@ -20,11 +20,20 @@ from app.api.common.strict import StrictRoute
 from app.api.common.text import Line
 from app.db.tables import GitRepository
 from app.registry.collection import plan
+from app.registry.collection.kept_plan import KeptPlan
 from app.registry.collection.plan import Plan, Planned, Total
 from app.registry.pages import Cursor
 from app.words import PlanVerdict
 
 router = APIRouter(tags=["gc"], route_class=StrictRoute)
+
+
+async def _get_kept_plan(request: Request) -> KeptPlan:
+    kept: KeptPlan = request.app.state.kept_plan
+    return kept
+
+
+KeptPlanDep = Annotated[KeptPlan, Depends(_get_kept_plan)]
 
 
 class ReasonOut(BaseModel):
@@ -133,6 +142,7 @@ class PlanOut(BaseModel):
 def get_plan(
     db: Db,
     settings: SettingsDep,
+    kept: KeptPlanDep,
     cursor: PageCursor,
     limit: Limit = 50,
     verdict: Annotated[PlanVerdict | None, Query(description="Only models with this verdict.")] = None,
@@ -140,10 +150,15 @@ def get_plan(
 ) -> PlanOut:
     """Nothing is changed. The totals, the reasons and the digest are of the whole plan on every page.
 
+    Later pages are of the plan of the first one, if they are asked for within a minute and the same process
+    answers. Otherwise the plan is computed anew, and only its digest says whether it is the same.
+
     Marked models are in the plan, because they can still be restored. Those that are being deleted, and
     those that were collected, are not.
     """
-    found = plan.compute(db, settings)
+    found = None if cursor is None else kept.find(cursor.of)
+    if found is None:
+        found = kept.keep(plan.compute(db, settings))
     return answer(db, found, verdict=verdict, prefix=prefix, limit=limit, cursor=cursor)
 
 

@@ -162,7 +162,7 @@ class Plan:
             first = bisect_left(rows, 1, key=lambda row: row[:2] < last_shown)
         here = slice(first, first + limit)
         last = rows[here][-1] if len(rows) > first + limit else None
-        end = None if last is None else Cursor(last[0], UUID(last[1]))
+        end = None if last is None else Cursor(last[0], UUID(last[1]), self.digest)
         return Page(list(self._planned(rows[here], judgements[here])), end)
 
 

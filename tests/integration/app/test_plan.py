@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.main import create_app
 from app.registry.collection import facts, plan
+from app.registry.collection.kept_plan import KeptPlan
 from app.registry.collection.plan import Plan
 from app.registry.keeping import marks
 from app.registry.keeping.marks import MarkReason
@@ -254,6 +255,16 @@ def test_the_plan_is_paged_and_says_the_same_of_the_whole_on_each_page(
         ]
         items += page["items"]
     assert items == whole["items"]
+    # Pages follow the first one, whatever changes meanwhile, unless the plan is not kept any more.
+    first = api.get("/gc/plan", params={"limit": 5}).json()
+    registry.execute("UPDATE git_branches SET name = 'feature/plain' WHERE name = 'feature/lives'")
+    second = api.get("/gc/plan", params={"limit": 5, "cursor": first["next"]}).json()
+    assert (second["computed_at"], second["items"]) == (first["computed_at"], whole["items"][5:10])
+    api.app.state.kept_plan = KeptPlan()  # type: ignore[attr-defined]
+    anew = api.get("/gc/plan", params={"limit": 5, "cursor": first["next"]}).json()
+    assert anew["digest"] != first["digest"]
+    assert [item["prefix"] for item in anew["items"]] == [item["prefix"] for item in second["items"]]
+    registry.execute("UPDATE git_branches SET name = 'feature/lives' WHERE name = 'feature/plain'")
     doomed = api.get("/gc/plan", params={"verdict": "doomed"}).json()["items"]
     assert [item["prefix"] for item in doomed] == [
         models[name] for name in ("passed", "former-development", "plain")

@@ -16,9 +16,9 @@ times = st.datetimes(
 )
 
 
-@given(times, st.uuids())
-def test_a_cursor_comes_back_as_it_went_out(at: datetime, id_: UUID) -> None:
-    cursor = Cursor(at, id_)
+@given(times, st.uuids(), st.none() | st.text("0123456789abcdef", min_size=64, max_size=64))
+def test_a_cursor_comes_back_as_it_went_out(at: datetime, id_: UUID, of: str | None) -> None:
+    cursor = Cursor(at, id_, of)
     assert Cursor.parse(str(cursor)) == cursor
     assert str(cursor).replace("-", "").replace("_", "").isalnum()  # needs no quoting in a URL
 
