@@ -25,8 +25,10 @@ _UTF8_FLAG: Final = 0x800
 _ENCRYPTED_FLAG: Final = 0x1
 
 
-def unpack(archive: Path, target: Path, *, missing: FailureCode) -> Path:
+def unpack(archive: Path, target: Path, *, missing: FailureCode, only: str = "") -> Path:
     """Unpack a zip into `target` and return the folder; a folder is returned as it is.
+
+    With `only`, what is not in the folder of this name in the zip is left out.
 
     Links, and names that lead outside `target`, are refused: others write to the bucket the zip comes from.
     What systems leave in zips, such as `__MACOSX/`, is not unpacked.
@@ -38,6 +40,8 @@ def unpack(archive: Path, target: Path, *, missing: FailureCode) -> Path:
     try:
         with zipfile.ZipFile(archive) as content:
             members = _checked(archive, content)
+            if only:
+                members = {name: of for name, of in members.items() if name.is_relative_to(only)}
             target.mkdir(parents=True, exist_ok=True)
             _require_space(archive, members.values(), target)
             for name, member in members.items():

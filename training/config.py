@@ -30,6 +30,7 @@ from training.config_parts.sources import (
     sources_of,
     written_sources,
 )
+from training.config_parts.tuning import TuningConfig
 from training.config_parts.values import (
     Device,
     FilePath,
@@ -66,6 +67,7 @@ __all__ = [
     "PatternsMatch",
     "SearchConfig",
     "SourceConfig",
+    "TuningConfig",
     "differences",
     "error_of",
     "every_value",
@@ -165,6 +167,9 @@ class SearchConfig(Section):
     embedding_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     uses_quantized_model: Annotated[bool, AfterValidator(_never_quantized)] = False
 
+    # Whether and how the transformer itself is trained on the pairs first.
+    tuning: TuningConfig | None = None
+
     # Network.
     hidden_size: Annotated[int, Field(ge=1, le=65536)] = 1024
     # The number of networks that are trained, each with an equal share of the hidden size, and then combined
@@ -221,6 +226,22 @@ class SearchConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _networks_take_turns(self) -> "SearchConfig":
+        if self.tuning is None:
+            return self
+        if self.ensemble_size % len(self.tuning.networks):
+            raise ValueError(
+                f"ensemble_size is {self.ensemble_size}, but tuning.networks has {len(self.tuning.networks)} "
+                "entries that the networks take in turn. Make ensemble_size a multiple of that."
+            )
+        if not self.tuning.takes_tuned and self.tuning.head_share == 0:
+            raise ValueError(
+                "tuning.networks has only base and tuning.head_share is 0, so the tuned transformer would "
+                "not be used. Change one of them, or remove [tuning]."
+            )
+        return self
+
     def floor(self, benchmark: str, figure: str) -> float:
         """The share that `figure` must reach in `benchmark`; 0 if there is no floor."""
         for name in (benchmark, "*"):
@@ -237,6 +258,7 @@ def parse_config(text: str) -> SearchConfig:
     tables = source_tables(raw.pop("sources", []), findings)
     findings += _version_findings(raw)
     findings += unknown_keys(raw, SearchConfig, ())
+    findings += _tuning_findings(raw)
     # Unknown keys are left out here, because pydantic would list all of them, however many there are.
     known = {key: value for key, value in raw.items() if key in SearchConfig.model_fields}
     try:
@@ -251,6 +273,18 @@ def parse_config(text: str) -> SearchConfig:
     switched_off = {str(table["name"]) for table in tables if table.get("enabled") is False}
     unused = tuple(sorted({*flat.unused_sources, *switched_off}))
     return flat.model_copy(update={"sources": tuple(sources), "unused_sources": unused})
+
+
+def _tuning_findings(raw: dict[str, Any]) -> Iterator[Finding]:
+    """Findings about the table and its unknown keys, which are taken out of `raw`."""
+    table = raw.get("tuning", {})
+    if not isinstance(table, dict):
+        del raw["tuning"]
+        yield Finding(("tuning",), f"is {shown(table)}, but must be a table. Write [tuning] on its own line.")
+        return
+    yield from unknown_keys(table, TuningConfig, ("tuning",))
+    for key in table.keys() - TuningConfig.model_fields.keys():
+        del table[key]
 
 
 def every_value(config: SearchConfig) -> dict[str, Any]:

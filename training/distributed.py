@@ -69,11 +69,15 @@ class Group:
         """This process's rows of a batch."""
         return batch[self.rank :: self.size]
 
+    def add_up(self, values: Tensor) -> Tensor:
+        """The sums of the values of all processes, in the tensor that was passed."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
     def total(self, value: Tensor) -> float:
         """The sum of the values of all processes."""
-        if self.size > 1:
-            dist.all_reduce(value)
-        return float(value)
+        return float(self.add_up(value))
 
     def highest(self, value: int) -> int:
         """The highest of the values of all processes."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ from training.dataset.prepare import (
 from training.dataset.quality import Summary
 from training.dataset.report import report
 from training.distributed import Group, is_leader, join
-from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer, find_transformer
 from training.errors import FailureCode, TrainingError
 from training.evaluation.benchmark import make_benchmarks
-from training.evaluation.classify import Classifier, Limits, Result
+from training.evaluation.classify import Result
 from training.evaluation.deployed import deployed_cleaners
+from training.evaluation.loading import load_classifier
 from training.evaluation.measure import measure
 from training.evaluation.results import write_results
 from training.evaluation.tables import NO_TABLES, Tables, read_tables
@@ -46,11 +47,12 @@ from training.inputs.reported import Input
 from training.lookup import Lookup
 from training.network.head import choose_bfloat16, choose_device
 from training.network.member import Epoch
-from training.network.package import Answers, read_model, write_model
+from training.network.package import Answers, Carried, write_model
 from training.network.train import fix_cublas_workspace, train_network
 from training.progress import Progress
 from training.sources.rows import read_lines
 from training.sources.snapshot import Snapshot
+from training.tuning.stage import Embedding
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Outcome:
     counts: Mapping[str, int | dict[str, int]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     epochs: Sequence[Epoch] = ()
+    # The epochs in which the transformer was tuned.
+    tuning: Sequence[Epoch] = ()
     # What happened to the rows of each source, and what a person should look at.
     data: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -156,18 +160,27 @@ def _train(
 
     bfloat16 = choose_bfloat16(config.precision, device)
     pool = devices if group.size > 1 else ()
-    encoder = Encoder(transformer, device, config.embedding_batch_size, bfloat16=bfloat16, pool=pool)
-    embeddings = group.share_embeddings(
-        embed(dataset.embedded, encoder, places.embedding_cache, progress) if group.leads else None
-    )
-    trained = train_network(dataset, embeddings, config, device, progress, group, checkpoints)
 
-    last = trained.epochs[-1]
+    def encoder_of(one: Transformer) -> Encoder:
+        return Encoder(one, device, config.embedding_batch_size, bfloat16=bfloat16, pool=pool)
+
+    embedding = Embedding(dataset, transformer, encoder_of, places.embedding_cache, progress, group)
     model = output / "model.zip"
-    if group.leads:
-        with progress.phase("package", 1) as phase:
-            write_model(model, trained, dataset.classes, _answers(config, data, transformer))
-            phase.advance()
+    with temporary_folder(output, "transformers") if group.leads else nullcontext(output) as folder:
+        embedded = (
+            embedding.with_original()
+            if config.tuning is None
+            else embedding.with_tuned(config, config.tuning, device, folder, checkpoints)
+        )
+        trained = train_network(
+            dataset, embedded.table, config, device, progress, group, checkpoints, embedded.views
+        )
+        if group.leads:
+            with progress.phase("package", 1) as phase:
+                answers = _answers(config, data, transformer, embedded.transformers)
+                write_model(model, trained, dataset.classes, answers, embedded.transformers)
+                phase.advance()
+    last = trained.epochs[-1]
     return Outcome(
         files=[model],
         inputs=[
@@ -182,6 +195,7 @@ def _train(
         counts={**dataset.counts, "sources": dataset.rows_by_source},
         config=every_value(data.config),
         epochs=trained.epochs,
+        tuning=embedded.epochs,
         data={summary.source: summary.to_json() for summary in data.summaries},
         warnings=data.warnings,
     )
@@ -333,42 +347,6 @@ def classify(config: SearchConfig, model: Path, descriptions: list[str]) -> list
     return [classifier.classify(description) for description in descriptions]
 
 
-def load_classifier(config: SearchConfig, model: Path) -> Classifier:
-    """Load a model on the CPU, to answer as the deployed service does.
-
-    Raises `missing_source` if the transformer that it was trained with is not here.
-    """
-    loaded = read_model(model)
-    transformer = find_transformer(config.transformer)
-    # A model that was made before this registry does not say with which transformer.
-    if loaded.answers.transformer and transformer.sha256 != loaded.answers.transformer_sha256:
-        raise TrainingError(
-            FailureCode.MISSING_SOURCE,
-            f"{model.name} was trained with the transformer {loaded.answers.transformer} "
-            f"(sha256 {loaded.answers.transformer_sha256}), but {config.transformer} on this machine has "
-            f"sha256 {transformer.sha256}. Install the transformer that the model was trained with.",
-        )
-    # The deployed service computes in float32, and scores differ a little in bfloat16.
-    encoder = Encoder(transformer, "cpu", config.embedding_batch_size, bfloat16=False)
-    if len(encoder.encode_one("goods")) != loaded.network.fc1.in_features:
-        raise TrainingError(
-            FailureCode.MISSING_SOURCE,
-            f"{model.name} takes embeddings with {loaded.network.fc1.in_features} numbers, and those of "
-            f"{config.transformer} have another length. Name the transformer that it was trained with.",
-        )
-    language = loaded.answers.language or LanguageRules(
-        config.preferred_languages, config.detected_languages, config.minimum_relative_distance
-    )
-    return Classifier(
-        loaded,
-        encoder,
-        Limits.of(config),
-        config.digits,
-        cleaners=deployed_cleaners(language),
-        patterns_match=config.vague_patterns_match,
-    )
-
-
 def read_patterns(config: SearchConfig, lookup: Lookup) -> tuple[str, ...]:
     """The patterns of vague descriptions. Lines that start with # are comments."""
     if config.vague_terms_regex_file is None:
@@ -402,7 +380,9 @@ def _known_answers(sources: list[CleanedSource], classes: set[str]) -> tuple[fro
     return frozenset(vague), references
 
 
-def _answers(config: SearchConfig, data: Prepared, transformer: Transformer) -> Answers:
+def _answers(
+    config: SearchConfig, data: Prepared, transformer: Transformer, carried: Mapping[str, Transformer]
+) -> Answers:
     return Answers(
         transformer.name,
         transformer.sha256,
@@ -411,6 +391,7 @@ def _answers(config: SearchConfig, data: Prepared, transformer: Transformer) -> 
         data.vague_patterns,
         data.references,
         data.language,
+        tuple(Carried(folder, one.sha256) for folder, one in carried.items()),
     )
 
 

@@ -69,6 +69,10 @@ class Encoder:
             model.multiply_in_bfloat16()
         return model
 
+    def load(self) -> None:
+        """Load the transformer now. Its files are not needed any more."""
+        self.model.eval()
+
     @cached_property
     def fingerprint(self) -> str:
         """A digest of everything besides its text that an embedding depends on: model, libraries, machine."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from training.cleaning.cleaner import Cleaner
 from training.cleaning.text import normalised
 from training.config import VAGUE_CODE, PatternsMatch, SearchConfig
-from training.embedding.encoder import Embeddings, Encoder
+from training.distributed import Embeddings
+from training.embedding.joined import Embedder
 from training.evaluation.deployed import refused
 from training.network.package import Model
 from training.progress import Progress
@@ -60,7 +61,7 @@ class Classifier:
     def __init__(
         self,
         model: Model,
-        encoder: Encoder,
+        encoder: Embedder,
         limits: Limits,
         digits: int,
         *,

@@ -14,6 +14,7 @@ from training.files import disk_is_full
 from training.interruption import Interrupted, interruptible
 from training.job.request import Command
 from training.job.result import write_failure, write_result
+from training.network.member import Epoch
 from training.pipeline import Outcome, describe_files
 from training.storable import several_lines, without_secrets
 
@@ -51,10 +52,8 @@ def run(
         }
         optional = {
             "config": outcome.config,
-            "epochs": [
-                {"epoch": number, "loss": round(one.loss, 6), "accuracy": round(one.accuracy, 6)}
-                for number, one in enumerate(outcome.epochs, 1)
-            ],
+            "epochs": _told(outcome.epochs),
+            "tuning": _told(outcome.tuning),
             "phases": [{"phase": name, "seconds": seconds} for name, seconds in timings],
             "data": outcome.data,
             "warnings": outcome.warnings,
@@ -68,6 +67,13 @@ def run(
         return write_failure(folder, command, failure.reason, failure.message)
     write_result(folder, command, result)
     return 0
+
+
+def _told(epochs: Sequence[Epoch]) -> list[dict[str, float]]:
+    return [
+        {"epoch": number, "loss": round(one.loss, 6), "accuracy": round(one.accuracy, 6)}
+        for number, one in enumerate(epochs, 1)
+    ]
 
 
 def follow(work: Callable[[], Outcome]) -> int:

@@ -52,12 +52,52 @@ class Network(nn.Module):
         return {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
 
 
-def side_by_side(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Combine networks into one whose logits are the mean of theirs.
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier whose logits have a share in those of the model; the networks have the rest.
+
+    weights (classes, number of columns) take those columns of the embeddings.
+    """
+
+    weights: Tensor
+    columns: slice
+    share: float
+
+    def as_network(self) -> dict[str, Tensor]:
+        """The same classifier as a network with a hidden layer.
+
+        The hidden layer has x and −x, and LeakyReLU(x) − LeakyReLU(−x) = (1 + slope) x.
+        """
+        unit = torch.eye(self.weights.shape[1])
+        scaled = self.weights / (1 + nn.LeakyReLU().negative_slope)
+        return {
+            "fc1.weight": torch.cat([unit, -unit]),
+            "fc1.bias": torch.zeros(2 * len(unit)),
+            "fc2.weight": torch.cat([scaled, -scaled], dim=1),
+            "fc2.bias": torch.zeros(len(scaled)),
+        }
+
+
+def widened(weights: dict[str, Tensor], columns: slice, width: int) -> dict[str, Tensor]:
+    """The same network for inputs of `width` numbers, of which it takes only those in `columns`."""
+    first = weights["fc1.weight"].new_zeros(len(weights["fc1.weight"]), width)
+    first[:, columns] = weights["fc1.weight"]
+    return weights | {"fc1.weight": first}
+
+
+def side_by_side(
+    members: Sequence[dict[str, Tensor]], shares: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """Combine networks into one whose logits are the mean of theirs, or the sum of their `shares`.
 
     Its hidden layer is the concatenation of their hidden layers. This is exact, because nothing mixes the
     hidden layers before the last layer.
     """
+    if shares is not None:
+        members = [
+            member | {name: member[name] * share * len(members) for name in ("fc2.weight", "fc2.bias")}
+            for member, share in zip(members, shares, strict=True)
+        ]
     count = len(members)
     return {
         "fc1.weight": torch.cat([member["fc1.weight"] for member in members]),

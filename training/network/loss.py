@@ -3,15 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
-from training.config import SearchConfig
-
 # A sum of probabilities that underflows to 0 has no logarithm. A probability of 1e-8 is just as wrong.
 _LEAST: Final = 1e-8
+
+
+class LossSettings(Protocol):
+    """What the loss reads of a configuration: that of the network, or that of the tuning."""
+
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def hierarchy_weight(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class HierarchicalLoss:
     than one in another chapter. The vague class counts as a chapter and a heading of its own.
     """
 
-    def __init__(self, classes: Sequence[str], config: SearchConfig, device: torch.device) -> None:
+    def __init__(self, classes: Sequence[str], config: LossSettings, device: torch.device) -> None:
         """Classes are sorted."""
         self._label_smoothing = config.label_smoothing
         self._weight = config.hierarchy_weight

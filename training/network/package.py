@@ -1,20 +1,27 @@
-"""Writes and reads `model.zip`: the network, and the lists that answer before the network does."""
+"""Writes and reads `model.zip`: the network, and the lists that answer before the network does.
+
+With a tuned transformer, the zip carries it, and existing inference code must fail to load the network,
+because it would give the network other embeddings. So the sizes and the weights have other names then.
+"""
 
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tomli
 import torch
 from torch import Tensor
 
+from training.archives import unpack
 from training.cleaning.language import LanguageRules
 from training.config import VAGUE_CODE
+from training.embedding.transformer import Transformer
 from training.errors import FailureCode, TrainingError
-from training.files import write_zip
+from training.files import digests_of_folder, sha256_of_files, write_zip
 from training.network.head import Network, Sizes, load_network
 from training.network.member import Epoch
 from training.network.train import Trained
@@ -25,11 +32,33 @@ SIZES = "target/model.toml"
 # Additions to the format of existing inference code, which ignores them.
 ANSWERS = "target/answers.json"
 LOSSES = "target/losses.json"
+TRANSFORMERS: Final = "transformer"
+
+# The names for a network that takes the embeddings of the transformers in the zip. Code that does not know
+# these names finds neither its sizes nor its weights.
+_NEEDS_TUNED: Final = """\
+# This network takes the embeddings of the transformers in this file, and of no other.
+# See "A tuned transformer" in docs/training.md.
+[network_for_tuned_transformer]
+"""
+_TUNED_SIZES: Final = "network_for_tuned_transformer"
+_TUNED_WEIGHTS: Final = "network_for_tuned_transformer."
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A transformer that model.zip carries, by its folder there. `sha256` covers every file in it."""
+
+    folder: str
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Answers:
     """The answers that are known without the network, and the transformer that makes the embeddings.
+
+    If model.zip carries `transformers`, the network takes their embeddings side by side, in this order. Then
+    the first two fields name the one that was tuned, as it was before.
 
     `language` says in which languages descriptions are answered. Models of earlier releases lack it.
     Those that were made before this registry have no answers: their transformer is an empty text.
@@ -42,6 +71,7 @@ class Answers:
     vague_patterns: tuple[str, ...]
     references: dict[str, str]
     language: LanguageRules | None = None
+    transformers: tuple[Carried, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(
@@ -54,6 +84,7 @@ class Answers:
                 "vague_patterns": list(self.vague_patterns),
                 "references": dict(sorted(self.references.items())),
                 "language": None if self.language is None else self.language.to_json(),
+                **({"transformers": list(map(asdict, self.transformers))} if self.transformers else {}),
             },
             ensure_ascii=False,
             indent=0,
@@ -70,6 +101,7 @@ class Answers:
             tuple(content["vague_patterns"]),
             content["references"],
             None if content.get("language") is None else LanguageRules.from_json(content["language"]),
+            tuple(Carried(**one) for one in content.get("transformers", ())),
         )
 
 
@@ -83,15 +115,34 @@ class Model:
     epochs: tuple[Epoch, ...] = ()
 
 
-def write_model(path: Path, trained: Trained, classes: list[str], answers: Answers) -> None:
-    """Write the model. The bytes depend only on the weights, the classes and the answers."""
-    weights = io.BytesIO()
-    torch.save(trained.weights, weights)
+def write_model(
+    path: Path,
+    trained: Trained,
+    classes: list[str],
+    answers: Answers,
+    transformers: Mapping[str, Transformer] | None = None,
+) -> None:
+    """Write the model, with the `transformers` that its answers name, by their folders in the zip.
+
+    The bytes depend only on the weights, the classes, the answers and the transformers.
+    """
+    weights, sizes = trained.weights, trained.sizes.to_toml()
+    if answers.transformers:
+        weights = {f"{_TUNED_WEIGHTS}{name}": value for name, value in weights.items()}
+        sizes = f"{_NEEDS_TUNED}{sizes}"
+    stored = io.BytesIO()
+    torch.save(weights, stored)
+    carried = [
+        (f"{folder}/{file.path}", (one.folder / file.path).read_bytes())
+        for folder, one in (transformers or {}).items()
+        for file in one.files
+    ]
     write_zip(
         path,
         [
-            (MODEL, weights.getvalue()),
-            (SIZES, trained.sizes.to_toml().encode()),
+            *carried,
+            (MODEL, stored.getvalue()),
+            (SIZES, sizes.encode()),
             (CLASSES, json.dumps(classes).encode()),
             (ANSWERS, answers.to_json().encode()),
             (LOSSES, json.dumps([asdict(epoch) for epoch in trained.epochs]).encode()),
@@ -118,9 +169,11 @@ def read_model(path: Path) -> Model:
         raise TrainingError(FailureCode.MISSING_SOURCE, f"{path} does not exist. Run train first.")
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = Sizes(**tomli.loads(archive.read(SIZES).decode()))
+            described = tomli.loads(archive.read(SIZES).decode())
+            sizes = Sizes(**described.get(_TUNED_SIZES, described))
             classes = json.loads(archive.read(CLASSES))
-            weights = torch.load(io.BytesIO(archive.read(MODEL)), map_location="cpu", weights_only=True)
+            stored = torch.load(io.BytesIO(archive.read(MODEL)), map_location="cpu", weights_only=True)
+            weights = {name.removeprefix(_TUNED_WEIGHTS): value for name, value in stored.items()}
             answers = (
                 Answers.from_json(archive.read(ANSWERS).decode())
                 if ANSWERS in archive.namelist()
@@ -143,3 +196,18 @@ def read_model(path: Path) -> Model:
             "Train it again.",
         )
     return Model(network, classes, answers, epochs)
+
+
+def read_transformers(path: Path, answers: Answers, folder: Path) -> list[Transformer]:
+    """Unpack the transformers of a model into a folder. Raises `unreadable_source` for damaged ones."""
+    unpack(path, folder, missing=FailureCode.MISSING_SOURCE, only=TRANSFORMERS)
+    found = []
+    for one in answers.transformers:
+        files = digests_of_folder(folder / one.folder)
+        if sha256_of_files(files) != one.sha256:
+            raise TrainingError(
+                FailureCode.UNREADABLE_SOURCE,
+                f"{path} does not have the {one.folder} that its network was trained with. Train it again.",
+            )
+        found.append(Transformer(answers.transformer, folder / one.folder, one.sha256, files))
+    return found

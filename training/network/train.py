@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from training.config import VAGUE_CODE, SearchConfig
 from training.dataset.merge import Dataset
 from training.distributed import ALONE, Embeddings, Group
 from training.errors import FailureCode, TrainingError
-from training.network.head import Network, Sizes, side_by_side
+from training.network.head import Head, Network, Sizes, side_by_side, widened
 from training.network.loss import HierarchicalLoss
 from training.network.member import Epoch, Member, Pairs
 from training.progress import Progress
@@ -25,6 +26,17 @@ from training.threads import workers
 
 # Far apart, so that the members' seeds differ from those of a configuration with the next seed.
 _SEEDS_APART: Final = 1_000_003
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which columns of the embeddings the networks take, in turn, and a head that shares in the answer."""
+
+    turns: tuple[slice, ...] = (slice(None),)
+    head: Head | None = None
+
+
+WHOLE: Final = Views()
 
 
 @dataclass(frozen=True)
@@ -47,17 +59,19 @@ def train_network(
     progress: Progress,
     group: Group = ALONE,
     checkpoints: Checkpoints = NO_CHECKPOINTS,
+    views: Views = WHOLE,
 ) -> Trained:
     """Train `ensemble_size` networks and combine them into one.
 
-    embeddings (texts and variants, dimension) belong to `dataset.embedded`. The same input on the same kind
-    of machine gives the same bytes, also if the training goes on from checkpoints.
+    embeddings (texts and variants, dimension) belong to `dataset.embedded`. Each network takes the
+    columns that `views` tell. The same input on the same kind of machine gives the same bytes, also if the
+    training goes on from checkpoints.
     """
     target = torch.device(device)
-    pairs = Pairs.of(dataset, embeddings, config, target)
-    members = _members(dataset, pairs, config, target, group)
+    seen = [Pairs.of(dataset, embeddings[:, columns], config, target) for columns in views.turns]
+    members = _members(dataset, seen, config, target, group)
     learned_from = _digests(dataset, embeddings) if checkpoints.are_kept else ()
-    total = len(pairs) * config.max_epochs * config.ensemble_size
+    total = len(dataset.class_of) * config.max_epochs * config.ensemble_size
     with progress.phase("train", total) as phase, _workers(config, target, group) as executor:
         running = [
             executor.submit(
@@ -69,8 +83,18 @@ def train_network(
             for number, member in enumerate(members, 1)
         ]
         epochs = tuple(_mean(of_all) for of_all in zip(*(one.result() for one in running), strict=True))
-    weights = _combined([pairs.inputs_of.fold(one.network.weights()) for one in members], dataset, config)
-    sizes = replace(members[0].network.sizes, hidden_size=config.hidden_size)
+    width = max(embeddings.shape[1], views.head.columns.stop if views.head else 0)
+    folded = [
+        widened(pairs.inputs_of.fold(one.network.weights()), columns, width)
+        # The list of members ends first.
+        for one, pairs, columns in zip(members, cycle(seen), cycle(views.turns), strict=False)
+    ]
+    networks = side_by_side(folded)
+    if views.head is not None:
+        head = widened(views.head.as_network(), views.head.columns, width)
+        networks = side_by_side([networks, head], [1 - views.head.share, views.head.share])
+    weights = _stored(networks, dataset, config)
+    sizes = replace(members[0].network.sizes, input_size=width, hidden_size=len(weights["fc1.bias"]))
     return Trained(sizes, weights, epochs)
 
 
@@ -79,21 +103,22 @@ def _digests(dataset: Dataset, embeddings: Embeddings) -> tuple[str, str]:
 
 
 def _members(
-    dataset: Dataset, pairs: Pairs, config: SearchConfig, device: torch.device, group: Group
+    dataset: Dataset, seen: Sequence[Pairs], config: SearchConfig, device: torch.device, group: Group
 ) -> list[Member]:
-    """The networks before their training, each with an equal share of the hidden size."""
-    sizes = Sizes(
-        input_size=pairs.table.shape[1],
-        hidden_size=config.hidden_size // config.ensemble_size,
-        output_size=len(dataset.classes),
-        dropout_layer_1_percentage=config.model_dropout_layer_1_percentage,
-        dropout_layer_2_percentage=config.model_dropout_layer_2_percentage,
-    )
+    """The networks before their training, each with what it sees and a share of the hidden size."""
     loss_of = HierarchicalLoss(dataset.classes, config, device)
     members = []
-    for index in range(config.ensemble_size):
+    # The range ends first.
+    for index, pairs in zip(range(config.ensemble_size), cycle(seen), strict=False):
         seed = config.seed + index * _SEEDS_APART
         deterministic(seed)
+        sizes = Sizes(
+            input_size=pairs.table.shape[1],
+            hidden_size=config.hidden_size // config.ensemble_size,
+            output_size=len(dataset.classes),
+            dropout_layer_1_percentage=config.model_dropout_layer_1_percentage,
+            dropout_layer_2_percentage=config.model_dropout_layer_2_percentage,
+        )
         network = Network(sizes).to(device).train()
         # All processes start from the weights of the first, but each draws its own dropout.
         network.generator = torch.Generator(device).manual_seed(seed + group.rank)
@@ -102,11 +127,8 @@ def _members(
     return members
 
 
-def _combined(
-    members: Sequence[dict[str, Tensor]], dataset: Dataset, config: SearchConfig
-) -> dict[str, Tensor]:
-    """The weights of one network that computes the mean of all, as they are stored."""
-    weights = side_by_side(members)
+def _stored(weights: dict[str, Tensor], dataset: Dataset, config: SearchConfig) -> dict[str, Tensor]:
+    """The weights as they are stored, with the bias of the vague class and the temperature."""
     if VAGUE_CODE in dataset.classes:
         weights["fc2.bias"][dataset.classes.index(VAGUE_CODE)] += config.vague_bias
     for name in ("fc2.weight", "fc2.bias"):

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import VAGUE_CODE, ConfigError, SearchConfig, parse_config
+from training.config import (
+    VAGUE_CODE,
+    ConfigError,
+    SearchConfig,
+    TuningConfig,
+    differences,
+    every_value,
+    parse_config,
+    toml_document,
+)
 
 # Every key that the team's configurations use today.
 TODAY = """
@@ -204,6 +213,27 @@ def test_networks_of_an_ensemble_share_the_hidden_size_evenly() -> None:
     assert parse_config(MINIMAL + "hidden_size = 12\nensemble_size = 4\n").ensemble_size == 4
     ((_, _, message),) = problems(MINIMAL + "hidden_size = 10\nensemble_size = 4\n")
     assert "hidden_size 10 cannot be split evenly into 4 networks" in message
+
+
+def test_the_table_for_tuning_is_checked_like_everything_else() -> None:
+    assert parse_config(MINIMAL).tuning is None
+    assert parse_config(f"{MINIMAL}[tuning]\n").tuning == TuningConfig()
+    table = f'{MINIMAL}ensemble_size = 2\n[tuning]\nepochs = 3\nnetworks = ["base", "both"]\n'
+    config = parse_config(table)
+    assert parse_config(toml_document(every_value(config))) == config
+    (changed,) = differences(table, table.replace("epochs = 3", "epochs = 4"))
+    assert (changed.key, changed.there, changed.sent) == ("tuning.epochs", "3", "4")
+    line = MINIMAL.count("\n") + 1
+    assert problems(f"{MINIMAL}[tuning]\nepoch = 3\nscale = 0\n") == [
+        ("tuning.epoch", line + 1, "is not a known key. Did you mean 'epochs'?"),
+        ("tuning.scale", line + 2, "must be greater than 0, but is 0"),
+    ]
+    ((key, _, message),) = problems(f"{MINIMAL}tuning = true\n")
+    assert (key, message) == ("tuning", "is True, but must be a table. Write [tuning] on its own line.")
+    ((_, _, message),) = problems(table.replace("ensemble_size = 2", "ensemble_size = 1"))
+    assert "Make ensemble_size a multiple of that" in message
+    ((_, _, message),) = problems(f"{MINIMAL}[tuning]\nhead_share = 0.0\n")
+    assert "the tuned transformer would not be used" in message
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,10 @@ def _unknown(reason: str) -> Content:
 
 
 def _contents(work: Workbench, mine: Package, other: Package) -> Content:
+    if mine.transformers != other.transformers:
+        # The same weights of the network would then give other answers, and similar ones say nothing.
+        why = "the transformers in the two packages, whose embeddings the networks take, are not the same"
+        return Content(classes_differ=_classes(mine, other), not_compared=why)
     if mine.files[WEIGHTS] == other.files[WEIGHTS] and mine.classes == other.classes:
         return Content(same_bytes=WEIGHTS, largest_difference=0.0)
     differ = _classes(mine, other)

@@ -12,6 +12,7 @@ from worker.steps.parts import UnknownParts, parts_of
 
 WEIGHTS = "target/model.pt"
 CLASSES = "target/subheadings.json"
+TRANSFORMERS = "transformer/"
 # There are some 15,000 codes of the nomenclature.
 _LONGEST_CLASSES = 16 << 20
 
@@ -27,6 +28,11 @@ class Package:
     files: dict[str, str]
     classes: tuple[str, ...]
     weights: Path
+
+    @property
+    def transformers(self) -> dict[str, str]:
+        """The files of the transformers that a tuned model carries."""
+        return {path: sha256 for path, sha256 in self.files.items() if path.startswith(TRANSFORMERS)}
 
 
 def unpack(archive: Path, weights: Path, check: Callable[[], object]) -> Package:

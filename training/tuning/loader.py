@@ -1,0 +1,75 @@
+"""Loads a model.zip that carries its transformers, for a service that answers with it.
+
+This module needs only torch, sentence-transformers and the standard library, so a service can copy the file:
+
+    model = Loaded.of(Path("model.zip"))
+    for scores in model.scores(["electric kettle"]):
+        print(max(scores, key=scores.get))
+
+The scores are the probabilities of all classes. The service's own rules (its lists of vague terms and search
+references, and where its list of results ends) come before and after.
+"""
+
+import io
+import json
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+_NAME = "network_for_tuned_transformer"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The transformers, the network that takes their embeddings, and the classes of its outputs."""
+
+    transformers: tuple[SentenceTransformer, ...]
+    network: nn.Module
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Raises KeyError for a model without transformers, which is loaded as before."""
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            sizes = tomllib.loads(archive.read("target/model.toml").decode())[_NAME]
+            classes = json.loads(archive.read("target/subheadings.json"))
+            stored = torch.load(io.BytesIO(archive.read("target/model.pt")), weights_only=True)
+            # extract() never writes outside the folder, whatever a name in the zip is.
+            for name in archive.namelist():
+                if name.startswith("transformer/"):
+                    archive.extract(name, folder)
+            carried = json.loads(archive.read("target/answers.json"))["transformers"]
+            # Their order is that of the embeddings. In memory, they no longer need their files.
+            transformers = tuple(
+                SentenceTransformer(str(Path(folder) / one["folder"]), device="cpu").float().eval()
+                for one in carried
+            )
+        network = nn.Sequential()
+        network.add_module("fc1", nn.Linear(sizes["input_size"], sizes["hidden_size"]))
+        network.add_module("activation", nn.LeakyReLU())
+        network.add_module("fc2", nn.Linear(sizes["hidden_size"], sizes["output_size"]))
+        network.load_state_dict({name.removeprefix(f"{_NAME}."): value for name, value in stored.items()})
+        return cls(transformers, network.eval(), tuple(classes))
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """(texts, sum of the dimensions) float32. Each transformer's part has length 1."""
+        parts = [
+            torch.from_numpy(one.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
+            for one in self.transformers
+        ]
+        return torch.cat(parts, dim=1)
+
+    def scores(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The probability of each class, for each text. Texts are put into lower case, as in the training."""
+        with torch.inference_mode():
+            embeddings = self.embed([text.strip().lower() for text in texts])
+            chances = torch.softmax(self.network(embeddings), dim=1)
+        return [dict(zip(self.classes, row, strict=True)) for row in chances.tolist()]
