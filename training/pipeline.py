@@ -36,6 +36,7 @@ from training.evaluation.classify import Result
 from training.evaluation.deployed import deployed_cleaners
 from training.evaluation.loading import load_classifier
 from training.evaluation.measure import measure
+from training.evaluation.report.write import write_training_report
 from training.evaluation.results import write_results
 from training.evaluation.tables import NO_TABLES, Tables, read_tables
 from training.files import output_folder, sha256_of_file, temporary_folder
@@ -287,7 +288,7 @@ def benchmark(
     progress: Progress,
     limit: int | None,
 ) -> Outcome:
-    """Measure every benchmark of the zip; write `benchmark_results.xml` and `benchmark_results.zip`."""
+    """Measure every benchmark of the zip; write the results as XML, as JSON, and as a page to look at."""
     classifier = load_classifier(config, model)
     with output_folder(output):
         benchmarks, warnings = make_benchmarks(
@@ -305,13 +306,16 @@ def benchmark(
                 phase.advance(len(one.descriptions))
                 figures = ", ".join(f"{name} {share:.1%}" for name, share in measured[-1].figures.items())
                 progress.say(f"{one.name} ({len(one.descriptions)}): {figures}")
+        epochs = classifier.model.epochs
+        results = write_results(output, measured, config, epochs)
+        report, noticed = write_training_report(output, measured, config, epochs, progress)
         return Outcome(
-            files=write_results(output, measured, config, classifier.model.epochs),
+            files=[*results, *report],
             inputs=[python_environment(output)],
             metrics={one.benchmark.name: one.metrics for one in measured},
             counts={one.benchmark.name: len(one.results) for one in measured},
             data={one.name: one.to_json() for one in benchmarks},
-            warnings=warnings,
+            warnings=[*warnings, *noticed],
         )
 
 

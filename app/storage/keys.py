@@ -29,6 +29,7 @@ MODEL_ZIP = "model.zip"
 SEARCH_CONFIG = "search-config.toml"
 BENCHMARK_XML = "benchmark_results.xml"
 BENCHMARK_ZIP = "benchmark_results.zip"
+TRAINING_REPORT = "training_report.html"
 CHECK_RESULT = Document.CHECK_RESULT.value
 PROVENANCE = Document.PROVENANCE.value
 BUILD_LOG = "build.log.gz"
@@ -40,6 +41,7 @@ CONTENT_TYPES = {
     SEARCH_CONFIG: "application/toml",
     BENCHMARK_XML: "application/xml",
     BENCHMARK_ZIP: "application/zip",
+    TRAINING_REPORT: "text/html; charset=utf-8",
     CHECK_RESULT: "application/json",
     PROVENANCE: "application/json",
     BUILD_LOG: "application/gzip",
@@ -47,7 +49,8 @@ CONTENT_TYPES = {
     SIGNATURE: "application/vnd.dev.sigstore.bundle.v0.3+json",
 }
 
-# What a build publishes. The signature is there only if a key is configured.
+# What a build publishes. The signature is there only if a key is configured, the validation's report only if
+# it compared something, and the training's report only if the training made one.
 PUBLISHED = tuple(CONTENT_TYPES)
 
 # The names of the empty objects that tell existing tools a fact about a prefix.

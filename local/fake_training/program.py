@@ -88,6 +88,7 @@ def made(command: str, of: str) -> dict[str, bytes]:
     return {
         "benchmark_results.xml": CASES.encode(),
         "benchmark_results.zip": packed({"known.json": "{}"}),
+        "training_report.html": b"<!doctype html><title>Training report</title>\n",
     }
 
 

@@ -45,6 +45,7 @@ def test_ci_builds_a_commit_and_the_deploy_job_deploys_it(service: Service, head
         "search-config.toml",
         "benchmark_results.xml",
         "benchmark_results.zip",
+        "training_report.html",
         "check_result.json",
         "provenance.json",
         "build.log.gz",

@@ -1,10 +1,12 @@
-"""The API's pages, in a real browser."""
+"""The pages that people look at, in a real browser: those of the API, and the report of a training."""
 
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
@@ -13,6 +15,9 @@ from app.words import Scope
 from local.stack import free_port
 from tests.conftest import skip_or_fail
 from tests.e2e.service import Service
+from tests.unit.training.measurements import CONFIG, EPOCHS, HOSTILE, coded, vague
+from training.evaluation.report.write import write_training_report
+from training.progress import Progress
 
 
 @pytest.fixture
@@ -111,3 +116,37 @@ def test_engineers_try_the_api_with_a_token(guarded: Service, page: Page) -> Non
     assert revoked.returncode == 0, revoked.stderr
     read.get_by_role("button", name="Execute").click()
     expect(read.locator(".live-responses-table").get_by_text("was revoked at").first).to_be_visible()
+
+
+def test_the_training_report_needs_no_network_in_its_light_and_its_dark_form(
+    page: Page, tmp_path: Path
+) -> None:
+    [report], warnings = write_training_report(
+        tmp_path, [coded(), vague()], CONFIG, EPOCHS, Progress(log=io.StringIO())
+    )
+    assert warnings == []
+    requests: list[str] = []
+    problems: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    page.goto(report.as_uri())
+    assert (requests, problems) == ([report.as_uri()], [])
+    expect(page.get_by_role("heading", name="Training report of m 0.1.0")).to_be_visible()
+    expect(page.get_by_text(HOSTILE).first).to_be_visible()
+    for image in page.get_by_role("img").all():
+        expect(image.locator("svg")).to_be_visible()
+
+    # By keyboard: the numbers behind a drawing.
+    table = page.get_by_role("table", name="Calibration as a table")
+    expect(table).to_be_hidden()
+    page.get_by_text("Calibration as a table").first.focus()
+    page.keyboard.press("Enter")
+    expect(table).to_be_visible()
+
+    body = page.locator("body")
+    expect(body).to_have_css("background-color", "rgb(255, 255, 255)")
+    page.emulate_media(color_scheme="dark")
+    expect(body).to_have_css("background-color", "rgb(13, 17, 23)")
+    # A drawing follows: its axis is as light as the text.
+    expect(page.locator("svg text").first).to_have_css("fill", "rgb(230, 237, 243)")

@@ -2,8 +2,10 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 from uuid import UUID
+
+from pydantic import Field
 
 from app.failures import FailureCode
 from app.registry import inputs
@@ -32,6 +34,9 @@ _LARGEST_ENVIRONMENT = 4 << 20
 _MOST_MODEL_FILES = 100
 
 REQUIRED = (keys.MODEL_ZIP, keys.BENCHMARK_XML, keys.BENCHMARK_ZIP)
+# What a training may make as well. One at an older commit does not, and no build fails for lack of it.
+OPTIONAL = (keys.TRAINING_REPORT,)
+_LARGEST_OPTIONAL: Final = 64 << 20
 
 
 class CollectedFile(FileRef):
@@ -55,10 +60,20 @@ class ModelFile(Output):
 
 
 class Collected(Output):
-    """The files of the model, by name, and the files inside model.zip, where these could be told."""
+    """The files of the model, by name, and the files inside model.zip, where these could be told.
+
+    Workers of the release before do not read `optional_files`, so they can publish the model without them.
+    """
 
     files: dict[str, CollectedFile]
+    optional_files: dict[str, CollectedFile] = Field(default_factory=dict)
     model_files: tuple[ModelFile, ...] = ()
+
+    @property
+    def all_files(self) -> dict[str, CollectedFile]:
+        """The files that this release publishes. It leaves out what a newer one may have collected."""
+        known = {name: file for name, file in self.optional_files.items() if name in OPTIONAL}
+        return {**self.files, **known}
 
 
 class Collect(Step[Collected]):
@@ -102,7 +117,31 @@ class Collect(Step[Collected]):
                 inside = _inside(work, local)
             local.unlink()
             files[name] = CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
-        return Collected(files=files, model_files=inside)
+        optional = {}
+        for name in OPTIONAL:
+            if name in reported:
+                found = self._collect_optional(build, work, remote, f"{output}/{name}", reported[name])
+                if found is not None:
+                    optional[name] = found
+        return Collected(files=files, optional_files=optional, model_files=inside)
+
+    def _collect_optional(
+        self, build: BuildView, work: Workbench, remote: Remote, path: str, reported: FileRef
+    ) -> CollectedFile | None:
+        """Collect a file that describes the model. None if it is not what was reported: no model is lost."""
+        try:
+            local, content = self._fetch(work, remote, path, reported.sha256, limit_bytes=_LARGEST_OPTIONAL)
+        except StepFailed as exc:
+            work.note(f"The model is published without {Path(path).name}. {exc.message}")
+            return None
+        except RemoteFault as exc:
+            if exc.code not in (FailureCode.CORRUPT_TRANSFER, FailureCode.INVALID_RESULT):
+                raise
+            work.note(f"The model is published without {Path(path).name}. {exc}")
+            return None
+        key = keep_unpublished(build, work, local.name, local, content)
+        local.unlink()
+        return CollectedFile(sha256=content.sha256, size_bytes=content.size_bytes, key=key)
 
     def _keep(self, build: BuildView, work: Workbench, remote: Remote, path: str, item: JobInput) -> None:
         """Keep an input that only the instance has, such as the answer of an additional source.
@@ -128,11 +167,13 @@ class Collect(Step[Collected]):
         with work.transaction() as session:
             inputs.describe(session, build.lease, item.sha256, environment.to_stored())
 
-    def _fetch(self, work: Workbench, remote: Remote, path: str, sha256: str) -> tuple[Path, FileDigest]:
+    def _fetch(
+        self, work: Workbench, remote: Remote, path: str, sha256: str, *, limit_bytes: int = LIMIT_BYTES
+    ) -> tuple[Path, FileDigest]:
         work.check()
         local = work.scratch / Path(path).name
         try:
-            remote.get_file(path, local, limit_bytes=LIMIT_BYTES)
+            remote.get_file(path, local, limit_bytes=limit_bytes)
         except FileNotFoundError as exc:
             message = f"{path} is not on the instance, though training reported it."
             raise StepFailed(FailureCode.MISSING_OUTPUT, message) from exc

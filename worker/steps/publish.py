@@ -147,7 +147,7 @@ class Publish(Step[Published]):
             return Frozen.model_validate(stored)
         # Without the key, nothing is made that would be made again.
         key = signing_key(work.settings, work.clouds.home)
-        files, report = dict(output_of(build, Collect).files), report_of(build, work)
+        files, report = output_of(build, Collect).all_files, report_of(build, work)
         made = _digests(files)
         for local in (
             self._write_config(build, work),

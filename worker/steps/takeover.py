@@ -15,7 +15,7 @@ from app.registry.takeovers import Ancestor
 from app.storage import keys
 from app.storage.bucket import ObjectInfo
 from app.words import BuildKind, StepName
-from worker.steps.collect import REQUIRED, Collect, Collected, CollectedFile
+from worker.steps.collect import OPTIONAL, REQUIRED, Collect, Collected, CollectedFile
 from worker.steps.inputs import KINDS
 from worker.steps.job import Benchmark, Train
 from worker.steps.needed import KeptFile, TakenOver
@@ -47,30 +47,34 @@ class Taken:
 def collected_by(build: BuildView, work: Workbench, earlier: Sequence[Ancestor]) -> Taken | None:
     """Make the collected files of a build that was retried this build's own, as far as they still hold.
 
-    The nearest build that has collected its files decides. None if there is no such build, or if one of its
-    files is gone or has changed. The files are copied, because those of the other build are deleted some time
-    after its end, and publishing goes by the build that an object belongs to. Raises CloudError.
+    The nearest build that has collected its files decides. None if there is no such build, or if one of the
+    files that every model has is gone or has changed. The files are copied, because those of the other build
+    are deleted some time after its end, and publishing goes by the build that an object belongs to. Raises
+    CloudError.
     """
     source = next((one for one in earlier if {StepName.NEEDS_MODEL, *_DONE} <= one.done), None)
     collected = None if source is None else _readable(source)
     if source is None or collected is None:
         return None
     found: dict[str, tuple[CollectedFile, ObjectInfo]] = {}
-    for name, file in collected.files.items():
+    for name, file in collected.all_files.items():
         there = work.clouds.bucket.head(file.lies_at(source.build_id, name))
         if there is None or (there.sha256, there.size_bytes) != (file.sha256, file.size_bytes):
             work.note(
                 f"The {name} that the build {source.build_id} has collected is not in the bucket any more as "
-                "it was put there. The model is trained again."
+                f"it was put there. {_without(name)}"
             )
-            return None
-        found[name] = file, there
+            if name in REQUIRED:
+                return None
+        else:
+            found[name] = file, there
     files = {}
     for name, (file, there) in found.items():
         key = _adopt(build, work, name, there, file)
-        if key is None:
+        if key is not None:
+            files[name] = KeptFile(sha256=file.sha256, size_bytes=file.size_bytes, key=key)
+        elif name in REQUIRED:
             return None
-        files[name] = KeptFile(sha256=file.sha256, size_bytes=file.size_bytes, key=key)
     work.log(
         f"The files that the build {source.build_id} has collected are taken over. "
         f"GET /builds/{source.build_id}/log has the log of their training."
@@ -89,6 +93,11 @@ def _readable(source: Ancestor) -> Collected | None:
     return collected if set(REQUIRED) <= set(collected.files) <= set(keys.CONTENT_TYPES) else None
 
 
+def _without(name: str) -> str:
+    """What follows if a file that was collected is gone."""
+    return "The model is trained again." if name in REQUIRED else "The model is published without it."
+
+
 def _adopt(
     build: BuildView, work: Workbench, name: str, there: ObjectInfo, file: CollectedFile
 ) -> str | None:
@@ -105,7 +114,7 @@ def _adopt(
         work.log(f"{key} was not copied by this request")
     copied = bucket.head(key)
     if copied is None or (copied.sha256, copied.size_bytes) != (file.sha256, file.size_bytes):
-        work.note(f"{there.key} could not be copied as it was put there. The model is trained again.")
+        work.note(f"{there.key} could not be copied as it was put there. {_without(name)}")
         return None
     return key
 
@@ -140,7 +149,8 @@ def inputs_of(work: Workbench, earlier: Sequence[Ancestor]) -> dict[str, KeptFil
 def record(session: Session, lease: Lease, taken: TakenOver) -> None:
     """Record the steps that need not be done, in the transaction of `needs_model`. Raises LeaseLost."""
     files = {name: CollectedFile.model_validate(file.model_dump()) for name, file in taken.files.items()}
-    collected = Collected(files=files).model_dump(mode="json")
+    optional = {name: files.pop(name) for name in OPTIONAL if name in files}
+    collected = Collected(files=files, optional_files=optional).model_dump(mode="json")
 
     def output(name: StepName, before: dict[str, Any] | None) -> dict[str, Any] | None:
         if name is StepName.COLLECT:

@@ -98,7 +98,7 @@ _SHOWN: dict[str, frozenset[str]] = {
     StepName.LOAD_INPUTS: frozenset({"inputs", "config_sha256"}),
     StepName.TRAIN: frozenset({"files", "metrics", "counts", "epochs", "phases", "data", "warnings"}),
     StepName.BENCHMARK: frozenset({"files", "metrics", "counts", "phases", "data", "warnings"}),
-    StepName.COLLECT: frozenset({"files", "model_files"}),
+    StepName.COLLECT: frozenset({"files", "optional_files", "model_files"}),
     StepName.TERMINATE_INSTANCE: frozenset({"instance_ids"}),
     StepName.VALIDATE: frozenset({"verdict", "reason", "against"}),
     StepName.PUBLISH: frozenset({"artifacts", "metrics", "verdict", "verdict_reason", "signed_with"}),

@@ -214,7 +214,13 @@ def test_the_teams_validation_compares_all_its_thresholds_and_recognises_a_bad_m
 
 def test_the_output_folder_contains_only_the_results(build: Path) -> None:
     names = {path.name for path in (build / "output").iterdir()}
-    assert names == {"model.zip", "benchmark_results.xml", "benchmark_results.zip", "inputs"}
+    assert names == {
+        "model.zip",
+        "benchmark_results.xml",
+        "benchmark_results.zip",
+        "training_report.html",
+        "inputs",
+    }
 
 
 def test_training_and_benchmark_report_one_environment_with_its_packages(build: Path) -> None:

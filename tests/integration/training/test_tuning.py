@@ -233,7 +233,13 @@ def test_a_tuned_model_carries_its_transformers_and_nothing_else_is_left(build: 
     assert {f"transformer/{one}/model.safetensors" for one in ("base", "tuned")} <= names
     assert [one["folder"] for one in answers["transformers"]] == ["transformer/base", "transformer/tuned"]
     left = {path.name for path in (build / "output").iterdir()} - {"result.json", "progress.jsonl"}
-    assert left == {"model.zip", "benchmark_results.xml", "benchmark_results.zip", "inputs"}
+    assert left == {
+        "model.zip",
+        "benchmark_results.xml",
+        "benchmark_results.zip",
+        "training_report.html",
+        "inputs",
+    }
 
 
 def test_the_loader_for_services_gives_the_same_scores(build: Path) -> None:

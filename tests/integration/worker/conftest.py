@@ -38,7 +38,12 @@ from worker.steps.result import FileRef
 from worker.steps.step import Step
 from worker.workbench import Workbench
 
-OUTPUT = {keys.MODEL_ZIP: b"weights", keys.BENCHMARK_XML: b"<testsuites/>", keys.BENCHMARK_ZIP: b"figures"}
+OUTPUT = {
+    keys.MODEL_ZIP: b"weights",
+    keys.BENCHMARK_XML: b"<testsuites/>",
+    keys.BENCHMARK_ZIP: b"figures",
+    keys.TRAINING_REPORT: b"<!doctype html>",
+}
 SNAPSHOT = b'{"data": []}'
 FIGURES = {"known": {"count": 10, "top_1": 0.5}}
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.db.tables import Build
 from app.registry import inputs
-from app.registry.builds import ending, listing, steps
+from app.registry.builds import ending, listing, log, steps
 from app.registry.builds.lease import LeaseLost, release, take
 from app.registry.errors import NotFound
 from app.registry.models import catalogue
@@ -28,6 +28,7 @@ from worker.errors import StepFailed
 from worker.heartbeat import Heartbeat
 from worker.machine.remote import RemoteFault
 from worker.runner import Runner
+from worker.steps.collect import REQUIRED
 from worker.steps.reported import JobInput
 from worker.workbench import Workbench
 
@@ -76,6 +77,24 @@ def test_a_file_that_is_not_what_training_reported_is_not_collected(
         trained.act(StepName.COLLECT)
     assert isinstance(failed.value, StepFailed | RemoteFault)
     assert failed.value.code == code
+
+
+def test_a_report_that_is_not_what_training_reported_costs_no_model(trained: Flow, cloud: SimCloud) -> None:
+    [instance] = cloud.instances()
+    report = instance.home / "builds" / str(trained.build_id) / "output" / keys.TRAINING_REPORT
+    collected = trained.act(StepName.COLLECT)
+    assert collected.optional_files[keys.TRAINING_REPORT].sha256 == sha256(report.read_bytes())
+    report.write_bytes(b"other")
+    assert trained.act(StepName.COLLECT).optional_files == {}
+    report.unlink()
+    trained.do_until(StepName.PUBLISH)
+    publish(trained)
+    names = {key.rpartition("/")[2] for key, _ in trained.clouds.bucket.list(f"{prefix_after(trained)}/")}
+    assert set(REQUIRED) < names
+    assert keys.TRAINING_REPORT not in names
+    with trained.database.transaction() as session:
+        log_text = log.read(session, trained.build_id, 0, 1 << 20)[0].decode()
+    assert log_text.count(f"The model is published without {keys.TRAINING_REPORT}.") == 2
 
 
 @pytest.mark.parametrize("file", ["../../../../etc/passwd", "/etc/passwd", "", "a\x00b", "a/../../b"])
@@ -179,7 +198,8 @@ def test_an_unpublished_file_that_changed_is_not_published(trained: Flow) -> Non
 def test_files_that_the_release_before_collected_are_published(trained: Flow) -> None:
     trained.do_until(StepName.COLLECT)
     files = {}
-    for name, content in OUTPUT.items():
+    for name in REQUIRED:
+        content = OUTPUT[name]
         overwrite_whole(trained, keys.former_unpublished_key(trained.build_id, name), content)
         files[name] = {"sha256": sha256(content), "size_bytes": len(content)}
     with trained.database.transaction() as session:

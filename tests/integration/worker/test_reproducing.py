@@ -223,7 +223,7 @@ def test_lost_files_are_put_back_where_the_reproduction_has_made_exactly_the_sam
     model: Flow, flow_of: FlowOf, cloud: SimCloud
 ) -> None:
     bucket, prefix = model.clouds.bucket, prefix_of(model)
-    names = (keys.MODEL_ZIP, keys.BENCHMARK_ZIP, keys.CHECK_RESULT)
+    names = (keys.MODEL_ZIP, keys.BENCHMARK_ZIP, keys.TRAINING_REPORT, keys.CHECK_RESULT)
     for name in names:
         bucket.delete(keys.artifact_key(prefix, name))
     overwrite(bucket, keys.artifact_key(prefix, keys.BENCHMARK_XML), b"changed")
@@ -232,7 +232,8 @@ def test_lost_files_are_put_back_where_the_reproduction_has_made_exactly_the_sam
         reconciliation.remember(session, missing=lost)
     # Without consent, and where the files differ, model.zip stays away.
     outcome = reproduce(model, flow_of, cloud, package(), repair=True)
-    assert (outcome.verdict, outcome.repaired) == ("identical", (keys.BENCHMARK_XML, keys.BENCHMARK_ZIP))
+    assert outcome.verdict == "identical"
+    assert outcome.repaired == (keys.BENCHMARK_XML, keys.BENCHMARK_ZIP, keys.TRAINING_REPORT)
     assert [one.name for one in outcome.not_repaired] == [keys.CHECK_RESULT, keys.MODEL_ZIP]
     assert "only with `model_zip`" in outcome.not_repaired[1].reason
     again = flow_of(ask(model, repair=True, model_zip=True))

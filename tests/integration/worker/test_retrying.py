@@ -304,6 +304,18 @@ def test_files_that_do_not_hold_any_more_are_trained_again_with_the_same_inputs(
     assert len(cloud.instances()) == 1
 
 
+def test_a_model_is_taken_over_without_a_report_that_does_not_hold_any_more(
+    collected: UUID, database: Database, filled_bucket: Clouds, new_runner: NewRunner
+) -> None:
+    report = sha256(OUTPUT[keys.TRAINING_REPORT])
+    filled_bucket.bucket.delete(keys.unpublished_key(collected, report))
+    again = retry(database, collected)
+    new_runner().carry(again)
+    artifacts = published(database, filled_bucket.bucket, again)
+    assert set(OUTPUT) - set(artifacts) == {keys.TRAINING_REPORT}
+    assert build_of(database, again).launches == []
+
+
 # Only the inputs hold
 
 

@@ -24,7 +24,7 @@ def repair(build: BuildView, work: Workbench, known: Recorded, outcome: Outcome)
     The mirror copies only what has the recorded digest, and only if the object has not changed since it was
     looked at. Raises CloudError.
     """
-    made = {file.sha256 for file in output_of(build, Collect).files.values()}
+    made = {file.sha256 for file in output_of(build, Collect).all_files.values()}
     model_zip = Wanted.of(build.reproduction_wanted).model_zip
     repaired: list[str] = []
     not_repaired: list[NotRepaired] = []
