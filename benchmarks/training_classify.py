@@ -14,8 +14,9 @@ import torch
 from training_figures import PRESENT, machine
 
 from training.evaluation.benchmark import make_benchmarks
+from training.evaluation.loading import load_classifier
 from training.evaluation.tables import read_tables
-from training.pipeline import Overrides, load_classifier, read_config
+from training.pipeline import Overrides, read_config
 from training.progress import Progress
 
 

@@ -14,9 +14,10 @@ from training_figures import PRESENT, machine
 
 from training.config import VAGUE_CODE
 from training.evaluation.benchmark import make_benchmarks
+from training.evaluation.loading import load_classifier
 from training.evaluation.measure import measure
 from training.evaluation.tables import read_tables
-from training.pipeline import Overrides, load_classifier, read_config
+from training.pipeline import Overrides, read_config
 from training.progress import Progress
 
 BIASES = (0.5, 0.25, 0.0, -0.25, -0.5, -1.0, -2.0)

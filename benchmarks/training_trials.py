@@ -2,18 +2,22 @@
 
 Three splits hold out 30% of the extra references that are not on the vague list, 30% of the search
 references, and 20% of the vague terms; these descriptions are removed from every source. The script prints
-how often the first result is right, at the biases of the vague class that refuse 76% and 70% of the held-out
-vague terms, and without the vague class. At the first of these biases, it prints the cross-entropy of the
-held-out descriptions with codes, by temperature.
+how often the first result, and one of the first five, is right: at the biases of the vague class that refuse
+76% and 70% of the held-out vague terms, and without the vague class. At the first of these biases, it prints
+the cross-entropy of the held-out descriptions with codes, by temperature. It can keep what was answered
+rightly, and compare another configuration with it, description by description.
 
-python benchmarks/training_trials.py --data ../shared/data --cache /tmp/cache
-python benchmarks/training_trials.py --data ../shared/data --cache /tmp/cache --set max_epochs=8
-python benchmarks/training_trials.py --data ../shared/data --cache /tmp/cache --source vague_terms.variants=8
+python benchmarks/training_trials.py --data ../shared/data --cache cache --keep a.npz
+python benchmarks/training_trials.py --data ../shared/data --cache cache --tuning epochs=3 --against a.npz
+python benchmarks/training_trials.py --data ../shared/data --cache cache --set max_epochs=8
+python benchmarks/training_trials.py --data ../shared/data --cache cache --source vague_terms.variants=8
 """
 
 import argparse
 import io
 import random
+import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,23 +26,31 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import tomli
 import torch
 from training_figures import machine
+from training_paired import Answers, differences
 
-from training.config import VAGUE_CODE, SearchConfig, parse_config
+from training.checkpoints import NO_CHECKPOINTS
+from training.cleaning.pipelines import read_lists
+from training.config import VAGUE_CODE, SearchConfig, TuningConfig, parse_config
 from training.dataset.merge import CleanedSource, Dataset, merge
+from training.dataset.prepare import read_and_clean
+from training.distributed import ALONE
 from training.embedding.cache import embed
-from training.embedding.encoder import Embeddings, Encoder
-from training.embedding.transformer import find_transformer
+from training.embedding.encoder import Encoder
+from training.embedding.transformer import Transformer, find_transformer
 from training.lookup import Lookup
 from training.network.head import choose_bfloat16, load_network
 from training.network.train import train_network
-from training.pipeline import read_and_clean
 from training.progress import Progress
+from training.tuning.stage import Embedding
 
 CONFIG = Path(__file__).parent / "search-config.toml"
 HELD_OUT = {"extra_references": 0.3, "search_references": 0.3, "vague_terms": 0.2}
+CODED = ("extra_references", "search_references")
 REFUSED = (0.76, 0.70)
+RANKS = (1, 5)
 TEMPERATURES = (1.0, 1.2, 1.4, 1.6, 1.8)
 
 
@@ -53,12 +65,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares of right first results, for each share of refused vague terms and then without the vague class;
-    the biases that were needed for them; and the cross-entropy by temperature.
+    """What was answered rightly, and how sure the network was of it.
+
+    right[rank][set] (levels, rows) says whether one of the first `rank` results of a description is right, at
+    each share of refused vague terms and then without the vague class. The biases are those that were needed
+    for the shares. The cross-entropy is by temperature.
     """
 
-    extra: tuple[float, ...]
-    search: tuple[float, ...]
+    right: dict[int, dict[str, Answers]]
     biases: tuple[float, ...]
     cross_entropy: tuple[float, ...]
 
@@ -90,43 +104,65 @@ def cut(sources: Sequence[CleanedSource], seed: int, config_seed: int) -> Split:
     return Split(seed, merge(rest, config_seed), held_out)
 
 
-def trial(config: SearchConfig, split: Split, table: Embeddings, held_out: dict[str, Embeddings]) -> Figures:
+def trial(config: SearchConfig, split: Split, cache: str) -> Figures:
     torch.set_num_threads(1)
-    trained = train_network(split.dataset, table, config, "cpu", Progress(log=io.StringIO()))
+    quiet = Progress(log=io.StringIO())
+    transformer = find_transformer(config.transformer)
+    bfloat16 = choose_bfloat16(config.precision, "cpu")
+
+    def encoder_of(one: Transformer) -> Encoder:
+        return Encoder(one, "cpu", config.embedding_batch_size, bfloat16=bfloat16)
+
+    embedding = Embedding(split.dataset, transformer, encoder_of, cache, quiet, ALONE)
+    with tempfile.TemporaryDirectory() as folder:
+        if config.tuning is None:
+            embedded, used = embedding.with_original(), [transformer]
+        else:
+            embedded = embedding.with_tuned(config, config.tuning, "cpu", Path(folder), NO_CHECKPOINTS)
+            used = list(embedded.transformers.values())
+        held_out = {
+            name: np.hstack([embed(list(texts), encoder_of(one), cache, quiet) for one in used])
+            for name, texts in split.held_out.items()
+        }
+    trained = train_network(split.dataset, embedded.table, config, "cpu", quiet, views=embedded.views)
     network = load_network(trained.sizes, {name: value.float() for name, value in trained.weights.items()})
-    classes = split.dataset.classes
-    vague = classes.index(VAGUE_CODE)
-    # For each description: the lead of the vague class over the best code, and whether that code is right.
-    lead, right = {}, {}
     with torch.inference_mode():
-        logits_of = {name: network(torch.from_numpy(vectors)) for name, vectors in held_out.items()}
-        for name, answers in logits_of.items():
-            logits = answers.clone()
-            of_vague = logits[:, vague].clone()
-            logits[:, vague] = -torch.inf
-            best = logits.max(dim=1)
-            lead[name] = (of_vague - best.values).numpy()
-            right[name] = np.array(
-                [
-                    classes[index] in codes
-                    for index, codes in zip(best.indices.tolist(), split.held_out[name].values(), strict=True)
-                ]
-            )
-    biases = [-float(np.quantile(lead["vague_terms"], 1 - share)) for share in REFUSED] + [-np.inf]
-    extra, search = (
-        tuple(float((right[name] & (lead[name] + bias <= 0)).mean()) for bias in biases)
-        for name in ("extra_references", "search_references")
+        logits = {name: network(torch.from_numpy(vectors)) for name, vectors in held_out.items()}
+    return judge(logits, split)
+
+
+def judge(logits: dict[str, torch.Tensor], split: Split) -> Figures:
+    """The logits (rows, classes) of each set of held-out descriptions."""
+    index = {code: position for position, code in enumerate(split.dataset.classes)}
+    vague = index[VAGUE_CODE]
+    codes_only = {name: one.index_fill(1, torch.tensor(vague), -torch.inf) for name, one in logits.items()}
+    # How far the vague class is ahead of the best code. What is behind it, at a bias, is answered.
+    leads = {name: logits[name][:, vague] - one.amax(dim=1) for name, one in codes_only.items()}
+    biases = [-float(np.quantile(leads["vague_terms"].numpy(), 1 - share)) for share in REFUSED]
+    right: dict[int, dict[str, Answers]] = {rank: {} for rank in RANKS}
+    log_chances, rights = [], []
+    for name in CODED:
+        known = [[index[code] for code in codes if code in index] for codes in split.held_out[name].values()]
+        best = torch.tensor(
+            [
+                one[row].max().item() if row else -torch.inf
+                for one, row in zip(codes_only[name], known, strict=True)
+            ]
+        )
+        place = (codes_only[name] > best[:, None]).sum(dim=1)
+        # How far the vague class is ahead of the right code. A list of results ends at the vague class.
+        behind = logits[name][:, vague] - best
+        for rank in RANKS:
+            levels = [(place < rank) & (behind + bias <= 0) for bias in biases]
+            right[rank][name] = torch.stack([*levels, (place < rank) & best.isfinite()]).numpy()
+        log_chances.append(
+            logits[name].index_add(1, torch.tensor([vague]), torch.full((len(place), 1), biases[0]))
+        )
+        rights += known
+    entropies = tuple(
+        _cross_entropy(torch.cat(log_chances) / temperature, rights) for temperature in TEMPERATURES
     )
-    coded = [name for name in held_out if name != "vague_terms"]
-    logits = torch.cat([logits_of[name] for name in coded])
-    logits[:, vague] += biases[0]
-    rights = [
-        [classes.index(code) for code in codes if code in split.dataset.classes]
-        for name in coded
-        for codes in split.held_out[name].values()
-    ]
-    entropies = tuple(_cross_entropy(logits / temperature, rights) for temperature in TEMPERATURES)
-    return Figures(extra, search, tuple(biases[:-1]), entropies)
+    return Figures(right, tuple(biases), entropies)
 
 
 def _cross_entropy(logits: torch.Tensor, rights: Sequence[Sequence[int]]) -> float:
@@ -136,8 +172,36 @@ def _cross_entropy(logits: torch.Tensor, rights: Sequence[Sequence[int]]) -> flo
     return -float(np.mean(likeliest))
 
 
+def shown(options: argparse.Namespace) -> str:
+    tuning = [] if options.tuning is None else ["tuning:", *options.tuning]
+    return " ".join([*options.set, *options.source, *tuning])
+
+
 def mean(rows: Iterable[Sequence[float]]) -> list[float]:
     return [float(column) for column in np.mean(list(rows), axis=0)]
+
+
+def changed(
+    file: Path, keys: Sequence[str], sources: Sequence[str], tuning: Sequence[str] | None
+) -> SearchConfig:
+    """The configuration with changes of its keys, sources and tuning, and without bias and temperature."""
+    names = {change.partition("=")[0] for change in keys}
+    tables: dict[str, list[str]] = {}
+    for change in sources:
+        name, _, line = change.partition(".")
+        tables.setdefault(name, []).append(line)
+    flat, *rest = re.split(r"^(?=\[)", file.read_text(), maxsplit=1, flags=re.MULTILINE)
+    text = "\n".join(
+        [*keys, *(line for line in flat.splitlines() if line.partition("=")[0].strip() not in names), *rest]
+        + [f'[[sources]]\nname = "{name}"\n' + "\n".join(lines) for name, lines in tables.items()]
+    )
+    config = parse_config(text).model_copy(update={"vague_bias": 0.0, "temperature": 1.0})
+    if tuning is None:
+        return config
+    values = config.tuning.model_dump() if config.tuning else {}
+    return config.model_copy(
+        update={"tuning": TuningConfig.model_validate({**values, **tomli.loads("\n".join(tuning))})}
+    )
 
 
 def main() -> None:
@@ -157,52 +221,60 @@ def main() -> None:
     parser.add_argument(
         "--source", nargs="+", default=[], metavar="NAME.KEY=VALUE", help="changes of a source"
     )
+    parser.add_argument(
+        "--tuning", nargs="*", metavar="KEY=VALUE", help="tune the transformer, with changes of [tuning]"
+    )
+    parser.add_argument("--keep", type=Path, help="a file for what was answered rightly")
+    parser.add_argument(
+        "--against", type=Path, help="such a file of another configuration and the same splits"
+    )
     options = parser.parse_args()
-    lines = options.config.read_text().splitlines()
-    keys = {change.partition("=")[0] for change in options.set}
-    sources_changed: dict[str, list[str]] = {}
-    for change in options.source:
-        name, _, line = change.partition(".")
-        sources_changed.setdefault(name, []).append(line)
-    text = "\n".join(
-        [*options.set, *(line for line in lines if line.partition("=")[0].strip() not in keys)]
-        + [f'[[sources]]\nname = "{name}"\n' + "\n".join(lines) for name, lines in sources_changed.items()]
-    )
-    config = parse_config(text).model_copy(update={"vague_bias": 0.0, "temperature": 1.0})
+    config = changed(options.config, options.set, options.source, options.tuning)
     quiet = Progress(log=io.StringIO())
-    sources = read_and_clean(config, Lookup(options.data, options.data), {}, quiet)
-    encoder = Encoder(
-        find_transformer(config.transformer),
-        "cpu",
-        config.embedding_batch_size,
-        bfloat16=choose_bfloat16(config.precision, "cpu"),
-    )
+    lookup = Lookup(options.data, options.data)
+    sources = read_and_clean(config, lookup, read_lists(config, lookup), {}, quiet)
     with ProcessPoolExecutor(options.at_once, mp_context=get_context("spawn")) as pool:
-        running = []
-        for seed in options.splits:
-            split = cut(sources, seed, config.seed)
-            table = embed(split.dataset.embedded, encoder, options.cache, quiet)
-            held_out = {
-                name: embed(list(texts), encoder, options.cache, quiet)
-                for name, texts in split.held_out.items()
-            }
-            running.append(pool.submit(trial, config, split, table, held_out))
+        running = [
+            pool.submit(trial, config, cut(sources, seed, config.seed), options.cache)
+            for seed in options.splits
+        ]
         figures = [one.result() for one in running]
 
-    def shown(values: Sequence[float]) -> str:
-        return " / ".join(f"{100 * value:.1f}" for value in values)
-
-    extra = mean(one.extra for one in figures)
-    search = mean(one.search for one in figures)
+    right = {
+        rank: {name: np.hstack([one.right[rank][name] for one in figures]) for name in CODED}
+        for rank in RANKS
+    }
+    shares = "; ".join(
+        f"{name} "
+        + ", ".join(
+            " / ".join(f"{100 * right[rank][name][level].mean():.1f}" for rank in RANKS)
+            for level in range(len(REFUSED) + 1)
+        )
+        for name in CODED
+    )
     biases = ", ".join(f"{one.biases[0]:+.2f}" for one in figures)
     entropies = zip(TEMPERATURES, mean(one.cross_entropy for one in figures), strict=True)
     print(
-        f"{' '.join([*options.set, *options.source]) or options.config}: at {REFUSED} of vague terms refused "
-        f"and at nothing refused: extra references {shown(extra)}, search references {shown(search)}; "
-        f"biases at {REFUSED[0]}: {biases}; cross-entropy by temperature "
+        f"{shown(options) or options.config}: the first / one of the first "
+        f"{RANKS[-1]} right, at {REFUSED} of vague terms refused and at nothing refused: {shares}; biases at "
+        f"{REFUSED[0]}: {biases}; cross-entropy by temperature "
         f"{', '.join(f'{temperature}: {value:.3f}' for temperature, value in entropies)}; "
         f"splits {options.splits}; {machine()}"
     )
+    kept = {f"{rank} {name}": right[rank][name] for rank in RANKS for name in CODED}
+    if options.keep:
+        np.savez_compressed(options.keep, allow_pickle=False, **kept)
+    if options.against:
+        with np.load(options.against) as other:
+            for rank in RANKS:
+                of_rank = {name: f"{rank} {name}" for name in CODED}
+                compared = differences(
+                    {name: kept[key][0] for name, key in of_rank.items()},
+                    {name: other[key][0] for name, key in of_rank.items()},
+                )
+                print(
+                    f"difference in the first {rank} from {options.against}: {'; '.join(map(str, compared))}"
+                )
 
 
 if __name__ == "__main__":
