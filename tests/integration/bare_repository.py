@@ -43,3 +43,14 @@ class Repository:
     def delete(self, *branches: str) -> None:
         for branch in branches:
             self.git("update-ref", "-d", f"refs/heads/{branch}")
+
+    def rename_main(self, name: str, new: str) -> None:
+        """Give the main branch another name."""
+        self.git("update-ref", f"refs/heads/{new}", name)
+        self.git("symbolic-ref", "HEAD", f"refs/heads/{new}")
+        self.delete(name)
+
+    @property
+    def main(self) -> str:
+        """The name of the main branch."""
+        return self.git("symbolic-ref", "--short", "HEAD")

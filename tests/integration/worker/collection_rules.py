@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fnmatch import fnmatch
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -19,7 +20,7 @@ MINIMUM_AGE = timedelta(days=10)
 GRACE = timedelta(days=7)
 RETRY_WINDOW = timedelta(days=2)
 RETIRE_AFTER = timedelta(days=20)
-ROLLBACK_TARGETS = 1
+ROLLBACK_TARGETS = 2
 BOTS = "dependabot/*"
 
 # Why a model is kept at the moment, although it may go as soon as more is known.
@@ -42,6 +43,8 @@ class Seen:
     """What the last look at the git repository must have found."""
 
     branches: set[str] = field(default_factory=set)
+    # Every name that the main branch had at some look.
+    mains: set[str] = field(default_factory=set)
     # The commits that are a branch's own. A model's may be in short.
     own: set[str] = field(default_factory=set)
     # The models whose commits were there at some look.
@@ -50,9 +53,11 @@ class Seen:
     def look(self, repository: Repository, models: Iterable[Row]) -> None:
         listed = repository.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads").splitlines()
         self.branches = {name for name in listed if not fnmatch(name, BOTS)}
-        line = repository.git("rev-list", "--first-parent", "main").splitlines()
+        main = repository.main
+        self.mains.add(main)
+        line = repository.git("rev-list", "--first-parent", main).splitlines()
         self.own = set()
-        for branch in self.branches - {"main"}:
+        for branch in self.branches - {main}:
             # What it has, without what the main branch had where it left.
             has = repository.git("rev-list", branch).splitlines()
             left_at = next((commit for commit in line if commit in set(has)), None)
@@ -90,6 +95,8 @@ def reasons(registry: Registry, seen: Seen) -> dict[str, set[str]]:
         else:
             if model["branch"] in seen.branches:
                 why.add("its branch exists")
+            if model["branch"] in seen.mains:
+                why.add("the main branch had the name of its branch")
             if seen.holds(model["sha"]) and model["prefix"] in seen.known:
                 why.add("a branch has its commit")
             if model["prefix"] not in seen.known:
@@ -146,7 +153,7 @@ def needed_inputs(registry: Registry) -> set[str]:
     """The digests of the contents that must be in the bucket."""
     # All times were moved together, so the database's own clock says what is recent.
     recent = f"> clock_timestamp() - interval '{RETRY_WINDOW.days} days'"
-    return set(
+    found = set(
         registry.values(
             f"""
             SELECT sha256 FROM inputs
@@ -155,20 +162,43 @@ def needed_inputs(registry: Registry) -> set[str]:
              WHERE finished_at IS NULL OR finished_at {recent}
             UNION SELECT sha256 FROM build_inputs JOIN models USING (build_id)
              WHERE models.state IN ('kept', 'marked')
+            UNION SELECT sha256 FROM build_inputs JOIN inputs USING (sha256) JOIN models USING (build_id)
+             JOIN builds ON reproduces = models.id
+             WHERE sweeping_at IS NULL AND finished_at IS NULL
             """
         )
     )
+    for build in registry.values("SELECT id FROM builds WHERE finished_at IS NULL"):
+        for repeated in repeated_by(registry, build):
+            found |= set(
+                registry.values(
+                    "SELECT sha256 FROM build_inputs JOIN inputs USING (sha256)"
+                    " WHERE build_id = :id AND sweeping_at IS NULL",
+                    id=repeated,
+                )
+            )
+    return found
 
 
-def retriable(registry: Registry) -> set[str]:
-    """The builds that have failed and can be repeated, with the files that they left."""
+def repeatable(registry: Registry) -> set[str]:
+    """The builds that have failed or were cancelled and can be repeated, with the files that they left."""
     return {
         str(build)
         for build in registry.values(
-            "SELECT id FROM builds WHERE state = 'failed' AND finished_at > now() - :window",
+            "SELECT id FROM builds WHERE kind = 'train' AND finished_at IS NOT NULL AND state <> 'succeeded'"
+            " AND finished_at > now() - :window",
             window=RETRY_WINDOW,
         )
     }
+
+
+def repeated_by(registry: Registry, build: UUID) -> set[UUID]:
+    """What the build repeats, and what that has repeated."""
+    found = set[UUID]()
+    earlier: UUID | None = build
+    while earlier := registry.value("SELECT retry_of FROM builds WHERE id = :id", id=earlier):
+        found.add(earlier)
+    return found
 
 
 def states(registry: Registry) -> dict[str, str]:

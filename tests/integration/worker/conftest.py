@@ -38,6 +38,11 @@ from worker.steps.result import FileRef
 from worker.steps.step import Step
 from worker.workbench import Workbench
 
+# So that their failed assertions say as much as those of tests.
+pytest.register_assert_rewrite(
+    *(f"tests.integration.worker.collection_{name}" for name in ("history", "machine", "tale"))
+)
+
 OUTPUT = {
     keys.MODEL_ZIP: b"weights",
     keys.BENCHMARK_XML: b"<testsuites/>",
