@@ -89,6 +89,14 @@ def contents_of(collected: Mapping[str, Any]) -> Iterator[Content]:
         yield Content(one["path"], one["sha256"], one["size_bytes"])
 
 
+def digests_of_contents(session: Session, build_id: UUID) -> dict[str, str]:
+    """The sha256 of each file inside the model.zip of a build, by path. Empty if they were not recorded."""
+    collected = session.scalar(
+        select(BuildStep.output).where(BuildStep.build_id == build_id, BuildStep.name == StepName.COLLECT)
+    )
+    return {one.path: one.sha256 for one in contents_of(collected or {})}
+
+
 def warnings_of(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """What the training and then the benchmark warned of."""
     return tuple(text for name in _JOBS for text in outputs.get(name, {}).get("warnings") or ())

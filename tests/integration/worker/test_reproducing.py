@@ -219,6 +219,33 @@ def test_a_worker_may_die_in_every_step_of_its_own(
     assert (first.verdict, first.same_bytes, first.largest_difference) == ("equivalent", None, 5.0)
 
 
+@pytest.mark.parametrize(
+    ("made", "verdict", "same_bytes", "others"),
+    [
+        (package() + b"more", "identical", "target/model.pt", None),
+        (package(2.0), "equivalent", None, "target/model.pt"),
+        (package(classes=("020110", "010121")), "different", None, "target/subheadings.json"),
+    ],
+    ids=["same-weights", "other-weights", "other-classes"],
+)
+def test_a_lost_package_is_compared_by_the_digests_of_its_files(
+    model: Flow,
+    flow_of: FlowOf,
+    cloud: SimCloud,
+    made: bytes,
+    verdict: str,
+    same_bytes: str | None,
+    others: str | None,
+) -> None:
+    model.clouds.bucket.delete(keys.artifact_key(prefix_of(model), keys.MODEL_ZIP))
+    outcome = reproduce(model, flow_of, cloud, made)
+    assert (outcome.verdict, outcome.same_bytes) == (verdict, same_bytes)
+    if others is None:
+        assert outcome.not_compared is None
+    else:
+        assert outcome.not_compared.endswith(f"these files in it had other digests: {others}")
+
+
 def test_lost_files_are_put_back_where_the_reproduction_has_made_exactly_the_same(
     model: Flow, flow_of: FlowOf, cloud: SimCloud
 ) -> None:

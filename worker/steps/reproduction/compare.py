@@ -1,5 +1,6 @@
 """Compares the model that was made again with the original. Nothing of it is published."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +12,7 @@ from app.failures import FailureCode
 from app.registry.builds import listing
 from app.registry.builds.lease import Lease
 from app.registry.builds.steps import BuildView
-from app.registry.lineage import differences
+from app.registry.lineage import differences, outputs
 from app.registry.models.catalogue import ArtifactRef
 from app.registry.reproductions import recorded
 from app.registry.reproductions.outcomes import Outcome, Wanted
@@ -25,7 +26,14 @@ from worker.steps.collect import Collect, CollectedFile
 from worker.steps.job import Benchmark
 from worker.steps.pins import pins_of
 from worker.steps.reproduction.judgement import Content, judge
-from worker.steps.reproduction.packages import WEIGHTS, Package, UnreadablePackage, unpack
+from worker.steps.reproduction.packages import (
+    CLASSES,
+    WEIGHTS,
+    Package,
+    UnreadablePackage,
+    deciding,
+    unpack,
+)
 from worker.steps.reproduction.repairs import repair
 from worker.steps.reproduction.weights import UnreadableWeights, largest_difference
 from worker.steps.step import Output, Step, output_of
@@ -52,6 +60,7 @@ class Compare(Step[Compared]):
             raise AssertionError(message)
         with work.transaction() as session:
             known = recorded.of_model(session, build.reproduces)
+            contents = outputs.digests_of_contents(session, known.build_id)
             changed = [
                 one
                 for one in differences.between_builds(session, build.id, known.build_id)
@@ -59,7 +68,7 @@ class Compare(Step[Compared]):
                 if one.kind != InputKind.THRESHOLDS
             ]
         made = output_of(build, Collect).files[keys.MODEL_ZIP]
-        content = _compare(build, work, made, known.artifacts.get(keys.MODEL_ZIP))
+        content = _compare(build, work, made, known.artifacts.get(keys.MODEL_ZIP), contents)
         outcome = judge(
             content,
             known.metrics,
@@ -87,8 +96,17 @@ class Compare(Step[Compared]):
             work.clouds.bucket.delete(key)
 
 
-def _compare(build: BuildView, work: Workbench, made: CollectedFile, original: ArtifactRef | None) -> Content:
-    """Compare the two packages as far as the bucket still has the original. Raises StepFailed, CloudError."""
+def _compare(
+    build: BuildView,
+    work: Workbench,
+    made: CollectedFile,
+    original: ArtifactRef | None,
+    contents: Mapping[str, str],
+) -> Content:
+    """Compare the two packages. If the bucket has lost the original, compare the recorded digests.
+
+    `contents` has those of the files inside the original. Raises StepFailed and CloudError.
+    """
     if original is not None and (made.sha256, made.size_bytes) == (original.sha256, original.size_bytes):
         return Content(same_bytes=keys.MODEL_ZIP, largest_difference=0.0)
     ours, theirs = work.scratch / "reproduced.zip", work.scratch / "original.zip"
@@ -96,14 +114,15 @@ def _compare(build: BuildView, work: Workbench, made: CollectedFile, original: A
         code = FailureCode.CORRUPT_ARTIFACT
         message = f"The reproduced {keys.MODEL_ZIP} is not in the bucket as it was put there. {code.advice}"
         raise StepFailed(code, message)
-    if original is None or original.sha256 is None:
-        return _unknown(f"no digest of the original {keys.MODEL_ZIP} was recorded")
-    if not _download(work, original.key, original.sha256, theirs):
-        return _unknown(f"the bucket does not have the original {original.key} any more")
     try:
         mine = unpack(ours, work.scratch / "reproduced.pt", work.check)
     except UnreadablePackage as exc:
         return _unknown(f"the reproduced {keys.MODEL_ZIP}: {exc}")
+    if original is None or original.sha256 is None:
+        return _by_digests(mine, contents, f"no digest of the original {keys.MODEL_ZIP} was recorded")
+    if not _download(work, original.key, original.sha256, theirs):
+        why = f"the bucket does not have the original {original.key} any more"
+        return _by_digests(mine, contents, why)
     try:
         other = unpack(theirs, work.scratch / "original.pt", work.check)
     except UnreadablePackage as exc:
@@ -113,6 +132,19 @@ def _compare(build: BuildView, work: Workbench, made: CollectedFile, original: A
 
 def _unknown(reason: str) -> Content:
     return Content(classes_known=False, not_compared=reason)
+
+
+def _by_digests(mine: Package, contents: Mapping[str, str], why: str) -> Content:
+    """Compare with the recorded digests of the original's files. `why` says why there is nothing else."""
+    if not contents:
+        return _unknown(f"{why}, and the digests of the files in it were not recorded")
+    ours, theirs = deciding(mine.files), deciding(contents)
+    if ours == theirs:
+        return Content(same_bytes=WEIGHTS, largest_difference=0.0)
+    names = sorted(path for path in {*ours, *theirs} if ours.get(path) != theirs.get(path))
+    differ = f"{why}, and these files in it had other digests: {', '.join(names)}"
+    # A list of the same classes in another order has another digest, too.
+    return Content(classes_known=CLASSES not in names, not_compared=differ)
 
 
 def _contents(work: Workbench, mine: Package, other: Package) -> Content:

@@ -4,7 +4,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,15 @@ class Package:
     def transformers(self) -> dict[str, str]:
         """The files of the transformers that a tuned model carries."""
         return {path: sha256 for path, sha256 in self.files.items() if path.startswith(TRANSFORMERS)}
+
+
+def deciding(files: Mapping[str, str]) -> dict[str, str]:
+    """Of the files of a package, by their digests, those that decide what the model answers."""
+    return {
+        path: sha256
+        for path, sha256 in files.items()
+        if path in (WEIGHTS, CLASSES) or path.startswith(TRANSFORMERS)
+    }
 
 
 def unpack(archive: Path, weights: Path, check: Callable[[], object]) -> Package:
