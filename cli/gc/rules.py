@@ -134,4 +134,7 @@ def remove(
             raise ArgumentError(message) from exc
         with client_of(url, token) as client:
             removed = read(client.delete(path("gc", "release-rules", wanted)), ReleaseRule.of)
-        say(f"The rule for {removed} is revoked. Models that it had released are kept again.")
+        say(
+            f"The rule for {removed} is revoked. What it had released is kept again, unless its files are "
+            "being deleted already."
+        )
