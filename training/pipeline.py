@@ -185,7 +185,7 @@ def _train(
     return Outcome(
         files=[model],
         inputs=[
-            transformer.as_input(),
+            transformer.as_input(tuned=config.tuning is not None),
             hardware(),
             determinism(config.seed, device, bfloat16=bfloat16, processes=group.size),
             *data.references_used,

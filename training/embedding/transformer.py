@@ -39,11 +39,13 @@ class Transformer:
     revision: str | None = None
     url: str | None = None
 
-    def as_input(self) -> Input:
-        """As `result.json` reports it, with the digest of each file."""
+    def as_input(self, *, tuned: bool = False) -> Input:
+        """As `result.json` reports it, with the digest of each file, and whether the run has tuned it."""
         details: dict[str, Fact] = {"found_in": self.found_in}
         if self.revision is not None:
             details["revision"] = self.revision
+        if tuned:
+            details["tuned"] = True
         size = sum(file.size_bytes for file in self.files)
         return Input(
             "transformer",

@@ -213,7 +213,7 @@ def test_a_run_reports_the_tuning_and_the_original_transformer(build: Path, tran
     assert last["done"] == last["total"]
     assert last["metrics"]["epoch"] == 2
     (used,) = (one for one in trained["inputs"] if one["kind"] == "transformer")
-    assert used["sha256"] == transformer.sha256
+    assert (used["sha256"], used["details"]["tuned"]) == (transformer.sha256, True)
     assert trained["config"]["tuning"]["networks"] == ["base", "both"]
     assert parse_config(TUNED).tuning == TuningConfig.model_validate(trained["config"]["tuning"])
 
