@@ -31,7 +31,7 @@ class Ancestor:
 
 def ancestors(session: Session, build_id: UUID) -> list[Ancestor]:
     """The build that this one retries, the one that that one retried, and so on."""
-    ids = _ancestor_ids(session, build_id)[:_MOST_ANCESTORS]
+    ids = ancestor_ids(session, build_id)
     rows = session.scalars(
         select(BuildStep).where(BuildStep.build_id.in_(ids), BuildStep.state == StepState.SUCCEEDED)
     ).all()
@@ -46,8 +46,8 @@ def ancestors(session: Session, build_id: UUID) -> list[Ancestor]:
     ]
 
 
-def _ancestor_ids(session: Session, build_id: UUID) -> list[UUID]:
-    """Nearest first."""
+def ancestor_ids(session: Session, build_id: UUID) -> list[UUID]:
+    """The ids of these builds, nearest first."""
     chain = (
         select(Build.retry_of.label("id"), literal(1).label("distance"))
         .where(Build.id == build_id, Build.retry_of.is_not(None))
@@ -58,7 +58,7 @@ def _ancestor_ids(session: Session, build_id: UUID) -> list[UUID]:
         .join(chain, Build.id == chain.c.id)
         .where(Build.retry_of.is_not(None))
     )
-    return list(session.scalars(select(chain.c.id).order_by(chain.c.distance)))
+    return list(session.scalars(select(chain.c.id).order_by(chain.c.distance).limit(_MOST_ANCESTORS)))
 
 
 def take_over(
@@ -109,5 +109,5 @@ def made_by(session: Session, build_id: UUID) -> list[UUID]:
     )
     if origin is None:
         return [build_id]
-    chain = _ancestor_ids(session, build_id)
+    chain = ancestor_ids(session, build_id)
     return [*reversed(chain[: chain.index(origin) + 1]), build_id]

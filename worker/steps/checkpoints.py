@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final, Self
+from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.aws import CloudError, CloudNotFound
+from app.registry import takeovers
 from app.registry.builds.lease import LeaseLost
 from app.registry.builds.steps import BuildView
 from app.storage import keys
@@ -134,7 +136,7 @@ class CheckpointCopier:
         there = newest(remote.names(self._folder))
         if not there:
             return
-        kept = _in_bucket(self._build, self._work)
+        kept = _in_bucket(self._build.id, self._work)
         for one in there:
             if one.name not in kept and not self._keep(remote, one):
                 continue
@@ -175,20 +177,27 @@ class CheckpointCopier:
 
 
 def restore(build: BuildView, work: Workbench, space: Workspace, folder: BuildFolder) -> None:
-    """Put the newest checkpoints that the bucket has onto the instance. Raises CloudError, RemoteLost."""
-    restored = [one for one in newest(_in_bucket(build, work)) if _restore(build, work, space, folder, one)]
-    if restored:
-        names = ", ".join(f"{one.part} ({one.number})" for one in restored)
-        work.note(f"The training goes on from the checkpoints of an earlier instance: {names}")
+    """Put the newest checkpoints that the bucket has onto the instance. Raises CloudError, RemoteLost.
+
+    Those of the build itself, or else those that a build has left which this one repeats.
+    """
+    with work.transaction() as session:
+        owners = [build.id, *takeovers.ancestor_ids(session, build.id)]
+    for owner in owners:
+        restored = [
+            one for one in newest(_in_bucket(owner, work)) if _restore(owner, work, space, folder, one)
+        ]
+        if restored:
+            names = ", ".join(f"{one.part} ({one.number})" for one in restored)
+            work.note(f"The training goes on from the checkpoints of an earlier instance: {names}")
+            return
 
 
-def _restore(
-    build: BuildView, work: Workbench, space: Workspace, folder: BuildFolder, one: Checkpoint
-) -> bool:
+def _restore(owner: UUID, work: Workbench, space: Workspace, folder: BuildFolder, one: Checkpoint) -> bool:
     with NamedTemporaryFile(dir=work.scratch, prefix="checkpoint-") as file:
         local = Path(file.name)
         try:
-            found = work.clouds.bucket.download(keys.checkpoint_key(build.id, one.name), local)
+            found = work.clouds.bucket.download(keys.checkpoint_key(owner, one.name), local)
         except CloudNotFound:
             # A worker that has the build no more may have deleted it after it had put a newer one.
             work.log(f"The checkpoint {one.name} is not in the bucket any more.")
@@ -202,6 +211,6 @@ def _restore(
         return True
 
 
-def _in_bucket(build: BuildView, work: Workbench) -> set[str]:
-    folder = keys.checkpoints_folder(build.id)
+def _in_bucket(owner: UUID, work: Workbench) -> set[str]:
+    folder = keys.checkpoints_folder(owner)
     return {key.removeprefix(folder) for key, _ in work.clouds.bucket.list(folder)}

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from app.db.session import Database
 from app.db.tables import Build
-from app.registry.builds import listing, log
+from app.registry.builds import listing, log, retries
 from app.registry.builds.lease import release
 from app.settings import Settings
 from app.storage import keys
 from app.storage.bucket import digest_of
-from app.words import StepName
+from app.words import Actor, StepName
 from local.simcloud.server import SimCloud
 from tests.e2e.service import small_benchmarks, small_raw_data
 from tests.integration.objects import overwrite, read
@@ -173,6 +173,12 @@ def test_a_training_that_was_asked_to_end_is_continued_on_another_instance(
     build = build_of(flow.database, flow.build_id)
     assert (build.state, build.failure_code, len(build.launches)) == ("failed", "crashed", 2)
     assert cloud.instances() == []
+    # Nothing but the instance was at fault, so a retry goes on from there too.
+    with flow.database.transaction() as session:
+        again, _ = retries.retry(session, flow.build_id, "an engineer", Actor.TOKEN)
+        retried = again.id
+    new_runner().carry(retried)
+    assert there == [[name], [name]]
     # They go with the other files of a build that has ended.
     unpublished.sweep(flow.database, flow.clouds.bucket, timedelta(0), lambda: None)
     assert list(flow.clouds.bucket.list(keys.checkpoints_folder(flow.build_id))) == []
