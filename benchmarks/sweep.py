@@ -1,12 +1,13 @@
 """What it takes to delete the objects of many collected models.
 
-    python -m benchmarks.sweep [--prefixes 5000] [--sample 200]
+    python -m benchmarks.sweep [--prefixes 5000] [--sample 50]
 
 Starts an embedded Postgres and a simulated AWS in temporary folders, the AWS as a process of its own, and
 makes marked models with eight objects each. A collection sweeps them, carried in this process as a worker
-carries it. Beside it, a straightforward script deletes one object with each request, on a sample, from which
-the time for all is reckoned up. The simulated S3 shares this machine's cores, so the ratio says more than the
-seconds.
+carries it. Beside it, a straightforward script lists one prefix after the other and deletes one object with
+each request, on a sample of other prefixes, from which the time for all is reckoned up. The simulated S3
+shares this machine's cores, and goes through every key of the bucket for each listing, so the ratio says more
+than the seconds.
 """
 
 import argparse
@@ -87,20 +88,22 @@ def fill(database: Database, bucket: Bucket, client: Any, prefixes: int) -> list
 
 
 def one_by_one(bucket: Bucket, client: Any, sample: int) -> float:
-    """How many seconds it takes to delete so many objects with one request for each."""
-    keys = [f"sample-{number}" for number in range(sample)]
-    for key in keys:
-        client.put_object(Bucket=bucket.name, Key=key, Body=b"content")
+    """How many seconds it takes to delete so many prefixes with one request for each object."""
+    folders = [f"sample-{number}/" for number in range(sample)]
+    for folder in folders:
+        for name in _NAMES:
+            client.put_object(Bucket=bucket.name, Key=folder + name, Body=b"content")
     began = time.monotonic()
-    with ThreadPoolExecutor(16) as threads:
-        list(threads.map(bucket.delete, keys))
+    for folder in folders:
+        for key, _ in list(bucket.list(folder)):
+            bucket.delete(key)
     return time.monotonic() - began
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--prefixes", type=int, default=5_000)
-    options.add_argument("--sample", type=int, default=200)
+    options.add_argument("--sample", type=int, default=50)
     asked = options.parse_args()
     os.environ |= {"AWS_ACCESS_KEY_ID": "simulated", "AWS_SECRET_ACCESS_KEY": "simulated"}
     with (
@@ -118,6 +121,7 @@ def main() -> int:
         clouds = Clouds(settings)
         client = clouds.bucket._client  # noqa: SLF001 - there is no other way to put and count objects
         keys = fill(database, clouds.bucket, client, asked.prefixes)
+        alone = one_by_one(clouds.bucket, client, asked.sample) * asked.prefixes / asked.sample
         calls: Counter[str] = Counter()
         client.meta.events.register(
             "before-call.s3", lambda model, **_: calls.update([model.name]), unique_id="benchmark"
@@ -133,16 +137,16 @@ def main() -> int:
         statements, commits = calls.pop("before_cursor_execute"), calls.pop("commit")
         requests = dict(calls)
         left = sum(1 for _ in clouds.bucket.list())
-        alone = one_by_one(clouds.bucket, client, asked.sample) * len(keys) / asked.sample
         print(machine())
         print(f"{asked.prefixes:,} prefixes with {len(keys):,} objects, of which {left:,} are left:")
         print(f"  a collection: {took:.1f} s, of which this process worked {worked:.1f} s")
         print(f"  S3: {sum(requests.values()):,} requests, {requests}")
         print(f"  Postgres: {statements:,} statements, {commits:,} commits; memory: {grown:.0f} MiB more")
         print(f"  freed: {result['freed']:,} prefixes, {result['freed_objects']:,} objects")
-        print(f"  one request for each object: {alone:.1f} s, {len(keys):,} requests")
+        by_script = len(keys) + asked.prefixes
+        print(f"  one request for each object: {alone:.1f} s, {by_script:,} requests")
         print(
-            f"  ratio: {alone / took:.1f} times as fast, with {len(keys) / sum(requests.values()):.1f} times "
+            f"  ratio: {alone / took:.1f} times as fast, with {by_script / sum(requests.values()):.1f} times "
             "fewer requests"
         )
         database.close()

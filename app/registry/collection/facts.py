@@ -126,7 +126,7 @@ class Surroundings:
             yield (
                 branches[branch],
                 known,
-                holders is None,
+                not holders,
                 published < old_enough,
                 restored is not None and restored >= old_enough,
                 pinned,
