@@ -286,6 +286,14 @@ def test_a_killed_job_is_told_and_its_last_words_are_shown(machine: Machine) -> 
     assert not (machine.home / "again").exists()
 
 
+def test_a_job_that_ends_when_all_its_processes_are_asked_to_says_how_it_ended(machine: Machine) -> None:
+    # As a machine that is shut down asks: the training, the shell that started it, and what holds the lock.
+    job = machine.start("trap 'echo ending; exit 6' TERM; kill -TERM 0; sleep 20")
+    shown = Followed(job)
+    status, _ = shown.follow()
+    assert (status, shown.text) == (6, "ending\n")
+
+
 def test_a_job_that_a_full_disk_ended_is_told_from_a_killed_one(machine: Machine, cloud: SimCloud) -> None:
     job = machine.start("while printf x; do sleep 0.05; done")
     shown = Followed(job)
