@@ -85,6 +85,19 @@ class Collecting(BuildHistory):
         if not gone and what in ("restore", "pin"):
             assert rules.states(self.world.registry)[prefix] == "kept"
 
+    @rule(branches=st.sampled_from(["feature/*", "*"]))
+    def release_by_a_rule(self, branches: str) -> None:
+        body = {"branches": branches, "reason": "a reason"}
+        answer = self.world.api.post("/gc/release-rules", json=body)
+        assert answer.status_code in (200, 201), answer.text
+
+    @rule()
+    def revoke_the_release_rules(self) -> None:
+        for one in self.world.api.get("/gc/release-rules", params={"state": "active"}).json()["items"]:
+            assert self.world.api.delete(f"/gc/release-rules/{one['id']}").json()["state"] == "revoked"
+        for model in rules.models(self.world.registry):
+            assert model["released_by_rule"] is None or model["state"] in ("sweeping", "collected")
+
     @rule(span=_spans, looked=st.booleans())
     def time_passes(self, span: timedelta, looked: bool) -> None:
         rules.move_into_the_past(self.world.registry, span)

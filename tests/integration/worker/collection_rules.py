@@ -112,7 +112,14 @@ def reasons(registry: Registry, seen: Seen) -> dict[str, set[str]]:
 
 
 def _of_stages(registry: Registry, there: list[Row], now: datetime) -> Iterable[tuple[str, str]]:
-    released = {model["prefix"]: model["released_at"] for model in there}
+    # What a rule gave holds as long as the rule does.
+    released = {model["prefix"]: model["released_at"] for model in there if not model["released_by_rule"]}
+    patterns = registry.values("SELECT branches FROM release_rules WHERE revoked_at IS NULL")
+    by_rule = {
+        model["prefix"]
+        for model in there
+        if model["branch"] is not None and any(fnmatch(model["branch"], pattern) for pattern in patterns)
+    }
     for stage in ("development", "staging", "production"):
         history = rows(
             registry,
@@ -130,7 +137,8 @@ def _of_stages(registry: Registry, there: list[Row], now: datetime) -> Iterable[
             if number + 1 < len(history) and history[number + 1]["promoted_at"] > now - RETIRE_AFTER:
                 yield prefix, f"{stage} ran it lately"
             let_go = released.get(prefix)
-            if let_go is None or let_go <= history[number]["promoted_at"]:
+            is_released = let_go is not None and let_go > history[number]["promoted_at"]
+            if not is_released and prefix not in by_rule:
                 yield prefix, f"it was in {stage}, and nobody has released it"
 
 

@@ -18,7 +18,7 @@ from tests.integration.worker.collection_machine import A_WEEK, Collecting
 ONE, TWO, THREE, FOUR = CONTENTS
 NOTHING: Set[str] = frozenset()
 NO_REASON = ""
-GONE = "feature/gone"
+GONE, RULED = "feature/gone", "feature/ruled"
 
 
 class Told(Collecting):
@@ -104,9 +104,11 @@ class Told(Collecting):
         for name in ("released too early", "retired", "a target", "superseded", "runs", "runs now"):
             self._commit(GONE)
             self._publish(name)
+        self._commit(RULED)
+        self._publish("of a rule")
         self._look()
-        self.repository.delete(GONE)
-        self._promote_in_turn(Stage.STAGING, "released too early", "retired")
+        self.repository.delete(GONE, RULED)
+        self._promote_in_turn(Stage.STAGING, "of a rule", "released too early", "retired")
         self._decide(self.named["released too early"], "release")
         self._promote_in_turn(Stage.STAGING, "released too early", "a target", "runs")
         self._promote_in_turn(Stage.PRODUCTION, "superseded")
@@ -118,6 +120,7 @@ class Told(Collecting):
             {
                 "released too early": "it was in staging, and nobody has released it",
                 "retired": NO_REASON,
+                "of a rule": "it was in staging, and nobody has released it",
                 "a target": "staging can go back to it",
                 "superseded": "production ran it lately",
                 "the newest that passed": NO_REASON,
@@ -129,7 +132,12 @@ class Told(Collecting):
             self._promote(self.named[name], stage)
 
     def _sweep_while_a_branch_appears(self) -> None:
+        self.release_by_a_rule("*/ruled")
+        self._check({"of a rule": NO_REASON})
         self._collect()
+        assert rules.states(self.world.registry)[self.named["of a rule"]] == "marked"
+        self.revoke_the_release_rules()
+        assert rules.states(self.world.registry)[self.named["of a rule"]] == "kept"
         # While the branches are not known, what is marked stays so.
         rules.move_into_the_past(self.world.registry, A_WEEK)
         self._collect()
