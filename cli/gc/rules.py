@@ -7,14 +7,12 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from cli.answers import read
 from cli.arguments import ArgumentError, optional, text
 from cli.client import path
 from cli.output import counted, plain
-from cli.shell import EXITS, Token, Url, client_of, console, exit_statuses, say
+from cli.shell import EXITS, Token, Url, client_of, exit_statuses, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -103,20 +101,13 @@ def list_rules(
         if as_json:
             typer.echo(json.dumps(answer, indent=2))
             return
-        table = Table("id", "state", "versions", "branches", "models", "set by", "at", "reason")
+        if not found:
+            say("There is no release rule." if everything else "No release rule holds.")
+        # Not a table: an id, which `remove` needs as a whole, would leave no room for the patterns.
         for each in found:
-            cells = (
-                each.id,
-                each.state,
-                each.versions or "",
-                each.branches or "",
-                f"{each.models:,}",
-                each.created_by,
-                each.created_at,
-                each.reason,
-            )
-            table.add_row(*(Text(plain(cell)) for cell in cells))
-        console.print(table)
+            typer.echo(plain(each.id))
+            typer.echo(plain(f"    {each.state}, for {each}: {counted(each.models, 'model')}"))
+            typer.echo(plain(f"    set by {each.created_by} at {each.created_at}: {each.reason}"))
 
 
 @app.command(epilog=EXITS)
