@@ -1,9 +1,12 @@
 """Builds whose instance ends: another one goes on with the training, from what the bucket has of it."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from app.settings import Settings
 from app.storage import keys
 from app.storage.bucket import digest_of
 from app.words import Actor, StepName
+from local.simcloud import processes
 from local.simcloud.server import SimCloud
 from tests.e2e.service import small_benchmarks, small_raw_data
 from tests.integration.objects import overwrite, read
@@ -44,7 +48,7 @@ device = "cpu"
 hidden_size = 64
 ensemble_size = 2
 model_batch_size = 8
-max_epochs = 120
+max_epochs = 40
 checkpoint_minutes = 0.003
 """
 
@@ -75,6 +79,14 @@ def model_of_an_undisturbed_training(folder: Path) -> str:
     return digest_of(folder / "output" / "model.zip").sha256
 
 
+def pause_the_training(instance_id: str) -> None:
+    for pid in processes.carrying(f"SIMCLOUD_INSTANCE_ID={instance_id}"):
+        # Not what carries the connections.
+        with suppress(OSError):
+            if b"training.cli" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGSTOP)
+
+
 def test_a_training_goes_on_from_its_checkpoint_on_the_next_instance_and_makes_the_same_model(
     post: Callable[..., UUID],
     new_runner: Callable[[], Runner],
@@ -97,12 +109,19 @@ def test_a_training_goes_on_from_its_checkpoint_on_the_next_instance_and_makes_t
     monkeypatch.setattr("worker.steps.job.Benchmark.act", benchmark)
     carrying = threading.Thread(target=new_runner().carry, args=(build_id,))
     carrying.start()
-    while not list(clients.bucket.list(keys.checkpoints_folder(build_id))):
-        assert carrying.is_alive(), log_of(database, build_id)
-        time.sleep(0.02)
+
+    def wait(until: Callable[[], object]) -> None:
+        while not until():
+            assert carrying.is_alive(), log_of(database, build_id)
+            time.sleep(0.005)
+
+    wait(lambda: [path for one in cloud.instances() for path in one.home.glob("builds/*/checkpoints/*.pt")])
+    [instance] = cloud.instances()
+    # So it can neither come to its end nor delete the checkpoint before that is copied.
+    pause_the_training(instance.id)
+    wait(lambda: list(clients.bucket.list(keys.checkpoints_folder(build_id))))
     # What is in the bucket's root does not concern the build any more.
     overwrite(clients.bucket, keys.RAW_SOURCE_DATA, small_raw_data(60))
-    [instance] = cloud.instances()
     cloud.kill_instance(instance.id)
     carrying.join()
 
