@@ -47,8 +47,8 @@ from training.inputs.reference import reference_data
 from training.inputs.reported import Input
 from training.lookup import Lookup
 from training.network.head import choose_bfloat16, choose_device
-from training.network.member import Epoch
 from training.network.package import Answers, Carried, write_model
+from training.network.standing import Epoch
 from training.network.train import fix_cublas_workspace, train_network
 from training.progress import Progress
 from training.sources.rows import read_lines

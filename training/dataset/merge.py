@@ -15,7 +15,7 @@ from training.cleaning.cleaner import Cleaned, clean
 from training.cleaning.codes import Nomenclature, nomenclature_of, repaired
 from training.cleaning.pipelines import CleaningLists, cleaners_for
 from training.config import VAGUE_CODE, SourceConfig
-from training.dataset.variants import Indices, Variants, make_variants
+from training.dataset.variants import Indices, VariantDraw, Variants, make_variants
 from training.errors import FailureCode, TrainingError
 from training.sources.read import SourceRows
 
@@ -58,6 +58,16 @@ class Dataset:
     def embedded(self) -> list[str]:
         """The texts followed by their variants: everything that needs an embedding."""
         return self.texts + self.variants.texts
+
+    @property
+    def relative_weight(self) -> npt.NDArray[np.float32]:
+        """The weights with mean 1, so that learning rates do not depend on the weights of the sources."""
+        relative: npt.NDArray[np.float64] = self.weight / self.weight.mean(dtype=np.float64)
+        return relative.astype(np.float32)
+
+    def variant_draw(self, share: float) -> VariantDraw:
+        """Draws for each epoch which texts and variants stand for the pairs."""
+        return VariantDraw(self.variants, self.text_of, len(self.texts), share)
 
     @cached_property
     def sha256(self) -> str:

@@ -10,7 +10,7 @@ from training.config import SearchConfig, name_in_existing_tools
 from training.evaluation.classify import Result
 from training.evaluation.measure import MEASUREMENT, RANKS, Measured, ranks, right_at
 from training.files import write_zip, written_whole
-from training.network.member import Epoch
+from training.network.standing import Epoch
 from training.storable import xml_text
 
 # Where the team's validation looks for the files that it compares.

@@ -14,7 +14,7 @@ from training.files import disk_is_full
 from training.interruption import Interrupted, interruptible
 from training.job.request import Command
 from training.job.result import write_failure, write_result
-from training.network.member import Epoch
+from training.network.standing import Epoch
 from training.pipeline import Outcome, describe_files
 from training.storable import several_lines, without_secrets
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,16 +16,9 @@ from training.distributed import Embeddings, Group
 from training.errors import FailureCode, TrainingError
 from training.network.head import Network, choose_bfloat16
 from training.network.loss import HierarchicalLoss
+from training.network.standing import Epoch, Standing
 from training.network.whitening import InputMap
 from training.progress import Phase, Progress
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The mean loss, and the share of pairs that were right by their weights, while an epoch was trained."""
-
-    loss: float
-    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -46,14 +38,13 @@ class Pairs:
 
     @classmethod
     def of(cls, dataset: Dataset, embeddings: Embeddings, config: SearchConfig, device: torch.device) -> Self:
-        weight = dataset.weight / dataset.weight.mean(dtype=np.float64)
         table = torch.from_numpy(embeddings)
         return cls(
             table.to(device),
             InputMap.of(table, config, device),
-            VariantDraw(dataset.variants, dataset.text_of, len(dataset.texts), config.variant_share),
+            dataset.variant_draw(config.variant_share),
             torch.from_numpy(dataset.class_of).to(device),
-            torch.from_numpy(weight.astype(np.float32)).to(device),
+            torch.from_numpy(dataset.relative_weight).to(device),
         )
 
     def __len__(self) -> int:
@@ -90,45 +81,33 @@ class Member:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, warm_up_then_cosine(steps, config.warm_up_share)
         )
-        # Draws the order of the pairs and their variants, once for each epoch.
-        self._order = torch.Generator().manual_seed(seed)
-        self._epochs: list[Epoch] = []
-        self._start_epoch()
-
-    def _start_epoch(self) -> None:
-        # With the generator as it was, an epoch that was ended draws the same order again.
-        self._order_before = self._order.get_state()
-        self._batches = 0
-        self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._correct = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._standing = Standing(seed, self._device)
 
     def train(self, part: Part, phase: Phase, progress: Progress) -> list[Epoch]:
         """Train the network to its end, from its checkpoint if there is one."""
         with part:
             if (state := part.load()) is not None:
                 self._go_on_from(state, phase, progress)
-            if len(self._epochs) < self._config.max_epochs:
-                while len(self._epochs) < self._config.max_epochs:
+            epochs = self._standing.epochs
+            if len(epochs) < self._config.max_epochs:
+                while len(epochs) < self._config.max_epochs:
                     self._train_epoch(part, phase, progress)
                 # For a run that is ended while other networks, or later parts, are not done yet.
                 part.save(self._result())
-        return self._epochs
+        return epochs
 
     def _train_epoch(self, part: Part, phase: Phase, progress: Progress) -> None:
-        shuffled = torch.randperm(len(self._pairs), generator=self._order).to(self._device)
-        row_of = self._pairs.draw(self._order).to(self._device)
-        for batch in torch.split(shuffled, self._config.model_batch_size)[self._batches :]:
+        standing = self._standing
+        shuffled = torch.randperm(len(self._pairs), generator=standing.order).to(self._device)
+        row_of = self._pairs.draw(standing.order).to(self._device)
+        for batch in torch.split(shuffled, self._config.model_batch_size)[standing.batches :]:
             self._step(batch, row_of)
-            self._batches += 1
+            standing.batches += 1
             phase.advance(len(batch))
             if part.due():
                 part.save(self._state(), self._own_state())
-        last = Epoch(
-            self._group.total(self._loss) / len(self._pairs),
-            self._group.total(self._correct) / float(self._pairs.weight.sum(dtype=torch.float64)),
-        )
-        self._epochs.append(last)
-        epoch, config = len(self._epochs), self._config
+        last = standing.end_epoch(self._pairs.weight, self._group)
+        epoch, config = len(standing.epochs), self._config
         if not math.isfinite(last.loss):
             raise TrainingError(
                 FailureCode.DIVERGED,
@@ -139,7 +118,7 @@ class Member:
         progress.say(
             f"epoch {epoch} of {config.max_epochs}: loss {last.loss:.4f}, accuracy {last.accuracy:.4f}"
         )
-        self._start_epoch()
+        standing.start_epoch()
 
     def _step(self, whole: Tensor, row_of: Tensor) -> None:
         """Learn from one batch (rows of the dataset). Of several processes, each takes its rows of it."""
@@ -154,10 +133,10 @@ class Member:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.step()
-        self._loss += loss.detach() * (len(whole) / self._group.size)
+        self._standing.loss += loss.detach() * (len(whole) / self._group.size)
         # Not argmax, which takes four times as long on a CPU and would be a tenth of the training.
         best = logits.detach().max(dim=1).indices
-        self._correct += ((best == classes) * weight).sum()
+        self._standing.correct += ((best == classes) * weight).sum()
 
     def _logits(self, inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
@@ -168,10 +147,7 @@ class Member:
 
     def _result(self) -> State:
         """What is needed of a network that has been trained."""
-        return {
-            "weights": self.network.state_dict(),
-            "epochs": [[epoch.loss, epoch.accuracy] for epoch in self._epochs],
-        }
+        return {"weights": self.network.state_dict(), **self._standing.figures()}
 
     def _state(self) -> State:
         """Everything that the next steps depend on, apart from what each process has of its own."""
@@ -179,28 +155,24 @@ class Member:
             **self._result(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "order": self._order_before,
-            "batches": self._batches,
+            **self._standing.state(),
         }
 
     def _own_state(self) -> State:
         """The generator of the dropout, and the sums over the process's own rows in this epoch."""
         assert self.network.generator is not None  # noqa: S101 - set for every network that is trained
-        return {
-            "dropout": self.network.generator.get_state(),
-            "loss": self._loss,
-            "correct": self._correct,
-        }
+        return {"dropout": self.network.generator.get_state(), **self._standing.sums()}
 
     def _go_on_from(self, state: State, phase: Phase, progress: Progress) -> None:
-        self._epochs = [Epoch(loss, accuracy) for loss, accuracy in state["epochs"]]
-        done = len(self._epochs) * len(self._pairs)
-        if "optimiser" in state:
+        standing = self._standing
+        is_in_epoch = standing.go_on_from(state)
+        done = len(standing.epochs) * len(self._pairs)
+        if is_in_epoch:
             self._restore(state)
-            done += min(self._batches * self._config.model_batch_size, len(self._pairs))
+            done += min(standing.batches * self._config.model_batch_size, len(self._pairs))
             progress.say(
-                f"{self._name}: goes on from a checkpoint in epoch {len(self._epochs) + 1} of "
-                f"{self._config.max_epochs}, after {self._batches} of {self._batches_of_an_epoch} batches"
+                f"{self._name}: goes on from a checkpoint in epoch {len(standing.epochs) + 1} of "
+                f"{self._config.max_epochs}, after {standing.batches} of {self._batches_of_an_epoch} batches"
             )
         else:
             progress.say(f"{self._name}: was trained before, and is taken from its checkpoint")
@@ -215,11 +187,6 @@ class Member:
             self._logits(torch.zeros(1, sizes.input_size, device=self._device)).sum().backward()  # type: ignore[no-untyped-call]
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
-        self._order.set_state(state["order"])
-        self._start_epoch()
-        self._batches = state["batches"]
-        self._loss += state["loss"].to(self._device)
-        self._correct += state["correct"].to(self._device)
         assert self.network.generator is not None  # noqa: S101 - set for every network that is trained
         self.network.generator.set_state(state["dropout"])
 

@@ -23,7 +23,7 @@ from training.embedding.transformer import Transformer
 from training.errors import FailureCode, TrainingError
 from training.files import digests_of_folder, sha256_of_files, write_zip
 from training.network.head import Network, Sizes, load_network
-from training.network.member import Epoch
+from training.network.standing import Epoch
 from training.network.train import Trained
 
 MODEL = "target/model.pt"

@@ -20,7 +20,8 @@ from training.distributed import ALONE, Embeddings, Group
 from training.errors import FailureCode, TrainingError
 from training.network.head import Head, Network, Sizes, side_by_side, widened
 from training.network.loss import HierarchicalLoss
-from training.network.member import Epoch, Member, Pairs
+from training.network.member import Member, Pairs
+from training.network.standing import Epoch
 from training.progress import Progress
 from training.threads import workers
 

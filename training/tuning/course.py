@@ -14,7 +14,8 @@ from training.config import TuningConfig
 from training.dataset.variants import VariantDraw
 from training.distributed import Group
 from training.errors import FailureCode, TrainingError
-from training.network.member import Epoch, warm_up_then_cosine
+from training.network.member import warm_up_then_cosine
+from training.network.standing import Epoch, Standing
 from training.progress import Phase, Progress
 from training.tuning.batches import batches, padded
 from training.tuning.learner import PARTS, Learner, Part
@@ -60,60 +61,51 @@ class Course:
         self._batches_of_an_epoch = math.ceil(len(texts) / settings.batch_size)
         steps = settings.epochs * self._batches_of_an_epoch
         self._factor = warm_up_then_cosine(steps, settings.warm_up_share)
-        # Draws the order of the pairs and their variants, once for each epoch.
-        self._order = torch.Generator().manual_seed(seed)
-        self._epochs: list[Epoch] = []
-        self._start_epoch()
-
-    def _start_epoch(self) -> None:
-        # With the generator as it was, an epoch that was ended draws the same order again.
-        self._order_before = self._order.get_state()
-        self._batches = 0
+        self._standing = Standing(seed, texts.device)
         # How many pairs of the epoch were learned from. The last batch may be in the middle, and is smaller.
         self._done = 0
-        self._loss = torch.zeros((), dtype=torch.float64, device=self._texts.device)
-        self._correct = torch.zeros((), dtype=torch.float64, device=self._texts.device)
 
     def run(self, part: CheckpointsOfPart, phase: Phase, progress: Progress) -> tuple[Epoch, ...]:
         """Learn to the end, from the checkpoint if there is one."""
         with part:
             if (state := part.load()) is not None:
                 self._go_on_from(state, phase, progress)
-            if len(self._epochs) < self._settings.epochs:
-                while len(self._epochs) < self._settings.epochs:
+            epochs = self._standing.epochs
+            if len(epochs) < self._settings.epochs:
+                while len(epochs) < self._settings.epochs:
                     self._run_epoch(part, phase, progress)
                 # For a run that is ended while a later part is not done yet.
                 part.save(self._result())
-        return tuple(self._epochs)
+        return tuple(epochs)
 
     def _run_epoch(self, part: CheckpointsOfPart, phase: Phase, progress: Progress) -> None:
-        row_of = self._texts.draw(self._order)
-        drawn = batches(self._texts.lengths[row_of], self._settings.batch_size, self._order)
-        for batch in drawn[self._batches :]:
+        standing = self._standing
+        row_of = self._texts.draw(standing.order)
+        drawn = batches(self._texts.lengths[row_of], self._settings.batch_size, standing.order)
+        for batch in drawn[standing.batches :]:
             self._step(batch, row_of)
-            self._batches += 1
+            standing.batches += 1
             self._done += len(batch)
             phase.advance(len(batch))
             if part.due():
-                part.save(self._state(), {"loss": self._loss, "correct": self._correct})
-        weight = float(self._texts.weight.sum(dtype=torch.float64))
-        loss, correct = self._group.total(self._loss), self._group.total(self._correct)
-        self._epochs.append(Epoch(loss / len(self._texts), correct / weight))
-        self._report(phase, progress)
-        self._start_epoch()
+                part.save(self._state(), standing.sums())
+        self._report(standing.end_epoch(self._texts.weight, self._group), phase, progress)
+        standing.start_epoch()
+        self._done = 0
 
     def _step(self, whole: Tensor, row_of: Tensor) -> None:
         """Learn from one batch of pairs. Of several processes, each takes its part of it."""
         batch = self._group.part_of(whole)
         count = min(PARTS, len(batch)) if self._texts.device.type == "cpu" else min(1, len(batch))
         parts = [self._texts.part(batch[first::count], row_of, len(whole)) for first in range(count)]
-        steps = len(self._epochs) * self._batches_of_an_epoch + self._batches
+        standing = self._standing
+        steps = len(standing.epochs) * self._batches_of_an_epoch + standing.batches
         learned = self._learner.learn(parts, self._factor(steps))
-        self._loss += learned.loss * len(whole)
-        self._correct += learned.correct * len(whole)
+        standing.loss += learned.loss * len(whole)
+        standing.correct += learned.correct * len(whole)
 
-    def _report(self, phase: Phase, progress: Progress) -> None:
-        settings, epoch, last = self._settings, len(self._epochs), self._epochs[-1]
+    def _report(self, last: Epoch, phase: Phase, progress: Progress) -> None:
+        settings, epoch = self._settings, len(self._standing.epochs)
         if not math.isfinite(last.loss):
             raise TrainingError(
                 FailureCode.DIVERGED,
@@ -128,33 +120,25 @@ class Course:
     # Checkpoints
 
     def _result(self) -> State:
-        return {
-            **self._learner.weights(),
-            "epochs": [[epoch.loss, epoch.accuracy] for epoch in self._epochs],
-        }
+        return {**self._learner.weights(), **self._standing.figures()}
 
     def _state(self) -> State:
         return {
-            **self._result(),
             **self._learner.state(),
-            "order": self._order_before,
-            "batches": self._batches,
+            **self._standing.state(),
             "done": self._done,
         }
 
     def _go_on_from(self, state: State, phase: Phase, progress: Progress) -> None:
-        self._epochs = [Epoch(loss, accuracy) for loss, accuracy in state["epochs"]]
+        standing = self._standing
+        is_in_epoch = standing.go_on_from(state)
         self._learner.go_on_from(state)
-        if "order" in state:
-            self._order.set_state(state["order"])
-            self._start_epoch()
-            self._batches, self._done = state["batches"], state["done"]
-            self._loss += state["loss"].to(self._texts.device)
-            self._correct += state["correct"].to(self._texts.device)
+        if is_in_epoch:
+            self._done = state["done"]
             progress.say(
-                f"the tuning goes on from a checkpoint in epoch {len(self._epochs) + 1} of "
-                f"{self._settings.epochs}, after {self._batches} of {self._batches_of_an_epoch} batches"
+                f"the tuning goes on from a checkpoint in epoch {len(standing.epochs) + 1} of "
+                f"{self._settings.epochs}, after {standing.batches} of {self._batches_of_an_epoch} batches"
             )
         else:
             progress.say("the transformer was tuned before, and is taken from its checkpoint")
-        phase.resume(len(self._epochs) * len(self._texts) + self._done)
+        phase.resume(len(standing.epochs) * len(self._texts) + self._done)

@@ -16,7 +16,7 @@ from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer
 from training.network.head import Head
-from training.network.member import Epoch
+from training.network.standing import Epoch
 from training.network.train import WHOLE, Views
 from training.progress import Progress
 from training.tuning.package import keep

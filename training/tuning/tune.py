@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from training.checkpoints import NO_CHECKPOINTS, Checkpoints
 from training.config import SearchConfig, TuningConfig
 from training.dataset.merge import Dataset
-from training.dataset.variants import VariantDraw
 from training.distributed import ALONE, Embeddings, Group
 from training.embedding.transformer import Transformer
 from training.network.head import choose_bfloat16
 from training.network.loss import HierarchicalLoss
-from training.network.member import Epoch
+from training.network.standing import Epoch
 from training.network.train import deterministic
 from training.progress import Progress
 from training.threads import one_thread, workers
@@ -121,13 +120,12 @@ def _texts(
         dataset.embedded, truncation=True, max_length=longest, return_attention_mask=False
     )
     tokens = [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
-    weight = dataset.weight / dataset.weight.mean(dtype=np.float64)
     return Texts(
         tokens,
         torch.tensor([len(one) for one in tokens]),
         int(model.tokenizer.pad_token_id or 0),
-        VariantDraw(dataset.variants, dataset.text_of, len(dataset.texts), config.variant_share),
+        dataset.variant_draw(config.variant_share),
         torch.from_numpy(dataset.class_of),
-        torch.from_numpy(weight.astype(np.float32)),
+        torch.from_numpy(dataset.relative_weight),
         device,
     )

@@ -4,7 +4,7 @@ from training.config import parse_config
 from training.evaluation.benchmark import Benchmark
 from training.evaluation.classify import Result
 from training.evaluation.measure import Measured
-from training.network.member import Epoch
+from training.network.standing import Epoch
 
 CONFIG = parse_config(
     'name = "m"\nversion = "0.1.0"\ndigits = 6\n[benchmark_floors.everyday]\ntop_1 = 0.9\nchapter = 0.1\n'

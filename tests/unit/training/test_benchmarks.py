@@ -18,7 +18,7 @@ from training.evaluation.deployed import deployed_cleaners, refused
 from training.evaluation.measure import Measured
 from training.evaluation.results import write_results
 from training.evaluation.tables import read_tables
-from training.network.member import Epoch
+from training.network.standing import Epoch
 from training.progress import Progress
 
 RULES = LanguageRules(

@@ -22,8 +22,8 @@ from training.evaluation.classify import Classifier, Limits, Result, log_sum_exp
 from training.evaluation.measure import MEASUREMENT, Measured, measure
 from training.evaluation.results import write_results
 from training.network.head import Network, Sizes
-from training.network.member import Epoch
 from training.network.package import Answers, Model
+from training.network.standing import Epoch
 from training.progress import Progress
 
 QUIET = Progress(log=io.StringIO())

@@ -18,8 +18,9 @@ from training.dataset.variants import make_variants
 from training.errors import FailureCode, TrainingError
 from training.network.head import Network, Sizes, choose_device, load_network, side_by_side
 from training.network.loss import HierarchicalLoss
-from training.network.member import Epoch, warm_up_then_cosine
+from training.network.member import warm_up_then_cosine
 from training.network.package import Answers, read_model, write_model
+from training.network.standing import Epoch
 from training.network.train import Trained, train_network
 from training.progress import Progress
 

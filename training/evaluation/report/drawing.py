@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.typing import RcKeyType
 
 from training.evaluation.report.numbers import Bin, Calibration, Cell, Chapter, Confusion, counted
-from training.network.member import Epoch
+from training.network.standing import Epoch
 
 # The colours stand for those of the page, which differ in its light and its dark form.
 _INK: Final = "#000001"

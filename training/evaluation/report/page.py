@@ -23,7 +23,7 @@ from training.evaluation.report.numbers import (
     coded,
     counted,
 )
-from training.network.member import Epoch
+from training.network.standing import Epoch
 
 _TEMPLATE: Final = "page.html.jinja"
 # Each has up to three drawings. The figures of all others are in the results.

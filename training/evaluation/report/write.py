@@ -7,7 +7,7 @@ from typing import Final
 from training.config import SearchConfig
 from training.evaluation.measure import Measured
 from training.files import written_whole
-from training.network.member import Epoch
+from training.network.standing import Epoch
 from training.progress import Progress
 from training.storable import one_line
 
