@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -65,7 +65,8 @@ class Wire:
         else:
             far = socket.create_connection(self._to)
         other = {near: far, far: near}
-        with closing(near), closing(far):
+        # Whoever ends with answers that nobody has read resets the connection, which is an end too.
+        with closing(near), closing(far), suppress(ConnectionError):
             while not self._ended.is_set():
                 ready, _, _ = select.select([near, far], [], [], 0.05)
                 while not self.whole.wait(0.05):
