@@ -128,17 +128,16 @@ def trial(config: SearchConfig, split: Split, cache: str) -> Figures:
     network = load_network(trained.sizes, {name: value.float() for name, value in trained.weights.items()})
     with torch.inference_mode():
         logits = {name: network(torch.from_numpy(vectors)) for name, vectors in held_out.items()}
-    return judge(logits, split)
+    return judge(logits, split, config.tuning.doubt_weight if config.tuning else 0.0)
 
 
-def judge(logits: dict[str, torch.Tensor], split: Split) -> Figures:
+def judge(logits: dict[str, torch.Tensor], split: Split, doubt_weight: float) -> Figures:
     """The logits (rows, classes) of each set of held-out descriptions."""
     index = {code: position for position, code in enumerate(split.dataset.classes)}
     vague = index[VAGUE_CODE]
     codes_only = {name: one.index_fill(1, torch.tensor(vague), -torch.inf) for name, one in logits.items()}
-    # How far the vague class is ahead of the best code. What is behind it, at a bias, is answered.
-    leads = {name: logits[name][:, vague] - one.amax(dim=1) for name, one in codes_only.items()}
-    biases = [-float(np.quantile(leads["vague_terms"].numpy(), 1 - share)) for share in REFUSED]
+    needed = {name: bias_that_refuses(one, vague, doubt_weight) for name, one in logits.items()}
+    biases = [float(np.quantile(needed["vague_terms"].numpy(), share)) for share in REFUSED]
     right: dict[int, dict[str, Answers]] = {rank: {} for rank in RANKS}
     log_chances, rights = [], []
     for name in CODED:
@@ -150,19 +149,32 @@ def judge(logits: dict[str, torch.Tensor], split: Split) -> Figures:
             ]
         )
         place = (codes_only[name] > best[:, None]).sum(dim=1)
-        # How far the vague class is ahead of the right code. A list of results ends at the vague class.
-        behind = logits[name][:, vague] - best
+        # A list of results ends at the vague class, which is last in an answer with a doubt weight.
+        shown = needed[name] if doubt_weight else best - logits[name][:, vague]
         for rank in RANKS:
-            levels = [(place < rank) & (behind + bias <= 0) for bias in biases]
+            levels = [(place < rank) & (shown >= bias) for bias in biases]
             right[rank][name] = torch.stack([*levels, (place < rank) & best.isfinite()]).numpy()
-        log_chances.append(
-            logits[name].index_add(1, torch.tensor([vague]), torch.full((len(place), 1), biases[0]))
-        )
+        biased = logits[name].index_add(1, torch.tensor([vague]), torch.full((len(place), 1), biases[0]))
+        log_chances.append(codes_only[name] if doubt_weight else biased)
         rights += known
     entropies = tuple(
         _cross_entropy(torch.cat(log_chances) / temperature, rights) for temperature in TEMPERATURES
     )
     return Figures(right, tuple(biases), entropies)
+
+
+def bias_that_refuses(logits: torch.Tensor, vague: int, doubt_weight: float) -> torch.Tensor:
+    """(rows, classes) → the lowest bias of the vague class with which each row (rows,) is refused."""
+    codes = logits.index_fill(1, torch.tensor(vague), -torch.inf)
+    best = codes.amax(dim=1)
+    others = codes.logsumexp(dim=1) - best
+    # How far the vague class is above the best code. This is 0 without doubts, and below 0 with them.
+    low, high = torch.full_like(best, -200.0), torch.zeros_like(best)
+    for _ in range(40 if doubt_weight else 0):
+        middle = (low + high) / 2
+        is_refused = middle + doubt_weight * torch.logaddexp(others, middle) > 0
+        low, high = torch.where(is_refused, low, middle), torch.where(is_refused, middle, high)
+    return best + high - logits[:, vague]
 
 
 def _cross_entropy(logits: torch.Tensor, rights: Sequence[Sequence[int]]) -> float:
@@ -184,7 +196,10 @@ def mean(rows: Iterable[Sequence[float]]) -> list[float]:
 def changed(
     file: Path, keys: Sequence[str], sources: Sequence[str], tuning: Sequence[str] | None
 ) -> SearchConfig:
-    """The configuration with changes of its keys, sources and tuning, and without bias and temperature."""
+    """The configuration with changes of its keys, sources and tuning.
+
+    It has no bias, and no temperature that is not among the changes.
+    """
     names = {change.partition("=")[0] for change in keys}
     tables: dict[str, list[str]] = {}
     for change in sources:
@@ -195,7 +210,9 @@ def changed(
         [*keys, *(line for line in flat.splitlines() if line.partition("=")[0].strip() not in names), *rest]
         + [f'[[sources]]\nname = "{name}"\n' + "\n".join(lines) for name, lines in tables.items()]
     )
-    config = parse_config(text).model_copy(update={"vague_bias": 0.0, "temperature": 1.0})
+    config = parse_config(text).model_copy(update={"vague_bias": 0.0})
+    if "temperature" not in names:
+        config = config.model_copy(update={"temperature": 1.0})
     if tuning is None:
         return config
     values = config.tuning.model_dump() if config.tuning else {}

@@ -396,6 +396,7 @@ def _answers(
         data.references,
         data.language,
         tuple(Carried(folder, one.sha256) for folder, one in carried.items()),
+        config.tuning.doubt_weight if config.tuning else 0.0,
     )
 
 

@@ -37,6 +37,9 @@ class TuningConfig(Section):
     networks: Annotated[tuple[Taken, ...], Field(strict=False, min_length=1), at_most(64)] = ("base",)
     # The share of the head's logits in those of the model. The networks have the rest.
     head_share: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    # A text is also refused if no code is likely. This times −log of the probability of its best code is
+    # added to the logit of the vague class. With 0, texts are refused as by a model without tuning.
+    doubt_weight: Annotated[float, Field(ge=0, le=100)] = 2.0
 
     @property
     def takes_base(self) -> bool:

@@ -130,7 +130,7 @@ class Classifier:
         with torch.inference_mode():
             for start in range(0, len(embeddings), _ROWS_AT_ONCE):
                 rows = torch.from_numpy(np.ascontiguousarray(embeddings[start : start + _ROWS_AT_ONCE]))
-                logits = log_sum_exp_by_group(self.model.network(rows), group_of, len(codes))
+                logits = log_sum_exp_by_group(self.model.logits(rows), group_of, len(codes))
                 top = logits.topk(best, dim=1)
                 scores = torch.softmax(top.values, dim=1)
                 results += [

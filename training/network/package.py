@@ -23,6 +23,7 @@ from training.embedding.transformer import Transformer
 from training.errors import FailureCode, TrainingError
 from training.files import digests_of_folder, sha256_of_files, write_zip
 from training.network.head import Network, Sizes, load_network
+from training.network.refusal import decide
 from training.network.standing import Epoch
 from training.network.train import Trained
 
@@ -72,6 +73,8 @@ class Answers:
     references: dict[str, str]
     language: LanguageRules | None = None
     transformers: tuple[Carried, ...] = ()
+    # See training/network/refusal.py. Without it, a text is refused if the vague class is likeliest.
+    doubt_weight: float = 0.0
 
     def to_json(self) -> str:
         return json.dumps(
@@ -85,6 +88,7 @@ class Answers:
                 "references": dict(sorted(self.references.items())),
                 "language": None if self.language is None else self.language.to_json(),
                 **({"transformers": list(map(asdict, self.transformers))} if self.transformers else {}),
+                **({"doubt_weight": self.doubt_weight} if self.doubt_weight else {}),
             },
             ensure_ascii=False,
             indent=0,
@@ -102,6 +106,7 @@ class Answers:
             content["references"],
             None if content.get("language") is None else LanguageRules.from_json(content["language"]),
             tuple(Carried(**one) for one in content.get("transformers", ())),
+            content.get("doubt_weight", 0.0),
         )
 
 
@@ -113,6 +118,13 @@ class Model:
     classes: list[str]
     answers: Answers
     epochs: tuple[Epoch, ...] = ()
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """(rows, input_size) → (rows, classes), after the decision which rows are too vague."""
+        found: Tensor = self.network(embeddings)
+        if self.answers.doubt_weight == 0 or VAGUE_CODE not in self.classes:
+            return found
+        return decide(found, self.classes.index(VAGUE_CODE), self.answers.doubt_weight)
 
 
 def write_model(

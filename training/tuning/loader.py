@@ -6,8 +6,9 @@ This module needs only torch, sentence-transformers and the standard library, so
     for scores in model.scores(["electric kettle"]):
         print(max(scores, key=scores.get))
 
-The scores are the probabilities of all classes. The service's own rules (its lists of vague terms and search
-references, and where its list of results ends) come before and after.
+The scores are the probabilities of all classes. A text whose best class is `vvvvvvvvvv` is too vague, and
+gets no answer. The service's own rules (its lists of vague terms and search references, and where its list
+of results ends) come before and after.
 """
 
 import io
@@ -25,6 +26,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 _NAME = "network_for_tuned_transformer"
+_VAGUE = "vvvvvvvvvv"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Loaded:
     transformers: tuple[SentenceTransformer, ...]
     network: nn.Module
     classes: tuple[str, ...]
+    doubt_weight: float = 0.0
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -46,7 +49,8 @@ class Loaded:
             for name in archive.namelist():
                 if name.startswith("transformer/"):
                     archive.extract(name, folder)
-            carried = json.loads(archive.read("target/answers.json"))["transformers"]
+            answers = json.loads(archive.read("target/answers.json"))
+            carried = answers["transformers"]
             # Their order is that of the embeddings. In memory, they no longer need their files.
             transformers = tuple(
                 SentenceTransformer(str(Path(folder) / one["folder"]), device="cpu").float().eval()
@@ -57,7 +61,7 @@ class Loaded:
         network.add_module("activation", nn.LeakyReLU())
         network.add_module("fc2", nn.Linear(sizes["hidden_size"], sizes["output_size"]))
         network.load_state_dict({name.removeprefix(f"{_NAME}."): value for name, value in stored.items()})
-        return cls(transformers, network.eval(), tuple(classes))
+        return cls(transformers, network.eval(), tuple(classes), answers.get("doubt_weight", 0.0))
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(texts, sum of the dimensions) float32. Each transformer's part has length 1."""
@@ -71,5 +75,19 @@ class Loaded:
         """The probability of each class, for each text. Texts are put into lower case, as in the training."""
         with torch.inference_mode():
             embeddings = self.embed([text.strip().lower() for text in texts])
-            chances = torch.softmax(self.network(embeddings), dim=1)
+            chances = torch.softmax(self.logits(embeddings), dim=1)
         return [dict(zip(self.classes, row, strict=True)) for row in chances.tolist()]
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """(texts, classes). With a doubt weight, the vague class is either first or last.
+
+        A text is also too vague if no code is likely: the doubt is −log of the probability of its best code.
+        """
+        logits: Tensor = self.network(embeddings)
+        if self.doubt_weight == 0 or _VAGUE not in self.classes:
+            return logits
+        vague = self.classes.index(_VAGUE)
+        best = logits.index_fill(1, torch.tensor(vague), -torch.inf).amax(dim=1)
+        raised = logits[:, vague] + self.doubt_weight * (logits.logsumexp(dim=1) - best)
+        logits[:, vague] = torch.where(raised > best, raised, -torch.inf)
+        return logits

@@ -27,7 +27,7 @@ from tests.unit.training.test_checkpoints import Killed, Mortal
 from tests.unit.training.test_package import CLASSES, foreign_model
 from tests.unit.training.test_train import dataset
 from training.checkpoints import Checkpoints, identity_of_run
-from training.config import TuningConfig, parse_config
+from training.config import VAGUE_CODE, TuningConfig, parse_config
 from training.dataset.merge import Dataset
 from training.distributed import ALONE
 from training.embedding.encoder import Encoder
@@ -35,6 +35,8 @@ from training.embedding.transformer import Transformer, find_transformer
 from training.errors import FailureCode, TrainingError
 from training.evaluation.loading import load_classifier
 from training.network.head import Head, Network, Sizes, load_network
+from training.network.package import read_model
+from training.network.refusal import decide
 from training.progress import Progress
 from training.tuning.loader import Loaded
 from training.tuning.package import keep
@@ -253,6 +255,18 @@ def test_the_loader_for_services_gives_the_same_scores(build: Path) -> None:
         best = network.classify(text)[:1]
         assert not best or best[0].score == 1 or max(scores, key=scores.__getitem__) == best[0].code
     assert loaded.embed(["Kettle"]).shape == (1, 768)
+
+
+def test_the_loader_for_services_refuses_the_same_texts(build: Path) -> None:
+    loaded, ours = Loaded.of(build / "output" / "model.zip"), read_model(build / "output" / "model.zip")
+    assert loaded.doubt_weight == ours.answers.doubt_weight > 0
+    # The network of this test has no doubts about its texts.
+    vague = loaded.classes.index(VAGUE_CODE)
+    given = torch.randn(200, len(loaded.classes), generator=torch.Generator().manual_seed(1))
+    decided = replace(loaded, network=nn.Identity()).logits(given.clone())
+    assert torch.equal(decided, decide(given, vague, loaded.doubt_weight))
+    usual, refused = (int((one.argmax(dim=1) == vague).sum()) for one in (given, decided))
+    assert 0 < usual < refused < len(given)
 
 
 def test_the_example_for_services_works(
