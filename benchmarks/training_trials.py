@@ -126,8 +126,14 @@ def trial(config: SearchConfig, split: Split, cache: str) -> Figures:
         }
     trained = train_network(split.dataset, embedded.table, config, "cpu", quiet, views=embedded.views)
     network = load_network(trained.sizes, {name: value.float() for name, value in trained.weights.items()})
+    given = {name: torch.from_numpy(vectors) for name, vectors in held_out.items()}
     with torch.inference_mode():
-        logits = {name: network(torch.from_numpy(vectors)) for name, vectors in held_out.items()}
+        logits = {name: network(vectors) for name, vectors in given.items()}
+        if trained.neighbours is not None:
+            classes = len(split.dataset.classes)
+            logits = {
+                name: one + trained.neighbours.logits(given[name], classes) for name, one in logits.items()
+            }
     return judge(logits, split, config.tuning.doubt_weight if config.tuning else 0.0)
 
 

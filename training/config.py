@@ -235,10 +235,10 @@ class SearchConfig(Section):
                 f"ensemble_size is {self.ensemble_size}, but tuning.networks has {len(self.tuning.networks)} "
                 "entries that the networks take in turn. Make ensemble_size a multiple of that."
             )
-        if not self.tuning.takes_tuned and self.tuning.head_share == 0:
+        if not self.tuning.uses_tuned:
             raise ValueError(
-                "tuning.networks has only base and tuning.head_share is 0, so the tuned transformer would "
-                "not be used. Change one of them, or remove [tuning]."
+                "tuning.networks has only base, and tuning.head_share and tuning.neighbour_share are 0, so "
+                "the tuned transformer would not be used. Change one of them, or remove [tuning]."
             )
         return self
 

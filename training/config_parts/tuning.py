@@ -35,8 +35,12 @@ class TuningConfig(Section):
     longest_text: Annotated[int, Field(ge=4, le=8192)] = 48
     # Which embeddings the networks of the ensemble take, in turn.
     networks: Annotated[tuple[Taken, ...], Field(strict=False, min_length=1), at_most(64)] = ("base",)
-    # The share of the head's logits in those of the model. The networks have the rest.
+    # The share of the head's logits in those of the networks and the head.
     head_share: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    # The share of the neighbours' logits in those of the model. The networks and the head have the rest.
+    neighbour_share: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    # A model keeps at most so many pairs of training text and class as neighbours.
+    most_neighbours: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     # A text is also refused if no code is likely. This times −log of the probability of its best code is
     # added to the logit of the vague class. With 0, texts are refused as by a model without tuning.
     doubt_weight: Annotated[float, Field(ge=0, le=100)] = 2.0
@@ -48,3 +52,8 @@ class TuningConfig(Section):
     @property
     def takes_tuned(self) -> bool:
         return bool({"tuned", "both"} & set(self.networks))
+
+    @property
+    def uses_tuned(self) -> bool:
+        """Whether the tuned transformer has any influence on the answers."""
+        return self.takes_tuned or self.head_share > 0 or self.neighbour_share > 0

@@ -23,6 +23,7 @@ from training.embedding.transformer import Transformer
 from training.errors import FailureCode, TrainingError
 from training.files import digests_of_folder, sha256_of_files, write_zip
 from training.network.head import Network, Sizes, load_network
+from training.network.neighbours import Neighbours
 from training.network.refusal import decide
 from training.network.standing import Epoch
 from training.network.train import Trained
@@ -44,6 +45,7 @@ _NEEDS_TUNED: Final = """\
 """
 _TUNED_SIZES: Final = "network_for_tuned_transformer"
 _TUNED_WEIGHTS: Final = "network_for_tuned_transformer."
+_NEIGHBOURS: Final = "neighbours."
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,13 @@ class Model:
     classes: list[str]
     answers: Answers
     epochs: tuple[Epoch, ...] = ()
+    neighbours: Neighbours | None = None
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(rows, input_size) → (rows, classes), after the decision which rows are too vague."""
         found: Tensor = self.network(embeddings)
+        if self.neighbours is not None:
+            found = found + self.neighbours.logits(embeddings, len(self.classes))
         if self.answers.doubt_weight == 0 or VAGUE_CODE not in self.classes:
             return found
         return decide(found, self.classes.index(VAGUE_CODE), self.answers.doubt_weight)
@@ -139,6 +144,9 @@ def write_model(
     The bytes depend only on the weights, the classes, the answers and the transformers.
     """
     weights, sizes = trained.weights, trained.sizes.to_toml()
+    if trained.neighbours is not None:
+        of_neighbours = trained.neighbours.tensors(weights["fc2.weight"].dtype)
+        weights = weights | {f"{_NEIGHBOURS}{name}": value for name, value in of_neighbours.items()}
     if answers.transformers:
         weights = {f"{_TUNED_WEIGHTS}{name}": value for name, value in weights.items()}
         sizes = f"{_NEEDS_TUNED}{sizes}"
@@ -186,6 +194,7 @@ def read_model(path: Path) -> Model:
             classes = json.loads(archive.read(CLASSES))
             stored = torch.load(io.BytesIO(archive.read(MODEL)), map_location="cpu", weights_only=True)
             weights = {name.removeprefix(_TUNED_WEIGHTS): value for name, value in stored.items()}
+            weights, neighbours = _without_neighbours(weights)
             answers = (
                 Answers.from_json(archive.read(ANSWERS).decode())
                 if ANSWERS in archive.namelist()
@@ -207,7 +216,17 @@ def read_model(path: Path) -> Model:
             f"{path} has {len(classes)} classes, but its network has {sizes.output_size} outputs. "
             "Train it again.",
         )
-    return Model(network, classes, answers, epochs)
+    return Model(network, classes, answers, epochs, neighbours)
+
+
+def _without_neighbours(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Neighbours | None]:
+    of_neighbours = {
+        name.removeprefix(_NEIGHBOURS): value
+        for name, value in weights.items()
+        if name.startswith(_NEIGHBOURS)
+    }
+    rest = {name: value for name, value in weights.items() if not name.startswith(_NEIGHBOURS)}
+    return rest, Neighbours.from_tensors(of_neighbours) if of_neighbours else None
 
 
 def read_transformers(path: Path, answers: Answers, folder: Path) -> list[Transformer]:

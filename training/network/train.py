@@ -21,6 +21,7 @@ from training.errors import FailureCode, TrainingError
 from training.network.head import Head, Network, Sizes, side_by_side, widened
 from training.network.loss import HierarchicalLoss
 from training.network.member import Member, Pairs
+from training.network.neighbours import Neighbours
 from training.network.standing import Epoch
 from training.progress import Progress
 from training.threads import workers
@@ -31,10 +32,17 @@ _SEEDS_APART: Final = 1_000_003
 
 @dataclass(frozen=True)
 class Views:
-    """Which columns of the embeddings the networks take, in turn, and a head that shares in the answer."""
+    """Which columns of the embeddings the networks take, in turn, and what else shares in the answer.
+
+    The model takes `width` columns, if those are more than the networks take. Of its logits, neighbours have
+    their share first, and the head has its share of the rest.
+    """
 
     turns: tuple[slice, ...] = (slice(None),)
+    width: int = 0
     head: Head | None = None
+    neighbours: Neighbours | None = None
+    neighbour_share: float = 0.0
 
 
 WHOLE: Final = Views()
@@ -44,12 +52,14 @@ WHOLE: Final = Views()
 class Trained:
     """Weights for embeddings of length 1, and the loss and accuracy of each epoch, with dropout.
 
-    For an ensemble, losses and accuracies are the means over its networks.
+    For an ensemble, losses and accuracies are the means over its networks. The logits of `neighbours`, if
+    there are any, are added to those of the network.
     """
 
     sizes: Sizes
     weights: dict[str, Tensor]
     epochs: tuple[Epoch, ...]
+    neighbours: Neighbours | None = None
 
 
 def train_network(
@@ -84,19 +94,26 @@ def train_network(
             for number, member in enumerate(members, 1)
         ]
         epochs = tuple(_mean(of_all) for of_all in zip(*(one.result() for one in running), strict=True))
-    width = max(embeddings.shape[1], views.head.columns.stop if views.head else 0)
+    width = max(embeddings.shape[1], views.width)
     folded = [
         widened(pairs.inputs_of.fold(one.network.weights()), columns, width)
         # The list of members ends first.
         for one, pairs, columns in zip(members, cycle(seen), cycle(views.turns), strict=False)
     ]
-    networks = side_by_side(folded)
+    weights = _stored(_shared(side_by_side(folded), views, width), dataset, config)
+    sizes = replace(members[0].network.sizes, input_size=width, hidden_size=len(weights["fc1.bias"]))
+    neighbours = views.neighbours and views.neighbours.at_temperature(config.temperature)
+    return Trained(sizes, weights, epochs, neighbours)
+
+
+def _shared(networks: dict[str, Tensor], views: Views, width: int) -> dict[str, Tensor]:
+    """The networks and the head as one network, whose logits have the share that neighbours leave."""
+    rest = 1 - views.neighbour_share
     if views.head is not None:
         head = widened(views.head.as_network(), views.head.columns, width)
-        networks = side_by_side([networks, head], [1 - views.head.share, views.head.share])
-    weights = _stored(networks, dataset, config)
-    sizes = replace(members[0].network.sizes, input_size=width, hidden_size=len(weights["fc1.bias"]))
-    return Trained(sizes, weights, epochs)
+        shares = [rest * (1 - views.head.share), rest * views.head.share]
+        return side_by_side([networks, head], shares)
+    return networks if rest == 1 else side_by_side([networks], [rest])
 
 
 def _digests(dataset: Dataset, embeddings: Embeddings) -> tuple[str, str]:

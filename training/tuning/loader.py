@@ -17,7 +17,7 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -26,16 +26,21 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 _NAME = "network_for_tuned_transformer"
+_NEIGHBOURS = "neighbours."
 _VAGUE = "vvvvvvvvvv"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The transformers, the network that takes their embeddings, and the classes of its outputs."""
+    """The transformers, the network that takes their embeddings, and the classes of its outputs.
+
+    `neighbours` are the tensors of the training texts with which a text is compared.
+    """
 
     transformers: tuple[SentenceTransformer, ...]
     network: nn.Module
     classes: tuple[str, ...]
+    neighbours: dict[str, Tensor] = field(default_factory=dict)
     doubt_weight: float = 0.0
 
     @classmethod
@@ -60,8 +65,18 @@ class Loaded:
         network.add_module("fc1", nn.Linear(sizes["input_size"], sizes["hidden_size"]))
         network.add_module("activation", nn.LeakyReLU())
         network.add_module("fc2", nn.Linear(sizes["hidden_size"], sizes["output_size"]))
-        network.load_state_dict({name.removeprefix(f"{_NAME}."): value for name, value in stored.items()})
-        return cls(transformers, network.eval(), tuple(classes), answers.get("doubt_weight", 0.0))
+        tensors = {name.removeprefix(f"{_NAME}."): value for name, value in stored.items()}
+        of_neighbours = {
+            name.removeprefix(_NEIGHBOURS): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(_NEIGHBOURS)
+        }
+        network.load_state_dict(tensors)
+        neighbours = {
+            name: value.float() if value.is_floating_point() else value.long()
+            for name, value in of_neighbours.items()
+        }
+        return cls(transformers, network.eval(), tuple(classes), neighbours, answers.get("doubt_weight", 0.0))
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(texts, sum of the dimensions) float32. Each transformer's part has length 1."""
@@ -84,6 +99,8 @@ class Loaded:
         A text is also too vague if no code is likely: the doubt is −log of the probability of its best code.
         """
         logits: Tensor = self.network(embeddings)
+        if self.neighbours:
+            logits = logits + self._of_neighbours(embeddings)
         if self.doubt_weight == 0 or _VAGUE not in self.classes:
             return logits
         vague = self.classes.index(_VAGUE)
@@ -91,3 +108,12 @@ class Loaded:
         raised = logits[:, vague] + self.doubt_weight * (logits.logsumexp(dim=1) - best)
         logits[:, vague] = torch.where(raised > best, raised, -torch.inf)
         return logits
+
+    def _of_neighbours(self, embeddings: Tensor) -> Tensor:
+        """(texts, classes): the largest cosine with a training text of the class, times a weight."""
+        vectors, class_of = self.neighbours["vectors"], self.neighbours["class_of"]
+        cosines = embeddings[:, -vectors.shape[1] :] @ vectors.T
+        of_pairs = cosines[:, self.neighbours["text_of"]]
+        nearest = torch.full((len(embeddings), len(self.classes)), -1.0)
+        nearest = nearest.scatter_reduce(1, class_of.expand_as(of_pairs), of_pairs, "amax")
+        return self.neighbours["weight"] * nearest

@@ -1,7 +1,7 @@
 """The stage of the pipeline that makes embeddings, with the original transformer or with a tuned one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from training.embedding.cache import embed
 from training.embedding.encoder import Encoder
 from training.embedding.transformer import Transformer
 from training.network.head import Head
+from training.network.neighbours import Neighbours
 from training.network.standing import Epoch
 from training.network.train import WHOLE, Views
 from training.progress import Progress
@@ -84,9 +85,15 @@ class Embedding:
         tuned = self.transformer
         if self.group.leads:
             tuned = transformers[TUNED] = keep(learned.model, tuned, folder / TUNED)
+        needs_tuned = settings.takes_tuned or settings.neighbour_share
+        of_tuned = self._embed(tuned) if needs_tuned else of_base
         tables = [of_base] if settings.takes_base else []
-        tables += [self._embed(tuned)] if settings.takes_tuned else []
+        tables += [of_tuned] if settings.takes_tuned else []
         views = _views(settings, of_base.shape[1], learned.head)
+        if settings.neighbour_share:
+            weight = settings.neighbour_share * settings.scale
+            neighbours = Neighbours.of(self.dataset, of_tuned, settings.most_neighbours, weight)
+            views = replace(views, neighbours=neighbours, neighbour_share=settings.neighbour_share)
         return Embedded(np.concatenate(tables, axis=1), views, transformers, learned.epochs)
 
     def _embed(self, by: Transformer) -> Embeddings:
@@ -102,4 +109,5 @@ def _views(settings: TuningConfig, dimension: int, head: Tensor) -> Views:
     tuned = slice(dimension, 2 * dimension) if settings.takes_base else base
     columns = {"base": base, "tuned": tuned, "both": slice(0, 2 * dimension)}
     turns = tuple(columns[taken] for taken in settings.networks)
-    return Views(turns, Head(head, tuned, settings.head_share) if settings.head_share else None)
+    shares = Head(head, tuned, settings.head_share) if settings.head_share else None
+    return Views(turns, tuned.stop, shares)

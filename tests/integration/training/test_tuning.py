@@ -257,13 +257,17 @@ def test_the_loader_for_services_gives_the_same_scores(build: Path) -> None:
     assert loaded.embed(["Kettle"]).shape == (1, 768)
 
 
-def test_the_loader_for_services_refuses_the_same_texts(build: Path) -> None:
+def test_the_loader_for_services_decides_in_the_same_way(build: Path) -> None:
     loaded, ours = Loaded.of(build / "output" / "model.zip"), read_model(build / "output" / "model.zip")
+    embeddings = loaded.embed([name for name, _ in TEXTS])
+    with torch.inference_mode():
+        assert torch.equal(loaded.logits(embeddings), ours.logits(embeddings))
+        assert not torch.equal(loaded.logits(embeddings), ours.network(embeddings))
     assert loaded.doubt_weight == ours.answers.doubt_weight > 0
     # The network of this test has no doubts about its texts.
     vague = loaded.classes.index(VAGUE_CODE)
     given = torch.randn(200, len(loaded.classes), generator=torch.Generator().manual_seed(1))
-    decided = replace(loaded, network=nn.Identity()).logits(given.clone())
+    decided = replace(loaded, network=nn.Identity(), neighbours={}).logits(given.clone())
     assert torch.equal(decided, decide(given, vague, loaded.doubt_weight))
     usual, refused = (int((one.argmax(dim=1) == vague).sum()) for one in (given, decided))
     assert 0 < usual < refused < len(given)

@@ -232,7 +232,7 @@ def test_the_table_for_tuning_is_checked_like_everything_else() -> None:
     assert (key, message) == ("tuning", "is True, but must be a table. Write [tuning] on its own line.")
     ((_, _, message),) = problems(table.replace("ensemble_size = 2", "ensemble_size = 1"))
     assert "Make ensemble_size a multiple of that" in message
-    ((_, _, message),) = problems(f"{MINIMAL}[tuning]\nhead_share = 0.0\n")
+    ((_, _, message),) = problems(f"{MINIMAL}[tuning]\nhead_share = 0.0\nneighbour_share = 0.0\n")
     assert "the tuned transformer would not be used" in message
 
 
