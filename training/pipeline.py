@@ -179,7 +179,7 @@ def _train(
         if group.leads:
             with progress.phase("package", 1) as phase:
                 answers = _answers(config, data, transformer, embedded.transformers)
-                write_model(model, trained, dataset.classes, answers, embedded.transformers)
+                write_model(model, trained, dataset.classes, answers, embedded.transformers, embedded.epochs)
                 phase.advance()
     last = trained.epochs[-1]
     return Outcome(
@@ -306,9 +306,9 @@ def benchmark(
                 phase.advance(len(one.descriptions))
                 figures = ", ".join(f"{name} {share:.1%}" for name, share in measured[-1].figures.items())
                 progress.say(f"{one.name} ({len(one.descriptions)}): {figures}")
-        epochs = classifier.model.epochs
+        epochs, tuning = classifier.model.epochs, classifier.model.tuning
         results = write_results(output, measured, config, epochs)
-        report, noticed = write_training_report(output, measured, config, epochs, progress)
+        report, noticed = write_training_report(output, measured, config, epochs, tuning, progress)
         return Outcome(
             files=[*results, *report],
             inputs=[python_environment(output)],

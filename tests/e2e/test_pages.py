@@ -122,7 +122,7 @@ def test_the_training_report_needs_no_network_in_its_light_and_its_dark_form(
     page: Page, tmp_path: Path
 ) -> None:
     [report], warnings = write_training_report(
-        tmp_path, [coded(), vague()], CONFIG, EPOCHS, Progress(log=io.StringIO())
+        tmp_path, [coded(), vague()], CONFIG, EPOCHS, (), Progress(log=io.StringIO())
     )
     assert warnings == []
     requests: list[str] = []

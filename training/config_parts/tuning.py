@@ -43,7 +43,7 @@ class TuningConfig(Section):
     most_neighbours: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     # A text is also refused if no code is likely. This times −log of the probability of its best code is
     # added to the logit of the vague class. With 0, texts are refused as by a model without tuning.
-    doubt_weight: Annotated[float, Field(ge=0, le=100)] = 2.0
+    doubt_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
 
     @property
     def takes_base(self) -> bool:

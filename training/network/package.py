@@ -7,7 +7,7 @@ because it would give the network other embeddings. So the sizes and the weights
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,8 @@ SIZES = "target/model.toml"
 # Additions to the format of existing inference code, which ignores them.
 ANSWERS = "target/answers.json"
 LOSSES = "target/losses.json"
+# The epochs in which the transformer was tuned.
+TUNING: Final = "target/tuning_losses.json"
 TRANSFORMERS: Final = "transformer"
 
 # The names for a network that takes the embeddings of the transformers in the zip. Code that does not know
@@ -121,6 +123,7 @@ class Model:
     answers: Answers
     epochs: tuple[Epoch, ...] = ()
     neighbours: Neighbours | None = None
+    tuning: tuple[Epoch, ...] = ()
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(rows, input_size) → (rows, classes), after the decision which rows are too vague."""
@@ -138,10 +141,12 @@ def write_model(
     classes: list[str],
     answers: Answers,
     transformers: Mapping[str, Transformer] | None = None,
+    tuning: Sequence[Epoch] = (),
 ) -> None:
     """Write the model, with the `transformers` that its answers name, by their folders in the zip.
 
-    The bytes depend only on the weights, the classes, the answers and the transformers.
+    The bytes depend only on the weights, the classes, the answers, the transformers, and the epochs of the
+    training and the `tuning`.
     """
     weights, sizes = trained.weights, trained.sizes.to_toml()
     if trained.neighbours is not None:
@@ -165,7 +170,8 @@ def write_model(
             (SIZES, sizes.encode()),
             (CLASSES, json.dumps(classes).encode()),
             (ANSWERS, answers.to_json().encode()),
-            (LOSSES, json.dumps([asdict(epoch) for epoch in trained.epochs]).encode()),
+            (LOSSES, _epochs_to_json(trained.epochs)),
+            *([(TUNING, _epochs_to_json(tuning))] if tuning else ()),
         ],
     )
 
@@ -200,9 +206,7 @@ def read_model(path: Path) -> Model:
                 if ANSWERS in archive.namelist()
                 else _no_answers(classes)
             )
-            # Models of earlier releases do not have them.
-            losses = json.loads(archive.read(LOSSES)) if LOSSES in archive.namelist() else []
-            epochs = tuple(Epoch(**epoch) for epoch in losses)
+            epochs, tuning = _epochs(archive, LOSSES), _epochs(archive, TUNING)
             if len(classes) == sizes.output_size:
                 classes, weights = _sorted(classes, weights)
         network = load_network(sizes, weights)
@@ -216,7 +220,17 @@ def read_model(path: Path) -> Model:
             f"{path} has {len(classes)} classes, but its network has {sizes.output_size} outputs. "
             "Train it again.",
         )
-    return Model(network, classes, answers, epochs, neighbours)
+    return Model(network, classes, answers, epochs, neighbours, tuning)
+
+
+def _epochs_to_json(epochs: Sequence[Epoch]) -> bytes:
+    return json.dumps([asdict(epoch) for epoch in epochs]).encode()
+
+
+def _epochs(archive: zipfile.ZipFile, name: str) -> tuple[Epoch, ...]:
+    """Models of earlier releases have no epochs."""
+    found = json.loads(archive.read(name)) if name in archive.namelist() else []
+    return tuple(Epoch(**epoch) for epoch in found)
 
 
 def _without_neighbours(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Neighbours | None]:

@@ -234,6 +234,8 @@ def test_a_tuned_model_carries_its_transformers_and_nothing_else_is_left(build: 
         answers = json.loads(archive.read("target/answers.json"))
     assert {f"transformer/{one}/model.safetensors" for one in ("base", "tuned")} <= names
     assert [one["folder"] for one in answers["transformers"]] == ["transformer/base", "transformer/tuned"]
+    assert {"target/losses.json", "target/tuning_losses.json"} <= names
+    assert "The tuning of the transformer" in (build / "output" / "training_report.html").read_text("utf-8")
     left = {path.name for path in (build / "output").iterdir()} - {"result.json", "progress.jsonl"}
     assert left == {
         "model.zip",

@@ -17,6 +17,7 @@ from training.evaluation.measure import Measured
 from training.evaluation.report import drawing, numbers, page, write
 from training.evaluation.report.numbers import Chapter, answers, calibration, confusion
 from training.evaluation.report.write import TRAINING_REPORT, write_training_report
+from training.network.standing import Epoch
 from training.progress import Progress
 
 VOID = {"meta", "br", "link", "img"}
@@ -140,6 +141,18 @@ def test_the_same_results_give_the_same_bytes_whatever_a_user_has_set(written: s
     assert again == written
 
 
+def test_the_epochs_of_a_tuning_are_shown_beside_those_of_the_network(written: str) -> None:
+    tuning = (Epoch(2.125, 0.69), Epoch(1.25, 0.8), Epoch(1.0, 0.85))
+    tuned = page.page([measurements.coded(), measurements.vague()], CONFIG, EPOCHS, tuning)
+    assert "The tuning of the transformer" in Parsed(tuned).text("h3")
+    assert "The tuning of the transformer" not in written
+    said = "Over 3 epochs, the loss went from 2.125 to 1.000, and the accuracy from 69.0% to 85.0%."
+    assert said in " ".join(tuned.split())
+    # The drawings on a page must not share names.
+    names = re.findall(r'\bid="([^"]+)"', tuned)
+    assert len(names) == len(set(names))
+
+
 def test_a_model_without_epochs_and_a_benchmark_without_answers_have_a_report() -> None:
     unanswered = Measured(
         Benchmark("b", ["shoes"], ["640399"], {}),
@@ -203,7 +216,7 @@ def test_refused_descriptions_are_chosen_from_everywhere() -> None:
 def test_a_report_that_cannot_be_made_costs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     measured = [measurements.vague()]
-    [path], warnings = write_training_report(tmp_path, measured, CONFIG, EPOCHS, Progress(log=log))
+    [path], warnings = write_training_report(tmp_path, measured, CONFIG, EPOCHS, (), Progress(log=log))
     assert (path, warnings) == (tmp_path / TRAINING_REPORT, [])
     assert path.read_text("utf-8").startswith("<!doctype html>")
 
@@ -211,7 +224,7 @@ def test_a_report_that_cannot_be_made_costs_no_run(tmp_path: Path, monkeypatch: 
         raise ValueError("no\nfont")
 
     monkeypatch.setattr(drawing, "epochs", broken)
-    paths, [warning] = write_training_report(tmp_path, measured, CONFIG, EPOCHS, Progress(log=log))
+    paths, [warning] = write_training_report(tmp_path, measured, CONFIG, EPOCHS, (), Progress(log=log))
     assert paths == []
     assert "training_report.html could not be made (ValueError: no?font)" in warning
     assert f"warning: {warning}" in log.getvalue()

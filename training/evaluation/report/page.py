@@ -81,7 +81,12 @@ class _Section:
     scores: _Shown | None = None
 
 
-def page(measured: Sequence[Measured], config: SearchConfig, epochs: Sequence[Epoch]) -> str:
+def page(
+    measured: Sequence[Measured],
+    config: SearchConfig,
+    epochs: Sequence[Epoch],
+    tuning: Sequence[Epoch] = (),
+) -> str:
     """The page as text, which follows only from what is given."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -105,7 +110,8 @@ def page(measured: Sequence[Measured], config: SearchConfig, epochs: Sequence[Ep
         ],
         figures=_figures(shown, config),
         not_shown=_not_shown(len(measured)),
-        epochs=_epochs(epochs) if epochs else None,
+        epochs=_epochs("epochs", epochs) if epochs else None,
+        tuning=_epochs("tuning", tuning) if tuning else None,
         benchmarks=[_section(number, one) for number, one in enumerate(shown, 1)],
         few=FEW,
         bins=BINS,
@@ -135,11 +141,11 @@ def _not_shown(count: int) -> str:
     return f"Only the first {MOST_BENCHMARKS} benchmarks are shown. benchmark_results.zip has {left} more."
 
 
-def _epochs(of: Sequence[Epoch]) -> _Shown:
+def _epochs(name: str, of: Sequence[Epoch]) -> _Shown:
     first, last = of[0], of[-1]
     return _Shown(
         _Image(
-            drawing.epochs("epochs", of),
+            drawing.epochs(name, of),
             f"Over {counted(len(of), 'epoch')}, the loss went from {first.loss:.3f} to {last.loss:.3f}, "
             f"and the accuracy from {_share(first.accuracy)} to {_share(last.accuracy)}.",
         ),

@@ -19,12 +19,13 @@ def write_training_report(
     measured: Sequence[Measured],
     config: SearchConfig,
     epochs: Sequence[Epoch],
+    tuning: Sequence[Epoch],
     progress: Progress,
 ) -> tuple[list[Path], list[str]]:
     """Write the report; returns its path, or a warning if it could not be made.
 
     It only shows what the results say, so nothing that goes wrong here may cost the run. Its bytes follow
-    from the results, the configuration and the epochs.
+    from the results, the configuration, and the epochs of the training and of the tuning before it.
     """
     path = output / TRAINING_REPORT
     try:
@@ -36,7 +37,7 @@ def write_training_report(
             from training.evaluation.report.page import page  # noqa: PLC0415
 
             with written_whole(path) as beside:
-                beside.write_text(page(measured, config, epochs), "utf-8")
+                beside.write_text(page(measured, config, epochs, tuning), "utf-8")
             phase.advance()
     except Exception as exc:
         warning = (
