@@ -31,7 +31,7 @@ class Neighbours:
     def of(cls, dataset: Dataset, embeddings: Embeddings, limit: int, weight: float) -> Self:
         """At most `limit` pairs, as many for each class as possible, the heaviest first.
 
-        embeddings (texts and variants, dimension) belong to `dataset.embedded`. Variants are left out.
+        embeddings (at least the texts, dimension) begin with those of `dataset.texts`.
         """
         pairs = _chosen(dataset, limit)
         texts, text_of = np.unique(dataset.text_of[pairs], return_inverse=True)

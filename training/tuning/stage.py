@@ -1,7 +1,7 @@
 """The stage of the pipeline that makes embeddings, with the original transformer or with a tuned one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -85,29 +85,29 @@ class Embedding:
         tuned = self.transformer
         if self.group.leads:
             tuned = transformers[TUNED] = keep(learned.model, tuned, folder / TUNED)
-        needs_tuned = settings.takes_tuned or settings.neighbour_share
-        of_tuned = self._embed(tuned) if needs_tuned else of_base
-        tables = [of_base] if settings.takes_base else []
-        tables += [of_tuned] if settings.takes_tuned else []
-        views = _views(settings, of_base.shape[1], learned.head)
+        tables, neighbours = [of_base] if settings.takes_base else [], None
+        if settings.takes_tuned:
+            tables.append(self._embed(tuned))
         if settings.neighbour_share:
+            # Variants are no neighbours, and come after the texts.
+            of_texts = tables[-1] if settings.takes_tuned else self._embed(tuned, self.dataset.texts)
             weight = settings.neighbour_share * settings.scale
-            neighbours = Neighbours.of(self.dataset, of_tuned, settings.most_neighbours, weight)
-            views = replace(views, neighbours=neighbours, neighbour_share=settings.neighbour_share)
+            neighbours = Neighbours.of(self.dataset, of_texts, settings.most_neighbours, weight)
+        views = _views(settings, of_base.shape[1], learned.head, neighbours)
         return Embedded(np.concatenate(tables, axis=1), views, transformers, learned.epochs)
 
-    def _embed(self, by: Transformer) -> Embeddings:
-        texts = self.dataset.embedded
+    def _embed(self, by: Transformer, of: list[str] | None = None) -> Embeddings:
+        texts = self.dataset.embedded if of is None else of
         return self.group.share_embeddings(
             embed(texts, self.encoder_of(by), self.cache, self.progress) if self.group.leads else None
         )
 
 
-def _views(settings: TuningConfig, dimension: int, head: Tensor) -> Views:
+def _views(settings: TuningConfig, dimension: int, head: Tensor, neighbours: Neighbours | None) -> Views:
     """The embeddings of the original transformer come first, if any network takes them."""
     base = slice(0, dimension)
     tuned = slice(dimension, 2 * dimension) if settings.takes_base else base
     columns = {"base": base, "tuned": tuned, "both": slice(0, 2 * dimension)}
     turns = tuple(columns[taken] for taken in settings.networks)
     shares = Head(head, tuned, settings.head_share) if settings.head_share else None
-    return Views(turns, tuned.stop, shares)
+    return Views(turns, tuned.stop, shares, neighbours, settings.neighbour_share)

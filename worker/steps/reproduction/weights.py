@@ -37,6 +37,8 @@ class Format(Enum):
     FLOAT32 = "FloatStorage", 4
     FLOAT16 = "HalfStorage", 2
     BFLOAT16 = "BFloat16Storage", 2
+    # Which training text belongs to which class, in a model with neighbours.
+    INT32 = "IntStorage", 4
 
     @property
     def size_bytes(self) -> int:
@@ -170,7 +172,7 @@ class _Weights:
                     if len(content) != count * size:
                         message = f"{name} ends too early"
                         raise UnreadableWeights(message)
-                    yield _floats(content, tensor.storage.format)
+                    yield _numbers(content, tensor.storage.format)
                     left -= count
         except (zipfile.BadZipFile, EOFError) as exc:
             message = f"the numbers of {name} are damaged ({exc})"
@@ -185,7 +187,7 @@ def _skip(file: IO[bytes], size_bytes: int) -> None:
         size_bytes -= skipped
 
 
-def _floats(content: bytes, stored: Format) -> Sequence[float]:
+def _numbers(content: bytes, stored: Format) -> Sequence[float]:
     if stored is Format.FLOAT16:
         return struct.unpack(f"<{len(content) // 2}e", content)
     if stored is Format.BFLOAT16:
@@ -193,7 +195,7 @@ def _floats(content: bytes, stored: Format) -> Sequence[float]:
         wide = bytearray(2 * len(content))
         wide[2::4], wide[3::4] = content[0::2], content[1::2]
         content = bytes(wide)
-    numbers = array.array("f", content)
+    numbers = array.array("i" if stored is Format.INT32 else "f", content)
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers.tolist()
