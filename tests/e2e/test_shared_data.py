@@ -9,7 +9,7 @@ import pytest
 from local.demo.inputs import build_from_folder
 from tests.e2e.service import Service
 
-ROWS = 400
+ROWS = 200
 
 CONFIG = """\
 name = "real-data"

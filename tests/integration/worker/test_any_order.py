@@ -319,4 +319,4 @@ def test_any_order_of_everything_means_what_it_must(
             mirror.drain(database, bucket)
             assert {one.key for one in bucket.listed()} == self.expected.keys
 
-    run_machine(Everything, examples=15, steps=25)
+    run_machine(Everything, examples=10, steps=25)
