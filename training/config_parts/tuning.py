@@ -36,7 +36,7 @@ class TuningConfig(Section):
     # Which embeddings the networks of the ensemble take, in turn.
     networks: Annotated[tuple[Taken, ...], Field(strict=False, min_length=1), at_most(64)] = ("base",)
     # The share of the head's logits in those of the networks and the head.
-    head_share: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    head_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     # The share of the neighbours' logits in those of the model. The networks and the head have the rest.
     neighbour_share: Annotated[float, Field(ge=0, lt=1)] = 0.4
     # A model keeps at most so many pairs of training text and class as neighbours.
