@@ -396,7 +396,6 @@ def _answers(
         data.references,
         data.language,
         tuple(Carried(folder, one.sha256) for folder, one in carried.items()),
-        config.tuning.doubt_weight if config.tuning else 0.0,
     )
 
 

@@ -47,7 +47,10 @@ _NEEDS_TUNED: Final = """\
 """
 _TUNED_SIZES: Final = "network_for_tuned_transformer"
 _TUNED_WEIGHTS: Final = "network_for_tuned_transformer."
+# What else decides is among the weights, so that code which does not know it finds names that it does not
+# expect, and fails.
 _NEIGHBOURS: Final = "neighbours."
+_DOUBT: Final = "doubt_weight"
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,6 @@ class Answers:
     references: dict[str, str]
     language: LanguageRules | None = None
     transformers: tuple[Carried, ...] = ()
-    # See training/network/refusal.py. Without it, a text is refused if the vague class is likeliest.
-    doubt_weight: float = 0.0
 
     def to_json(self) -> str:
         return json.dumps(
@@ -92,7 +93,6 @@ class Answers:
                 "references": dict(sorted(self.references.items())),
                 "language": None if self.language is None else self.language.to_json(),
                 **({"transformers": list(map(asdict, self.transformers))} if self.transformers else {}),
-                **({"doubt_weight": self.doubt_weight} if self.doubt_weight else {}),
             },
             ensure_ascii=False,
             indent=0,
@@ -110,7 +110,6 @@ class Answers:
             content["references"],
             None if content.get("language") is None else LanguageRules.from_json(content["language"]),
             tuple(Carried(**one) for one in content.get("transformers", ())),
-            content.get("doubt_weight", 0.0),
         )
 
 
@@ -123,6 +122,7 @@ class Model:
     answers: Answers
     epochs: tuple[Epoch, ...] = ()
     neighbours: Neighbours | None = None
+    doubt_weight: float = 0.0
     tuning: tuple[Epoch, ...] = ()
 
     def logits(self, embeddings: Tensor) -> Tensor:
@@ -130,9 +130,9 @@ class Model:
         found: Tensor = self.network(embeddings)
         if self.neighbours is not None:
             found = found + self.neighbours.logits(embeddings, len(self.classes))
-        if self.answers.doubt_weight == 0 or VAGUE_CODE not in self.classes:
+        if self.doubt_weight == 0 or VAGUE_CODE not in self.classes:
             return found
-        return decide(found, self.classes.index(VAGUE_CODE), self.answers.doubt_weight)
+        return decide(found, self.classes.index(VAGUE_CODE), self.doubt_weight)
 
 
 def write_model(
@@ -152,6 +152,8 @@ def write_model(
     if trained.neighbours is not None:
         of_neighbours = trained.neighbours.tensors(weights["fc2.weight"].dtype)
         weights = weights | {f"{_NEIGHBOURS}{name}": value for name, value in of_neighbours.items()}
+    if trained.doubt_weight:
+        weights = weights | {_DOUBT: torch.tensor(trained.doubt_weight)}
     if answers.transformers:
         weights = {f"{_TUNED_WEIGHTS}{name}": value for name, value in weights.items()}
         sizes = f"{_NEEDS_TUNED}{sizes}"
@@ -201,6 +203,7 @@ def read_model(path: Path) -> Model:
             stored = torch.load(io.BytesIO(archive.read(MODEL)), map_location="cpu", weights_only=True)
             weights = {name.removeprefix(_TUNED_WEIGHTS): value for name, value in stored.items()}
             weights, neighbours = _without_neighbours(weights)
+            doubt_weight = float(weights.pop(_DOUBT, 0.0))
             answers = (
                 Answers.from_json(archive.read(ANSWERS).decode())
                 if ANSWERS in archive.namelist()
@@ -220,7 +223,7 @@ def read_model(path: Path) -> Model:
             f"{path} has {len(classes)} classes, but its network has {sizes.output_size} outputs. "
             "Train it again.",
         )
-    return Model(network, classes, answers, epochs, neighbours, tuning)
+    return Model(network, classes, answers, epochs, neighbours, doubt_weight, tuning)
 
 
 def _epochs_to_json(epochs: Sequence[Epoch]) -> bytes:

@@ -53,13 +53,14 @@ class Trained:
     """Weights for embeddings of length 1, and the loss and accuracy of each epoch, with dropout.
 
     For an ensemble, losses and accuracies are the means over its networks. The logits of `neighbours`, if
-    there are any, are added to those of the network.
+    there are any, are added to those of the network. For `doubt_weight`, see training/network/refusal.py.
     """
 
     sizes: Sizes
     weights: dict[str, Tensor]
     epochs: tuple[Epoch, ...]
     neighbours: Neighbours | None = None
+    doubt_weight: float = 0.0
 
 
 def train_network(
@@ -103,7 +104,8 @@ def train_network(
     weights = _stored(_shared(side_by_side(folded), views, width), dataset, config)
     sizes = replace(members[0].network.sizes, input_size=width, hidden_size=len(weights["fc1.bias"]))
     neighbours = views.neighbours and views.neighbours.at_temperature(config.temperature)
-    return Trained(sizes, weights, epochs, neighbours)
+    doubt_weight = config.tuning.doubt_weight if config.tuning else 0.0
+    return Trained(sizes, weights, epochs, neighbours, doubt_weight)
 
 
 def _shared(networks: dict[str, Tensor], views: Views, width: int) -> dict[str, Tensor]:

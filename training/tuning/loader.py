@@ -54,8 +54,7 @@ class Loaded:
             for name in archive.namelist():
                 if name.startswith("transformer/"):
                     archive.extract(name, folder)
-            answers = json.loads(archive.read("target/answers.json"))
-            carried = answers["transformers"]
+            carried = json.loads(archive.read("target/answers.json"))["transformers"]
             # Their order is that of the embeddings. In memory, they no longer need their files.
             transformers = tuple(
                 SentenceTransformer(str(Path(folder) / one["folder"]), device="cpu").float().eval()
@@ -71,12 +70,13 @@ class Loaded:
             for name in list(tensors)
             if name.startswith(_NEIGHBOURS)
         }
+        doubt_weight = float(tensors.pop("doubt_weight", 0.0))
         network.load_state_dict(tensors)
         neighbours = {
             name: value.float() if value.is_floating_point() else value.long()
             for name, value in of_neighbours.items()
         }
-        return cls(transformers, network.eval(), tuple(classes), neighbours, answers.get("doubt_weight", 0.0))
+        return cls(transformers, network.eval(), tuple(classes), neighbours, doubt_weight)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(texts, sum of the dimensions) float32. Each transformer's part has length 1."""

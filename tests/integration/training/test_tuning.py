@@ -265,7 +265,7 @@ def test_the_loader_for_services_decides_in_the_same_way(build: Path) -> None:
     with torch.inference_mode():
         assert torch.equal(loaded.logits(embeddings), ours.logits(embeddings))
         assert not torch.equal(loaded.logits(embeddings), ours.network(embeddings))
-    assert loaded.doubt_weight == ours.answers.doubt_weight > 0
+    assert loaded.doubt_weight == ours.doubt_weight > 0
     # The network of this test has no doubts about its texts.
     vague = loaded.classes.index(VAGUE_CODE)
     given = torch.randn(200, len(loaded.classes), generator=torch.Generator().manual_seed(1))

@@ -19,7 +19,9 @@ from training.errors import FailureCode, TrainingError
 from training.network.head import Network, Sizes, choose_device, load_network, side_by_side
 from training.network.loss import HierarchicalLoss
 from training.network.member import warm_up_then_cosine
+from training.network.neighbours import Neighbours
 from training.network.package import Answers, read_model, write_model
+from training.network.refusal import decide
 from training.network.standing import Epoch
 from training.network.train import Trained, train_network
 from training.progress import Progress
@@ -274,6 +276,27 @@ def test_a_model_is_packed_in_the_format_that_existing_inference_code_loads(tmp_
     assert model.answers == ANSWERS
     assert model.epochs == (Epoch(0.7, 0.3), Epoch(0.5, 0.5))
     assert model.classes == ["010121", "vvvvvvvvvv"]
+
+
+def test_what_decides_beside_the_network_is_kept_among_the_weights(tmp_path: Path) -> None:
+    of_one = Neighbours(torch.eye(4)[:1], torch.tensor([0]), torch.tensor([0]), 8.0)
+    also = replace(trained(), neighbours=of_one, doubt_weight=0.5)
+    write_model(tmp_path / "model.zip", also, ["010121", "vvvvvvvvvv"], ANSWERS, tuning=(Epoch(2.0, 0.7),))
+    model = read_model(tmp_path / "model.zip")
+    assert (model.doubt_weight, model.tuning) == (0.5, (Epoch(2.0, 0.7),))
+    embeddings = torch.eye(4)
+    with torch.inference_mode():
+        alone = model.network(embeddings)
+        found = model.logits(embeddings)
+    # The first text is that neighbour, and the others are at a right angle to it.
+    nearness = torch.tensor([8.0, 0.0, 0.0, 0.0])
+    added = torch.stack([nearness, torch.full((4,), -8.0)], dim=1)
+    assert torch.equal(found, decide(alone + added, 1, 0.5))
+    # Code that loads the four tensors of the network, and does not know the others, fails.
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        weights = torch.load(io.BytesIO(archive.read("target/model.pt")), weights_only=True)
+    with pytest.raises(RuntimeError, match=r"(?s)Unexpected key.*neighbours\.vectors.*doubt_weight"):
+        Network(SIZES).load_state_dict(weights)
 
 
 def test_a_model_of_an_earlier_release_is_read_without_its_languages_and_epochs(tmp_path: Path) -> None:
