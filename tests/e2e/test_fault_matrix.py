@@ -8,13 +8,12 @@ from benchmarks.fault_lab import Lab
 from benchmarks.faults import CELLS, Cell, run
 
 # A stale worker that wakes up late, a database that goes away, credentials that run out after the training,
-# a cancellation while the worker hangs, and a worker that is killed while it takes a build's files over.
+# and a cancellation while the worker hangs.
 _SHORT = (
     "stop-long@publish",
     "postgres-more@train",
     "aws:ExpiredToken@collect",
     "cancel@collect",
-    "retry@needs_model",
 )
 
 

@@ -19,11 +19,13 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
-from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 _NAME = "network_for_tuned_transformer"
 _NEIGHBOURS = "neighbours."
@@ -37,7 +39,7 @@ class Loaded:
     `neighbours` are the tensors of the training texts with which a text is compared.
     """
 
-    transformers: tuple[SentenceTransformer, ...]
+    transformers: tuple["SentenceTransformer", ...]
     network: nn.Module
     classes: tuple[str, ...]
     neighbours: dict[str, Tensor] = field(default_factory=dict)
@@ -46,6 +48,9 @@ class Loaded:
     @classmethod
     def of(cls, path: Path) -> Self:
         """Raises KeyError for a model without transformers, which is loaded as before."""
+        # Imported here, because it takes seconds.
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             sizes = tomllib.loads(archive.read("target/model.toml").decode())[_NAME]
             classes = json.loads(archive.read("target/subheadings.json"))

@@ -14,7 +14,6 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
 
 from training.embedding.encoder import Encoder
 from training.embedding.pool import Pool
@@ -78,6 +77,9 @@ def test_bfloat16_and_single_texts_are_close_to_float32(transformer: Transformer
 def test_embeddings_agree_with_those_of_sentence_transformers(
     transformer: Transformer, texts: list[str]
 ) -> None:
+    # Here, because every process that collects the tests would wait seconds for it.
+    from sentence_transformers import SentenceTransformer
+
     plain = SentenceTransformer(str(transformer.folder), device="cpu", local_files_only=True)
     theirs = plain.encode(texts[:20], normalize_embeddings=True, show_progress_bar=False)
     assert np.allclose(Encoder(transformer, "cpu", 16).encode(texts[:20], QUIET), theirs, atol=1e-5)
