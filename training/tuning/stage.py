@@ -89,7 +89,7 @@ class Embedding:
         if settings.takes_tuned:
             tables.append(self._embed(tuned))
         if settings.neighbour_share:
-            # Variants are no neighbours, and come after the texts.
+            # Only the texts are neighbours. Their variants come after them, and are not needed here.
             of_texts = tables[-1] if settings.takes_tuned else self._embed(tuned, self.dataset.texts)
             weight = settings.neighbour_share * settings.scale
             neighbours = Neighbours.of(self.dataset, of_texts, settings.most_neighbours, weight)
